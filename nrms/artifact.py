@@ -1,0 +1,186 @@
+"""The model bundle: `<models>/<version>/` and the pointer `<models>/latest.json`.
+
+A version holds `model.keras`, `news_encoder.onnx`, `user_encoder.onnx`, `tokenizer.json` and `meta.json`, which is
+written last and carries the sha256 of the others: a version without it does not exist. Nothing in a version ever
+changes. Loading verifies every checksum before any file is parsed, since `.keras` files carry code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nrms import storage
+from nrms.errors import ArtifactError, ObjectNotFound, PreconditionFailed
+
+FORMAT = 1
+FILES = ("model.keras", "news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
+LATEST = "latest.json"
+_META = "meta.json"
+_VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified model version.
+
+    Attributes:
+        uri: the version's folder.
+        version: its name, `YYYYMMDDTHHMMSSZ-` and eight hex digits; later trainings sort later.
+        sha256: of `meta.json`, and through it of everything in the version.
+        meta: the content of `meta.json`.
+        files: local path of each verified file, by name.
+    """
+
+    uri: str
+    version: str
+    sha256: str
+    meta: dict
+    files: dict[str, Path]
+
+
+def publish(models: str, folder: Path, meta: dict) -> str:
+    """Publishes the files in `folder` as a new version and moves `latest.json` to it.
+
+    Args:
+        models: the model root, a folder or `gs://` URI.
+        folder: local folder with every file of `FILES`; what else it holds, such as plots, is published beside them.
+        meta: what else `meta.json` shall say, JSON-ready.
+
+    Returns:
+        The URI of the version.
+
+    Raises:
+        StorageError: writing failed; `latest.json` then points where it did.
+    """
+    now = datetime.now(UTC)
+    version = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    uri = storage.join(models, version)
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    if missing := set(FILES) - set(names):
+        raise ArtifactError(f"a model must have {', '.join(FILES)}. Received: none of {missing} in {folder}.")
+    for name in names:
+        storage.upload(folder / name, storage.join(uri, name), if_generation=storage.ABSENT)
+    content = {
+        "format": FORMAT,
+        "version": version,
+        "trained_at": now.isoformat(timespec="seconds"),
+        **meta,
+        "files": {name: {"sha256": _sha256(folder / name)} for name in names},
+    }
+    data = json.dumps(content, indent=2).encode()
+    storage.write_bytes(data, storage.join(uri, _META), if_generation=storage.ABSENT)
+    _point_latest(models, {"version": version, "sha256": hashlib.sha256(data).hexdigest()})
+    return uri
+
+
+def load(uri: str, cache: Path) -> Bundle:
+    """Fetches and verifies a model.
+
+    Args:
+        uri: a version's folder, or a model root, whose `latest.json` then says which version.
+        cache: local folder for what comes from a bucket.
+
+    Raises:
+        ArtifactError: no model there, or one that is incomplete, altered or of another format.
+        StorageError: the storage cannot be read.
+    """
+    expected = None
+    latest = _read_latest(uri)
+    if latest is not None:
+        pointer, _ = latest
+        uri, expected = storage.join(uri, pointer["version"]), pointer["sha256"]
+    try:
+        data = storage.read_bytes(storage.join(uri, _META))
+    except ObjectNotFound:
+        raise ArtifactError(
+            f"{uri}: is no model: neither {LATEST} nor {_META} is there. Train one with jobs.train --output."
+        ) from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if expected not in (None, sha256):
+        raise _altered(storage.join(uri, _META), expected, sha256)
+    meta = _json(data, storage.join(uri, _META))
+    if meta.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{uri}: a model must be of format {FORMAT}. Received: format {meta.get('format')!r}. "
+            "Train it again, or install the release that wrote it."
+        )
+    files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in FILES}
+    return Bundle(uri, str(meta.get("version")), sha256, meta, files)
+
+
+def _fetch(uri: str, sha256: str, cache: Path) -> Path:
+    try:
+        path = storage.fetch(storage.stat(uri), cache)
+    except ObjectNotFound:
+        raise ArtifactError(f"{uri}: is missing, the model is incomplete. Train it again.") from None
+    if (found := _sha256(path)) != sha256:
+        raise _altered(uri, sha256, found)
+    return path
+
+
+def _recorded(meta: dict, name: str, uri: str) -> str:
+    try:
+        return str(meta["files"][name]["sha256"])
+    except (KeyError, TypeError):
+        raise ArtifactError(
+            f"{uri}: {_META} must give the sha256 of {name}. Received: none. Train the model again."
+        ) from None
+
+
+def _altered(uri: str, expected: str, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{uri}: was cut short or altered: sha256 must be {expected[:12]}…. Received: {found[:12]}…. "
+        "Nothing of it was loaded; use another version or train again."
+    )
+
+
+def _json(data: bytes, uri: str) -> dict:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{uri}: must be a JSON object. Received: {data[:40]!r}. Restore it or train again.")
+    return content
+
+
+def _read_latest(models: str) -> tuple[dict, str] | None:
+    """The pointer and its generation; None where there is none."""
+    uri = storage.join(models, LATEST)
+    try:
+        info = storage.stat(uri)
+    except ObjectNotFound:
+        return None
+    pointer = _json(storage.read_bytes(info), uri)
+    if not _VERSION.fullmatch(str(pointer.get("version"))) or "sha256" not in pointer:
+        raise ArtifactError(f"{uri}: must name a version and its sha256. Received: {pointer}. Train again.")
+    return pointer, info.generation
+
+
+def _point_latest(models: str, pointer: dict) -> None:
+    """Moves `latest.json` by compare-and-swap, never from a later version to an earlier one."""
+    while True:
+        try:
+            current = _read_latest(models)
+            if current is not None and current[0]["version"] >= pointer["version"]:
+                return
+            storage.write_bytes(
+                json.dumps(pointer).encode(),
+                storage.join(models, LATEST),
+                if_generation=storage.ABSENT if current is None else current[1],
+            )
+            return
+        except PreconditionFailed:
+            # Another training moved it first: look again. Each round, one of them gets through.
+            continue
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

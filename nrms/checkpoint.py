@@ -1,0 +1,101 @@
+"""Everything that a training run needs to go on, in one object: weights, optimizer, position, best so far."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nrms import storage
+from nrms.data.batches import Position
+from nrms.errors import ArtifactError, ObjectNotFound
+
+
+@dataclass
+class Progress:
+    """What changes from epoch to epoch, apart from weights.
+
+    Attributes:
+        position: the next batch.
+        loss_sum: sum of the sample losses of the current epoch.
+        samples: samples of the current epoch.
+        epochs: one row per finished epoch: `loss`, `val_auc` and the other validation metrics.
+    """
+
+    position: Position
+    loss_sum: float
+    samples: int
+    epochs: list[dict[str, float]]
+
+
+class Checkpoint:
+    """Saves and restores a run at one URI; a half-written checkpoint is never visible.
+
+    Args:
+        output: the model root of the run.
+        identity: what decides the run's course (configuration, data fingerprint), JSON-ready. A checkpoint is found
+            again by the same identity only.
+    """
+
+    def __init__(self, output: str, identity: dict):
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.uri = storage.join(output, "checkpoints", f"{key}.npz")
+
+    def save(self, arrays: dict[str, list[np.ndarray]], progress: Progress) -> None:
+        """Replaces the checkpoint.
+
+        Args:
+            arrays: groups of arrays: model, optimizer, best weights.
+            progress: the rest.
+        """
+        state = {
+            "epoch": progress.position.epoch,
+            "batch": progress.position.batch,
+            "loss_sum": progress.loss_sum,
+            "samples": progress.samples,
+            "epochs": progress.epochs,
+            "groups": {group: len(values) for group, values in arrays.items()},
+        }
+        flat = {f"{group}/{i}": value for group, values in arrays.items() for i, value in enumerate(values)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "checkpoint.npz"
+            np.savez(path, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **flat)
+            storage.upload(path, self.uri)
+
+    def load(self) -> tuple[dict[str, list[np.ndarray]], Progress] | None:
+        """What `save` last saved; None if nothing is there.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+        try:
+            data = storage.read_bytes(self.uri)
+        except ObjectNotFound:
+            return None
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+                state = json.loads(saved["state"].tobytes())
+                arrays = {
+                    group: [saved[f"{group}/{i}"] for i in range(count)] for group, count in state["groups"].items()
+                }
+                progress = Progress(
+                    Position(state["epoch"], state["batch"]),
+                    state["loss_sum"],
+                    state["samples"],
+                    state["epochs"],
+                )
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ArtifactError(
+                f"{self.uri}: must be a checkpoint. Received: {error}. Delete it, or train without --resume."
+            ) from None
+        return arrays, progress
+
+    def delete(self) -> None:
+        """Removes the checkpoint; one that is not there is fine."""
+        storage.delete(self.uri)

@@ -1,0 +1,191 @@
+"""A data set in the Parquet contract, local or in a bucket, read shard by shard.
+
+    <uri>/articles.parquet
+    <uri>/<split>/behaviors*.parquet    one file, several shards, or a folder `behaviors/` of shards
+    <uri>/<split>/history*.parquet      the same
+
+Every file's generation is pinned when its split is opened: a run reads the same bytes to its end, or fails.
+"""
+
+import base64
+import hashlib
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import google_crc32c
+import pyarrow as pa
+
+from nrms import storage
+from nrms.data.articles import Articles
+from nrms.data.histories import read_histories, read_users
+from nrms.data.impressions import Impressions, read_impressions
+from nrms.data.leakage import count_clicked, first_impressions
+from nrms.data.report import DataReport
+from nrms.data.schema import BEHAVIORS, HISTORY, Families, open_parquet, schema_error
+from nrms.errors import ObjectNotFound
+
+logger = logging.getLogger(__name__)
+
+
+class Dataset:
+    """The articles of a data set, and the way to its splits.
+
+    Example:
+        dataset = Dataset.open("gs://bucket/ebnerd_small", cache)
+        train = dataset.split("train", history_size=20)
+        for i in range(len(train)):
+            impressions = train.read(i)
+    """
+
+    def __init__(self, uri: str, cache: Path, articles_file: storage.FileInfo) -> None:
+        self.uri = uri
+        self.cache = cache
+        self.articles_file = articles_file
+        self.articles = Articles.read(articles_file, cache)
+
+    @classmethod
+    def open(cls, uri: str, cache: Path) -> "Dataset":
+        """Open the data set at `uri`; objects of a bucket are downloaded into `cache`.
+
+        Raises:
+            SchemaError: there is no `articles.parquet`, or it breaks the contract.
+            StorageError: no such bucket, no access, no connection.
+        """
+        try:
+            info = storage.stat(storage.join(uri, "articles.parquet"))
+        except ObjectNotFound:
+            # A missing bucket is an error of its own, which the listing raises.
+            found = len(storage.list_files(uri, ".parquet"))
+            raise schema_error(
+                "A data set must have the file articles.parquet.",
+                f"no such file, and {found} other Parquet files",
+                uri,
+                "Check the path or run jobs.prepare.",
+            ) from None
+        return cls(uri, cache, info)
+
+    def split(self, name: str, history_size: int) -> "Split":
+        """Open the split in the folder `name`, keeping the last `history_size` clicks of each user.
+
+        Raises:
+            SchemaError: no behaviours or history file, or one that breaks the contract.
+        """
+        return Split(self, name, history_size)
+
+    def fingerprint(self, splits: Iterable["Split"]) -> str:
+        """sha256 (hex) of what these splits read: name, size and crc32c of every file.
+
+        Equal for the same data in a folder and in a bucket; any changed byte changes it.
+        """
+        files = {"articles.parquet": self.articles_file}
+        for split in splits:
+            files |= {f"{split.name}/{name}": info for name, info in split.files.items()}
+        lines = [f"{name} {info.size} {self._crc32c(info)}\n" for name, info in sorted(files.items())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _crc32c(self, info: storage.FileInfo) -> str:
+        if info.crc32c:
+            return info.crc32c
+        checksum = google_crc32c.Checksum()
+        with storage.fetch(info, self.cache).open("rb") as file:
+            for _ in checksum.consume(file, 1 << 20):
+                pass
+        return base64.b64encode(checksum.digest()).decode()
+
+
+class Split:
+    """The impressions of one split and the histories of its users.
+
+    Attributes:
+        name: The split's folder.
+        files: Every file of the split by its path inside the folder, generations pinned.
+        shards: The behaviours files, in order.
+        rows: Impressions in all shards, from the Parquet footers.
+        histories: The last clicks of each user, none of them from after the user's first impression.
+        time_range: First and last impression time, datetime64[us] in UTC; None without times.
+    """
+
+    def __init__(self, dataset: Dataset, name: str, history_size: int) -> None:
+        self.name = name
+        self.uri = storage.join(dataset.uri, name)
+        self._cache, self._articles = dataset.cache, dataset.articles
+        found = {info.uri[len(self.uri) + 1 :]: info for info in storage.list_files(self.uri, ".parquet")}
+        shards = _matching(found, "behaviors", self.uri)
+        history_files = _matching(found, "history", self.uri)
+        self.files = shards | history_files
+        self.shards = list(shards.values())
+
+        families: Families = {"article": self._articles.ids.type}
+        self.rows = 0
+        for contract, files in ((HISTORY, history_files), (BEHAVIORS, shards)):
+            for info in files.values():
+                with open_parquet(info, self._cache, contract, families) as reader:
+                    self.rows += reader.rows if contract is BEHAVIORS else 0
+
+        pinned = list(history_files.values())
+        users = read_users(pinned, self._cache, families.get("user", pa.int64()))
+        first_impression, self.time_range = first_impressions(self.shards, self._cache, users)
+        self.histories, late, self._history_report = read_histories(
+            pinned, self._cache, self._articles, users, first_impression, history_size
+        )
+        if len(late):
+            clicked = count_clicked(late, self.shards, self._cache, users, self._articles)
+            self._history_report.add("late_history_clicked", clicked)
+        self._shard_reports: dict[int, DataReport] = {}
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def read(self, i: int) -> Impressions:
+        """Read shard i.
+
+        Raises:
+            SchemaError: the shard breaks the contract.
+            StorageError: the file changed since the split was opened.
+        """
+        impressions = read_impressions(self.shards[i], self._cache, self._articles, self.histories)
+        self._shard_reports[i] = impressions.report
+        return impressions
+
+    @property
+    def report(self) -> DataReport:
+        """What was counted in the histories and in the shards read so far, each shard once."""
+        return sum(self._shard_reports.copy().values(), self._history_report)
+
+
+def _matching(found: dict[str, storage.FileInfo], stem: str, uri: str) -> dict[str, storage.FileInfo]:
+    pattern = re.compile(rf"{stem}([^/]*|/[^/]*)\.parquet")
+    files = {path: info for path, info in found.items() if pattern.fullmatch(path)}
+    if not files:
+        raise schema_error(
+            f"A split must have {stem}.parquet, {stem}-*.parquet shards or a folder {stem}/ of them.",
+            ", ".join(list(found)[:5]) or "no Parquet file",
+            uri,
+            "Check the path and the split's name, or run jobs.prepare.",
+        )
+    return files
+
+
+def check_time_order(train: Split, validation: Split) -> bool:
+    """Make sure that validation does not start before training ends.
+
+    Returns:
+        Whether it could be checked: False when either split has no times.
+
+    Raises:
+        SchemaError: the first validation impression is earlier than the last training impression.
+    """
+    if train.time_range is None or validation.time_range is None:
+        logger.warning("Time order of %s and %s not checked: no times.", train.uri, validation.uri)
+        return False
+    end, start = train.time_range[1], validation.time_range[0]
+    if start < end:
+        raise schema_error(
+            f"The split {validation.name} must not start before the split {train.name} ends.",
+            f"{validation.name} from {start}, {train.name} until {end}",
+            validation.uri,
+            "Split the impressions by time.",
+        )
+    return True

@@ -1,0 +1,155 @@
+"""One shard of impressions, as flat arrays of row numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nrms import storage
+from nrms.data.articles import Articles
+from nrms.data.columns import list_rows, times_us, unnest
+from nrms.data.histories import Histories
+from nrms.data.report import DataReport
+from nrms.data.schema import BEHAVIORS, Families, open_parquet, refuse_nulls, schema_error
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """One behaviours file: n impressions with c candidates in all, in the order of the file.
+
+    Attributes:
+        impression_id: shape `(n,)`, of the type that came in.
+        user_id: shape `(n,)`, of the type that came in.
+        time: datetime64[us] in UTC of shape `(n,)`, NaT where null; None when the file has no times.
+        user: row in `Histories`, int32 of shape `(n,)`; 0 without a history row.
+        offsets: int64 of shape `(n + 1,)`; the candidates of impression i are `offsets[i]:offsets[i + 1]`.
+        candidates: row in `Articles`, int32 of shape `(c,)`; 0 for an unknown article.
+        clicked: bool of shape `(c,)`; None when the file is unlabelled.
+        candidate_ids: shape `(c,)`, of the type that came in.
+        device: `device_type`, int32 of shape `(n,)`, 0 where null; None when the file has none.
+        oracle: `oracle_scores`, float32 of shape `(c,)`; None when the file has none.
+        report: what was counted in this file.
+    """
+
+    impression_id: pa.Array
+    user_id: pa.Array
+    time: np.ndarray | None
+    user: np.ndarray
+    offsets: np.ndarray
+    candidates: np.ndarray
+    clicked: np.ndarray | None
+    candidate_ids: pa.Array
+    device: np.ndarray | None
+    oracle: np.ndarray | None
+    report: DataReport
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, histories: Histories) -> Impressions:
+    """Read one behaviours file and turn its ids into row numbers.
+
+    Raises:
+        SchemaError: unreadable or against the contract, a null id or candidate, oracle scores that do not match.
+    """
+    families: Families = {"article": articles.ids.type, "user": histories.users.type}
+    with open_parquet(info, cache, BEHAVIORS, families) as reader:
+        columns = reader.read()
+        for name in ("impression_id", "user_id"):
+            refuse_nulls(name, columns[name], info.uri)
+        offsets, candidate_ids = unnest(columns["article_ids_inview"])
+        _refuse_null_candidates(candidate_ids, offsets, columns["impression_id"], info.uri)
+        user = histories.user_rows(columns["user_id"])
+        candidates = articles.rows(candidate_ids)
+        time = times_us(columns["impression_time"]) if "impression_time" in columns else None
+        device = _device(columns["device_type"]) if "device_type" in columns else None
+        oracle = _oracle(columns["oracle_scores"], offsets, info.uri) if "oracle_scores" in columns else None
+        clicks = columns.get("article_ids_clicked")
+        if clicks is not None and len(clicks) and clicks.null_count == len(clicks):
+            clicks = None
+        click_offsets, click_ids = unnest(pa.nulls(len(user)) if clicks is None else clicks)
+        candidate_keys, click_keys = _keys((offsets, candidate_ids), (click_offsets, click_ids), articles.ids.type)
+
+    n, in_view = len(user), np.sort(candidate_keys)
+    report = DataReport(
+        {
+            "impressions": n,
+            "empty_shard": n == 0,
+            "null_time": n if time is None else np.count_nonzero(np.isnat(time)),
+            "user_without_history": np.count_nonzero(user == 0),
+            "empty_inview": np.count_nonzero(np.diff(offsets) == 0),
+            "candidates": len(candidates),
+            "unknown_candidate": np.count_nonzero(candidates == 0),
+            "duplicate_candidate": np.count_nonzero(np.diff(in_view) == 0),
+        }
+    )
+    if clicks is None:
+        clicked = None
+        report.add("unlabelled", n)
+    else:
+        is_clicked = pc.is_in(pa.array(candidate_keys), value_set=pa.array(click_keys))
+        clicked = is_clicked.to_numpy(zero_copy_only=False)
+        place = np.searchsorted(in_view, click_keys)
+        report.add("click_not_in_view", np.count_nonzero(np.append(in_view, -1)[place] != click_keys))
+        report.add("null_clicks", clicks.null_count)
+        report.add("no_click", n - np.count_nonzero(np.bincount(list_rows(offsets)[clicked], minlength=n)))
+    return Impressions(
+        impression_id=columns["impression_id"],
+        user_id=columns["user_id"],
+        time=time,
+        user=user,
+        offsets=offsets,
+        candidates=candidates,
+        clicked=clicked,
+        candidate_ids=candidate_ids,
+        device=device,
+        oracle=oracle,
+        report=report,
+    )
+
+
+def _keys(
+    candidates: tuple[np.ndarray, pa.Array], clicks: tuple[np.ndarray, pa.Array], id_type: pa.DataType
+) -> tuple[np.ndarray, np.ndarray]:
+    """One int64 for each pair of impression and article, the same for a candidate and a click of it.
+
+    By ids and not by article rows: two unknown articles share row 0 and are still two articles.
+    """
+    ids = pa.concat_arrays([candidates[1].cast(id_type), clicks[1].cast(id_type)])
+    no_article = len(ids)  # larger than any code: a null click equals no candidate
+    codes = pc.fill_null(ids.dictionary_encode().indices, no_article).to_numpy().astype(np.int64)
+    in_view, clicked = np.split(codes, [len(candidates[1])])
+    size = no_article + 1
+    return list_rows(candidates[0]) * size + in_view, list_rows(clicks[0]) * size + clicked
+
+
+def _device(column: pa.Array) -> np.ndarray:
+    return pc.fill_null(column.cast(pa.int32()), 0).to_numpy()
+
+
+def _oracle(column: pa.Array, offsets: np.ndarray, uri: str) -> np.ndarray:
+    score_offsets, scores = unnest(column)
+    wrong = np.flatnonzero(np.diff(score_offsets) != np.diff(offsets))
+    if len(wrong):
+        raise schema_error(
+            "Column `oracle_scores` must have one score for each candidate.",
+            f"another number in {len(wrong):,} of {len(column):,} rows, first in row {wrong[0]} (from 0)",
+            uri,
+            "Give every candidate a score or leave the column out.",
+        )
+    return scores.cast(pa.float32()).to_numpy(zero_copy_only=False)
+
+
+def _refuse_null_candidates(ids: pa.Array, offsets: np.ndarray, impression_id: pa.Array, uri: str) -> None:
+    if ids.null_count:
+        rows = np.unique(list_rows(offsets)[ids.is_null().to_numpy(zero_copy_only=False)])
+        raise schema_error(
+            "Column `article_ids_inview` must not hold nulls.",
+            f"a null candidate in {len(rows):,} of {len(impression_id):,} rows, first in impression "
+            f"{impression_id[rows[0]].as_py()!r}",
+            uri,
+            "Remove the null candidates.",
+        )

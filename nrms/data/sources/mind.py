@@ -1,0 +1,212 @@
+"""MIND (Wu et al., ACL 2020): `news.tsv` and `behaviors.tsv` of one split, in the format of its archives.
+
+    news.tsv       id, category, subcategory, title, abstract, url, title entities, abstract entities
+    behaviors.tsv  impression id, user id, time, history, impressions
+
+Tab-separated, no header, quotes are literal. A time is "11/15/2019 8:55:22 AM", a history "N1 N2" or empty,
+impressions are "N3-1 N4-0", or "N3 N4" in the test split, whose clicks nobody knows.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import csv
+
+from nrms import storage
+from nrms.data.sources.writer import fingerprint
+from nrms.errors import SchemaError
+
+NEWS = (
+    "article_id",
+    "category_str",
+    "subcategory_str",
+    "title",
+    "subtitle",  # MIND's abstract
+    "url",
+    "title_entities",
+    "abstract_entities",
+)
+BEHAVIORS = ("impression_id", "user_id", "impression_time", "history", "impressions")
+
+_TIME = pl.col("impression_time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="us", strict=False)
+_IMPRESSION_ID = pl.col("impression_id").cast(pl.Int64, strict=False)
+_LABELLED = r"^\S+-[01]( \S+-[01])*$"
+_UNLABELLED = r"^[^\s-]+( [^\s-]+)*$"
+_BLOCK = 1 << 24  # bytes of a file parsed at once: about 30,000 impressions
+_HISTORY_ROWS = 65_536
+
+_IDS = pa.list_(pa.string())
+_BEHAVIORS_SCHEMA = pa.schema(
+    {
+        "impression_id": pa.int64(),
+        "user_id": pa.string(),
+        "impression_time": pa.timestamp("us"),
+        "article_ids_inview": _IDS,
+        "article_ids_clicked": _IDS,
+    }
+)
+_HISTORY_SCHEMA = pa.schema({"user_id": pa.string(), "article_id_fixed": _IDS})
+
+
+class Mind:
+    """One split of MIND, local or `gs://`; a `Source` for `write_dataset`.
+
+    MIND repeats a user's history in each impression. Kept is that of the user's earliest impression: a later
+    one could hold clicks that are to be predicted.
+
+    Args:
+        folder: where news.tsv and behaviors.tsv lie.
+        split: "train", "validation" or "test": the name it gets.
+        cache: local folder for downloads from a bucket.
+
+    Raises:
+        StorageError: a file is missing or could not be read.
+    """
+
+    name = "mind"
+
+    def __init__(self, folder: str, split: str, cache: Path) -> None:
+        files = {name: storage.stat(storage.join(folder, name)) for name in ("news.tsv", "behaviors.tsv")}
+        self._uris = {name: info.uri for name, info in files.items()}
+        self._paths = {name: storage.fetch(info, cache) for name, info in files.items()}
+        self.parameters = {split: {"input": {name: fingerprint(info, cache) for name, info in files.items()}}}
+        self.rows, self.notes = {split: None}, []
+        self._users = _Users()
+
+    def articles(self) -> pa.Table:
+        """The columns of `NEWS`, all strings.
+
+        Raises:
+            SchemaError: a malformed line, with its number.
+        """
+        frames = []
+        for line, news in self._read("news.tsv", NEWS):
+            self._require(pl.col("article_id").str.contains(r"^\S+$"), "a news id", news, line, "news.tsv")
+            frames.append(news)
+        return pl.concat(frames).to_arrow().cast(pa.schema([(name, pa.string()) for name in NEWS]))
+
+    def behaviors(self, split: str) -> Iterator[pa.Table]:
+        """The impressions in the order of the file; a file without labels has no column for clicks.
+
+        Raises:
+            SchemaError: a malformed line, with its number.
+        """
+        self._users = _Users()
+        labelled = None
+        for line, rows in self._read("behaviors.tsv", BEHAVIORS):
+            if labelled is None:
+                labelled = rows["impressions"].str.contains(_LABELLED)[0]
+            self._check(rows, line, labelled)
+            rows = rows.with_columns(_IMPRESSION_ID, _TIME, pl.col("impressions").str.split(" "))
+            self._users.add(rows.select("user_id", "impression_time", "history"))
+            ids, candidate = pl.col("impressions").list, pl.element()
+            if labelled:
+                clicked = candidate.filter(candidate.str.ends_with("-1"))
+                lists = {
+                    "article_ids_inview": ids.eval(candidate.str.head(-2)),
+                    "article_ids_clicked": ids.eval(clicked.str.head(-2)),
+                }
+            else:
+                lists = {"article_ids_inview": pl.col("impressions")}
+            table = rows.select("impression_id", "user_id", "impression_time", **lists).to_arrow()
+            yield table.cast(pa.schema([_BEHAVIORS_SCHEMA.field(name) for name in table.column_names]))
+
+    def histories(self, split: str) -> Iterator[pa.Table]:
+        """The users of the impressions read last, in order of appearance; a history may be an empty list."""
+        users = self._users.finish()
+        changing = int((users["lowest"] != users["highest"]).sum())
+        if changing:
+            self.notes.append(
+                f"{changing:,} of {len(users):,} users have a history that changes "
+                "(that of the earliest impression is kept)"
+            )
+        for part in users.iter_slices(_HISTORY_ROWS):
+            ids = pl.col("history").str.extract_all(r"\S+")
+            yield part.select("user_id", article_id_fixed=ids).to_arrow().cast(_HISTORY_SCHEMA)
+
+    def _check(self, rows: pl.DataFrame, line: int, labelled: bool) -> None:
+        if labelled:
+            pattern, shape = _LABELLED, "candidates with labels, as N1-1 N2-0, like the first line"
+        else:
+            pattern, shape = (
+                _UNLABELLED,
+                "candidates as N1-1 N2-0, or throughout the file without labels as N1 N2",
+            )
+        for valid, rule in (
+            (_IMPRESSION_ID.is_not_null(), "a whole number as impression id"),
+            (pl.col("user_id").str.contains(r"^\S+$"), "a user id"),
+            (_TIME.is_not_null(), "a time like 11/15/2019 8:55:22 AM"),
+            (pl.col("impressions").str.contains(pattern), shape),
+        ):
+            self._require(valid, rule, rows, line, "behaviors.tsv")
+
+    def _require(self, valid: pl.Expr, rule: str, rows: pl.DataFrame, line: int, name: str) -> None:
+        wrong = rows.with_row_index().filter(~valid).head(1)
+        if len(wrong):
+            column = valid.meta.root_names()[0]
+            raise self._error(name, line + wrong["index"][0], rule, repr(wrong[column][0]))
+
+    def _error(self, name: str, line: int | str, rule: str, received: str) -> SchemaError:
+        shown = received if len(received) <= 80 else received[:77] + "..."
+        return SchemaError(
+            f"A line must have {rule}. Received: {shown}, in {self._uris[name]}, line {line}. "
+            "Repair or remove the line."
+        )
+
+    def _read(self, name: str, columns: tuple[str, ...]) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The file in blocks of string columns, each with the number of its first line, counted from 1."""
+        line = 1
+        try:
+            for batch in csv.open_csv(
+                self._paths[name],
+                # Only a single thread knows the number of the line it fails on.
+                csv.ReadOptions(column_names=columns, block_size=_BLOCK, use_threads=False),
+                csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
+                csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+            ):
+                rows = pl.DataFrame(batch).with_columns(pl.all().str.strip_chars())
+                yield line, rows
+                line += len(rows)
+        except pa.ArrowInvalid as error:
+            reason = " ".join(str(error).split())
+            if reason == "Empty CSV file":
+                raise SchemaError(
+                    f"A file must have at least one line. Received: none, in {self._uris[name]}. Copy it again."
+                ) from error
+            at = re.search(r"Row #(\d+): (.*)", reason)
+            raise self._error(
+                name,
+                at[1] if at else f"{line} or later",
+                f"{len(columns)} tab-separated columns of UTF-8 text ({', '.join(columns)})",
+                at[2] if at else reason,
+            ) from error
+
+
+class _Users:
+    """The history of each user's earliest impression, from impressions in any order."""
+
+    def __init__(self) -> None:
+        self._kept: list[pl.DataFrame] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        digest = pl.col("history").hash()
+        self._kept.append(self._earliest(rows.with_columns(lowest=digest, highest=digest)))
+        # Not at every block: that would take time in blocks times users.
+        if sum(map(len, self._kept[1:])) > len(self._kept[0]):
+            self.finish()
+
+    def finish(self) -> pl.DataFrame:
+        self._kept = [self._earliest(pl.concat(self._kept))]
+        return self._kept[0]
+
+    @staticmethod
+    def _earliest(rows: pl.DataFrame) -> pl.DataFrame:
+        first = pl.col("impression_time").arg_min()
+        return rows.group_by("user_id", maintain_order=True).agg(
+            pl.col("impression_time", "history").get(first),
+            pl.col("lowest").min(),
+            pl.col("highest").max(),
+        )

@@ -1,0 +1,110 @@
+"""Titles to fixed-length rows of word ids; owns the vocabulary file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+
+from nrms.errors import ArtifactError, ConfigError
+
+PAD, UNK = 0, 1
+# No title can hold these words: brackets are never part of one.
+_PAD_WORD, _UNK_WORD = "[PAD]", "[UNK]"
+_CHUNK = 16_384  # titles, so that the tokenizers' own objects never take much memory
+
+
+class Tokenizer:
+    """Lower-cased Unicode words and numbers, of Danish and English alike; everything else separates them.
+
+    Ids: 0 is padding, 1 an unknown word, then words by falling frequency in the training titles, equals by
+    code point. The same titles, in any order, give the same ids.
+
+    Example:
+        tokenizer = Tokenizer.train(titles, min_count=2)
+        tokenizer.encode(["Hej verden"], title_size=4)  # [[17, 4, 0, 0]]
+    """
+
+    def __init__(self, pipeline: tokenizers.Tokenizer) -> None:
+        self._pipeline = pipeline
+        vocabulary = pipeline.get_vocab()
+        self.words: list[str] = sorted(vocabulary, key=vocabulary.__getitem__)
+
+    @classmethod
+    def train(cls, titles: Iterable[str], min_count: int) -> Tokenizer:
+        """Learns the vocabulary: the words that occur at least `min_count` times.
+
+        Raises:
+            ConfigError: no word does.
+        """
+        counter = _pipeline(models.WordLevel(unk_token=_UNK_WORD))
+        # The trainer sorts by falling count, then by code point.
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=2**31 - 1, min_frequency=min_count, special_tokens=[], show_progress=False
+        )
+        counter.train_from_iterator(titles, trainer)
+        vocabulary = counter.get_vocab()
+        if not vocabulary:
+            raise ConfigError(
+                f"The titles must hold a word that occurs at least `min_count` times. Received: `min_count` "
+                f"= {min_count} and no such word. Lower it, or check the titles."
+            )
+        words = [_PAD_WORD, _UNK_WORD, *sorted(vocabulary, key=vocabulary.__getitem__)]
+        numbered = {word: number for number, word in enumerate(words)}
+        return cls(_pipeline(models.WordLevel(numbered, unk_token=_UNK_WORD)))
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Reads a `tokenizer.json`. It is data: nothing in it is executed.
+
+        Raises:
+            ArtifactError: no such file, or not a tokenizer that `save` wrote.
+        """
+        try:
+            pipeline = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise _damaged(path, " ".join(str(error).split())) from error
+        model, tokenizer = pipeline.model, cls(pipeline)
+        if not isinstance(model, models.WordLevel) or model.unk_token != _UNK_WORD:
+            raise _damaged(path, f"a {type(model).__name__} model")
+        if tokenizer.words[:2] != [_PAD_WORD, _UNK_WORD]:
+            raise _damaged(path, f"{tokenizer.words[:2]} as the first words")
+        if sorted(pipeline.get_vocab().values()) != list(range(len(tokenizer))):
+            raise _damaged(path, "word ids with gaps")
+        return tokenizer
+
+    def save(self, path: Path) -> None:
+        """Writes `tokenizer.json`; equal tokenizers give equal bytes."""
+        self._pipeline.save(str(path))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, titles: Sequence[str], title_size: int) -> np.ndarray:
+        """Ids of each title's first `title_size` words: int32 `[titles, title_size]`, padded at the end."""
+        rows = np.full((len(titles), title_size), PAD, np.int32)
+        for start in range(0, len(titles), _CHUNK):
+            encodings = self._pipeline.encode_batch_fast(titles[start : start + _CHUNK])
+            ids = [encoding.ids[:title_size] for encoding in encodings]
+            lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+            filled = np.arange(title_size) < lengths[:, None]
+            rows[start : start + len(ids)][filled] = np.fromiter(chain.from_iterable(ids), np.int32)
+        return rows
+
+
+def _pipeline(model: models.Model) -> tokenizers.Tokenizer:
+    pipeline = tokenizers.Tokenizer(model)
+    pipeline.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    pipeline.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\p{L}\p{M}\p{N}]+"), behavior="removed", invert=True)
+    return pipeline
+
+
+def _damaged(path: Path, received: str) -> ArtifactError:
+    return ArtifactError(
+        f"A vocabulary must be a whole tokenizer.json of this project. Received: {received}, in {path}. "
+        f"Publish the model again."
+    )

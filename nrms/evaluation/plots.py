@@ -1,0 +1,131 @@
+"""Figures for people: each function returns a Matplotlib `Figure` of its own and touches no global state.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; kinds differ in line style, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from nrms.evaluation.ranking import GroupMean
+
+BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#8A8A8A", "#404040"
+
+
+def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[str, float] | None = None) -> Figure:
+    """Loss, and validation AUC with its best epoch, by epoch.
+
+    Args:
+        history: `loss` (nats) and `val_auc`, one number an epoch, from epoch 1.
+        baselines: AUC of other rankings of the same impressions, by name, drawn as lines to compare with.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    loss, auc = figure.subplots(1, 2)
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    values = np.asarray(history["val_auc"])
+    loss.plot(epochs, history["loss"], color=BLUE, marker="o")
+    auc.plot(epochs, values, color=ORANGE, marker="o", zorder=3)
+    best = int(np.argmax(values))
+    auc.set_title(f"best {values[best]:.3f} in epoch {epochs[best]}", loc="right", fontsize=9, color=DARK)
+    auc.plot(epochs[best], values[best], "o", markersize=13, fillstyle="none", color=ORANGE)
+    for (name, value), line in zip((baselines or {}).items(), cycle(("--", ":", "-."))):
+        auc.axhline(value, color=DARK, linestyle=line, linewidth=1.2, label=f"{name} {value:.3f}")
+    if baselines:
+        auc.legend(frameon=False, fontsize=9)
+    for axes in (loss, auc):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.margins(y=0.12)
+        axes.set_xlabel("epoch")
+        _tidy(axes)
+    loss.set_title("Training loss", loc="left")
+    loss.set_ylabel("cross-entropy per sample (nats)")
+    auc.set_title("Validation AUC", loc="left")
+    auc.set_ylabel("mean AUC per impression")
+    return figure
+
+
+def auc_by_history_length(groups: Mapping[str, GroupMean]) -> Figure:
+    """Mean AUC by the number of clicks that the model saw, under the given names, in the given order."""
+    return _auc_by(list(groups), list(groups.values()), "AUC by history length", "clicks in the user's history")
+
+
+def auc_by_hour(groups: Mapping[int, GroupMean]) -> Figure:
+    """Mean AUC by hour of the day, 0 to 23 in UTC; an hour without impressions stays empty."""
+    none = GroupMean(0.0, 0.0, 0)
+    return _auc_by(
+        [str(hour) for hour in range(24)],
+        [groups.get(hour, none) for hour in range(24)],
+        "AUC by hour",
+        "hour of the day (UTC)",
+    )
+
+
+def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> Figure:
+    """Density of scores, one outline a kind, between the 0.1% and the 99.9% quantile.
+
+    Args:
+        samples: float `[any]`, finite, not empty, by kind (`clicked`, ...): its scores or a uniform sample of them.
+        counts: by kind, how many scores there were.
+    """
+    figure = Figure(figsize=(6.5, 3.8), layout="constrained")
+    axes = figure.subplots()
+    everything = np.concatenate(list(samples.values()))
+    low, high = np.quantile(everything, [0.001, 0.999])
+    pad = max(1e-3, 0.02 * (high - low))
+    bins = int(np.clip(4 * min(map(len, samples.values())) ** (1 / 3), 10, 60))  # fewer scores, smoother outline
+    edges = np.linspace(low - pad, high + pad, bins + 1)
+    styles = ((ORANGE, "-"), (BLUE, "--"), (DARK, "-"))
+    for (kind, scores), (colour, line) in zip(samples.items(), styles[: len(samples)], strict=True):
+        density = np.histogram(scores, edges)[0] / (len(scores) * np.diff(edges))
+        label = f"{kind} ({counts[kind]:,})"
+        axes.stairs(density, edges, color=colour, linestyle=line, linewidth=1.8, label=label)
+        axes.stairs(density, edges, color=colour, alpha=0.15, fill=True)
+    axes.set_title("Scores", loc="left")
+    axes.set_xlabel("score (logit)")
+    axes.set_ylabel("density")
+    axes.legend(frameon=False)
+    _tidy(axes)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the figure in the format of the path's suffix: PNG, SVG or PDF."""
+    figure.savefig(path, dpi=150)
+
+
+def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabel: str) -> Figure:
+    """Mean AUC with its 95% interval above, the number of impressions below."""
+    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
+    auc, impressions = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    places = np.arange(len(names))
+    filled = np.array([place for place in places if groups[place].count])
+    means = [groups[place].mean for place in filled]
+    interval = [1.96 * groups[place].standard_error for place in filled]
+    auc.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
+    auc.errorbar(filled, means, interval, fmt="o", color=ORANGE, ecolor=ORANGE, elinewidth=1.2, capsize=3)
+    auc.set_title(title, loc="left")
+    auc.set_title("whiskers: 95% interval; dashed: random", loc="right", fontsize=9, color=DARK)
+    auc.set_ylabel("mean AUC per impression")
+    impressions.bar(places, [group.count for group in groups], color=BLUE, width=0.7)
+    impressions.yaxis.set_major_formatter(EngFormatter(sep=""))
+    impressions.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    impressions.set_ylabel("impressions")
+    impressions.set_xticks(places, names)
+    impressions.set_xlabel(xlabel)
+    for axes in (auc, impressions):
+        _tidy(axes)
+    return figure
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)

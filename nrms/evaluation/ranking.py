@@ -1,0 +1,200 @@
+"""Exact per-impression ranking metrics over ragged shards: AUC, MRR, nDCG@5, nDCG@10, and ranks.
+
+The definitions are the field's (MIND: Wu et al., ACL 2020, and its evaluation script; EB-NeRD's benchmark):
+each metric is computed within an impression and averaged over impressions.
+
+- AUC: share of (click, non-click) pairs in which the click scores higher.
+- MRR: mean over the impression's clicks of `1 / rank`.
+- nDCG@k: gain `2^click - 1`, discount `1 / log2(rank + 1)`, over the best order's value.
+
+Tied scores have no order of their own, so every metric is its **expected value over all orders of the
+ties**: a tied pair counts one half in AUC (as in scikit-learn), and a tied candidate gets the mean reciprocal
+rank and the mean discount of the positions that its ties share. Neither the order of candidates nor a seed
+matters.
+
+Shards are ragged: impression `i` owns the candidates `offsets[i]:offsets[i + 1]` of the flat arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nrms.errors import SchemaError
+
+METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
+
+
+@dataclass(frozen=True)
+class ImpressionMetrics:
+    """The metrics of each impression.
+
+    Attributes:
+        values: float64 `[4, n]`, rows as in `METRICS`; NaN for an impression without a click or without a
+            non-click, where AUC is undefined.
+        candidates: number of candidates in all impressions.
+    """
+
+    values: np.ndarray
+    candidates: int
+
+    @property
+    def auc(self) -> np.ndarray:
+        """AUC, float64 `[n]`."""
+        return self.values[0]
+
+
+@dataclass
+class MetricSums:
+    """Averages over impressions, shard after shard: what one pass over all gives, up to float64 rounding."""
+
+    totals: np.ndarray | None = None
+    impressions: int = 0
+    candidates: int = 0
+    skipped_one_class: int = 0
+
+    def add(self, metrics: ImpressionMetrics) -> None:
+        """Adds one shard."""
+        totals = np.nansum(metrics.values, axis=1)
+        self.totals = totals if self.totals is None else self.totals + totals
+        self.impressions += metrics.values.shape[1]
+        self.candidates += metrics.candidates
+        self.skipped_one_class += int(np.isnan(metrics.auc).sum())
+
+    def result(self) -> dict[str, float]:
+        """`impressions`, `candidates`, `skipped_one_class`, and the means over the impressions not skipped:
+        `auc`, `mrr`, `ndcg@5`, `ndcg@10`, absent when all were."""
+        counted = self.impressions - self.skipped_one_class
+        means = {} if counted == 0 else dict(zip(METRICS, (self.totals / counted).tolist(), strict=True))
+        return means | {
+            "impressions": self.impressions,
+            "candidates": self.candidates,
+            "skipped_one_class": self.skipped_one_class,
+        }
+
+
+@dataclass(frozen=True)
+class GroupMean:
+    """The mean of a group, addable over shards."""
+
+    total: float
+    squares: float
+    count: int
+
+    def __add__(self, other: GroupMean) -> GroupMean:
+        return GroupMean(self.total + other.total, self.squares + other.squares, self.count + other.count)
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return self.total / self.count
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean; 0 for a single value, whose spread is unknown."""
+        variance = max(0.0, self.squares / self.count - self.mean**2)
+        return (variance / max(1, self.count - 1)) ** 0.5
+
+
+def impression_metrics(offsets: np.ndarray, scores: np.ndarray, clicked: np.ndarray) -> ImpressionMetrics:
+    """Computes all metrics of a shard from one sort, without Python per impression.
+
+    Args:
+        offsets: int64 `[n + 1]`.
+        scores: float32 `[c]`, higher is better; infinities are allowed.
+        clicked: bool `[c]`.
+
+    Raises:
+        SchemaError: a score is NaN.
+        ValueError: the arrays' lengths do not belong together.
+    """
+    if len(clicked) != len(scores):
+        raise ValueError(f"`clicked` must be as long as `scores`. Received: {len(clicked)} and {len(scores)}.")
+    impression, key, order = _sort(offsets, scores)
+    lengths = np.diff(offsets)
+
+    # Only clicks count from here on, and those are few. Ties are runs of equal keys, within an impression.
+    at = np.flatnonzero(np.asarray(clicked, bool)[order])
+    key = key[order]
+    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    run = np.searchsorted(starts, at, side="right") - 1
+    owner = impression[at]
+    first = starts[run] - offsets[owner]
+    end = np.append(starts, len(key))[run + 1] - offsets[owner]
+
+    clicks = np.bincount(owner, minlength=len(lengths))
+    rank = np.arange(1, lengths.max(initial=0) + 1)
+
+    def per_impression(weight: np.ndarray) -> np.ndarray:
+        """Sum over an impression's clicks of `weight[rank]`, averaged over the ranks that a tie shares."""
+        upto = np.append(0.0, np.cumsum(weight))
+        return np.bincount(owner, (upto[end] - upto[first]) / (end - first), minlength=len(lengths))
+
+    def ndcg(k: int) -> np.ndarray:
+        discount = np.where(rank <= k, 1 / np.log2(rank + 1), 0.0)
+        best = np.append(0.0, np.cumsum(discount))
+        return per_impression(discount) / best[clicks]
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The non-clicks above a click number its rank less the clicks at or above it (Mann and Whitney).
+        above = per_impression(rank) - clicks * (clicks + 1) / 2
+        auc = 1 - above / (clicks * (lengths - clicks))
+        values = np.stack([auc, per_impression(1 / rank) / clicks, ndcg(5), ndcg(10)])
+    values[:, (clicks == 0) | (clicks == lengths)] = np.nan
+    return ImpressionMetrics(values, len(scores))
+
+
+def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The place of each candidate in its impression: int32 `[c]`, 1 = best, equal scores in the given order.
+
+    Raises:
+        SchemaError: a score is NaN.
+        ValueError: the arrays' lengths do not belong together.
+    """
+    impression, _, order = _sort(offsets, scores)
+    places = np.empty(len(order), np.int32)
+    places[order] = np.arange(1, len(order) + 1) - np.asarray(offsets)[impression]
+    return places
+
+
+def by_group(values: np.ndarray, keys: np.ndarray) -> dict[Any, GroupMean]:
+    """Means of `values` (float64 `[n]`, NaN = skipped) by `keys` (`[n]`, anything sortable), in key order."""
+    counted = ~np.isnan(values)
+    values = values[counted]
+    groups, member = np.unique(np.asarray(keys)[counted], return_inverse=True)
+    columns = (np.bincount(member, weights).tolist() for weights in (values, values**2))
+    counts = np.bincount(member).tolist()
+    return {key: GroupMean(*sums) for key, *sums in zip(groups.tolist(), *columns, counts, strict=True)}
+
+
+def check_scores(offsets: np.ndarray, scores: np.ndarray) -> None:
+    """Raises SchemaError when one of the scores (float `[c]`) is NaN."""
+    missing = np.flatnonzero(np.isnan(scores))
+    if len(missing):
+        row = np.searchsorted(offsets, missing[0], side="right") - 1
+        raise SchemaError(
+            f"Scores must be numbers. Received: NaN for {len(missing):,} of {len(scores):,} candidates, first in row "
+            f"{row:,} of the shard (counted from 0). The model that made them is broken: train it again, or use "
+            f"another version."
+        )
+
+
+def _sort(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Impression and sort key of each candidate (both int64 `[c]`), and the stable order of the keys: by
+    impression, then best score first."""
+    offsets = np.asarray(offsets)
+    scores = np.asarray(scores, np.float32)
+    check_scores(offsets, scores)
+    if offsets[0] != 0 or offsets[-1] != len(scores):
+        raise ValueError(
+            f"`offsets` must run from 0 to the number of scores. Received: {offsets[0]} to {offsets[-1]}, "
+            f"{len(scores)} scores."
+        )
+    impression = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    # A float's bits as an integer, mirrored below zero, sort as the float does; adding 0 makes -0 equal 0.
+    bits = (scores + np.float32(0)).view(np.int32)
+    ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    key = (impression << 32) - ascending
+    return impression, key, np.argsort(key, kind="stable")

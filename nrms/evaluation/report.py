@@ -1,0 +1,152 @@
+"""Everything that is said about a split's scores, gathered shard by shard, for training and for batch jobs.
+
+Memory does not grow with the number of impressions: sums, and a sample of scores for the plot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nrms.data.impressions import Impressions
+from nrms.evaluation import plots
+from nrms.evaluation.baselines import Baseline
+from nrms.evaluation.ranking import GroupMean, MetricSums, by_group, check_scores, impression_metrics
+
+# Shortest history of each bucket, in clicks as the model sees them, and the bucket's name.
+HISTORY_BUCKETS = {0: "0", 1: "1-5", 6: "6-10", 11: "11-20", 21: "21-50", 51: "51+"}
+_STARTS, _NAMES = np.array(list(HISTORY_BUCKETS)), list(HISTORY_BUCKETS.values())
+
+CLICKED, NOT_CLICKED, UNLABELLED = "clicked", "not clicked", "all candidates"
+SAMPLE = 50_000  # scores kept of each kind: plenty for a histogram
+
+
+class Evaluation:
+    """Takes scored shards one by one; at any time gives the metrics and the figures over all of them.
+
+    Args:
+        baselines: what to rank beside the model, such as `standard_baselines(...)`; each costs more than the
+            model's own metrics, so leave them out where they were reported before (a later epoch).
+        seed: draws the sample of scores.
+
+    Example:
+        evaluation = Evaluation(standard_baselines(popularity, seed))
+        for i in range(len(split)):
+            shard = split.read(i)
+            evaluation.add(shard, split.histories.lengths[shard.user], scores(shard))
+        evaluation.metrics()["auc"]
+    """
+
+    def __init__(self, baselines: Mapping[str, Baseline] | None = None, seed: int = 0) -> None:
+        self._baselines = baselines or {}
+        self._sums = MetricSums()
+        self._baseline_sums = {name: MetricSums() for name in self._baselines}
+        self._auc_by: dict[str, dict[Any, GroupMean]] = {"hour": {}, "history_length": {}, "device": {}}
+        self._counts = dict.fromkeys(
+            ("impressions", "candidates", "unlabelled", "unknown_articles", "empty_histories"), 0
+        )
+        rng = np.random.default_rng(seed)
+        self._samples = {kind: _Sample(SAMPLE, rng) for kind in (CLICKED, NOT_CLICKED, UNLABELLED)}
+
+    def add(self, impressions: Impressions, history_lengths: np.ndarray, scores: np.ndarray) -> None:
+        """Adds a shard.
+
+        Args:
+            impressions: the shard.
+            history_lengths: clicks that the model saw for each impression, int `[n]`.
+            scores: float32 `[c]`.
+
+        Raises:
+            SchemaError: a score is NaN.
+        """
+        check_scores(impressions.offsets, scores)
+        self._counts["impressions"] += len(impressions)
+        self._counts["candidates"] += len(scores)
+        self._counts["unknown_articles"] += int(np.count_nonzero(impressions.candidates == 0))
+        self._counts["empty_histories"] += int(np.count_nonzero(history_lengths == 0))
+        if impressions.clicked is None:
+            self._counts["unlabelled"] += len(impressions)
+            self._samples[UNLABELLED].add(scores)
+            return
+        self._samples[CLICKED].add(scores[impressions.clicked])
+        self._samples[NOT_CLICKED].add(scores[~impressions.clicked])
+        metrics = impression_metrics(impressions.offsets, scores, impressions.clicked)
+        self._sums.add(metrics)
+        self._group("history_length", metrics.auc, np.searchsorted(_STARTS, history_lengths, side="right") - 1)
+        if impressions.time is not None:
+            known = ~np.isnat(impressions.time)
+            hours = impressions.time[known].astype("datetime64[h]").astype(np.int64) % 24
+            self._group("hour", metrics.auc[known], hours)
+        if impressions.device is not None:
+            known = impressions.device != 0
+            self._group("device", metrics.auc[known], impressions.device[known])
+        for name, baseline in self._baselines.items():
+            if (ranking := baseline(impressions)) is not None:
+                self._baseline_sums[name].add(impression_metrics(impressions.offsets, ranking, impressions.clicked))
+
+    def metrics(self) -> dict[str, Any]:
+        """Everything countable, ready for JSON.
+
+        `auc`, `mrr`, `ndcg@5`, `ndcg@10`; the counts `impressions`, `candidates`, `unlabelled` (impressions),
+        `skipped_one_class` (impressions), `unknown_articles` (candidates), `empty_histories` (impressions);
+        `baselines` by name; `by_hour` (UTC), `by_history_length` and `by_device`, each `{group: {"auc",
+        "impressions"}}`. What could not be computed is absent, not zero.
+        """
+        found: dict[str, Any] = {}
+        if self._sums.impressions:
+            found |= self._sums.result()
+        found |= self._counts
+        if reported := {name: sums.result() for name, sums in self._baseline_sums.items() if sums.impressions}:
+            found["baselines"] = reported
+        for attribute, groups in self._auc_by.items():
+            if groups:
+                found[f"by_{attribute}"] = {
+                    _NAMES[key] if attribute == "history_length" else str(key): {
+                        "auc": groups[key].mean,
+                        "impressions": groups[key].count,
+                    }
+                    for key in sorted(groups)
+                }
+        return found
+
+    def figures(self) -> dict[str, Figure]:
+        """`score_distribution`, `auc_by_history_length`, `auc_by_hour`: those for which there is data."""
+        figures: dict[str, Figure] = {}
+        samples = {kind: sample for kind, sample in self._samples.items() if sample.seen}
+        if samples:
+            figures["score_distribution"] = plots.score_distribution(
+                {kind: sample.values for kind, sample in samples.items()},
+                {kind: sample.seen for kind, sample in samples.items()},
+            )
+        if lengths := self._auc_by["history_length"]:
+            named = {_NAMES[key]: lengths[key] for key in sorted(lengths)}
+            figures["auc_by_history_length"] = plots.auc_by_history_length(named)
+        if hours := self._auc_by["hour"]:
+            figures["auc_by_hour"] = plots.auc_by_hour(hours)
+        return figures
+
+    def _group(self, attribute: str, auc: np.ndarray, keys: np.ndarray) -> None:
+        groups = self._auc_by[attribute]
+        for key, mean in by_group(auc, keys).items():
+            groups[key] = groups[key] + mean if key in groups else mean
+
+
+class _Sample:
+    """A uniform sample without replacement of all finite values seen: those with the smallest random keys."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self._size, self._rng = size, rng
+        self._keys = np.zeros(0)
+        self.values = np.zeros(0, np.float32)
+        self.seen = 0
+
+    def add(self, values: np.ndarray) -> None:
+        values = values[np.isfinite(values)]
+        self.seen += len(values)
+        keys = np.concatenate([self._keys, self._rng.random(len(values))])
+        values = np.concatenate([self.values, values])
+        kept = np.argpartition(keys, self._size)[: self._size] if len(keys) > self._size else slice(None)
+        self._keys, self.values = keys[kept], values[kept]

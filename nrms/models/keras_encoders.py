@@ -1,0 +1,37 @@
+"""The Keras runtime of the two encoders."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from nrms.models.recommender import Recommender
+
+
+class KerasEncoders:
+    """Runs a `Recommender`'s encoders on NumPy arrays (see `nrms.scoring.Encoders`).
+
+    Args:
+        model: the model; its current weights are used at each call.
+    """
+
+    def __init__(self, model: Recommender):
+        # Compiled once for every shape: batches differ in size and length.
+        self._news = tf.function(
+            lambda titles: model.news_encoder(titles),
+            input_signature=[tf.TensorSpec((None, None), tf.int32)],
+            autograph=False,
+        )
+        self._users = tf.function(
+            lambda vectors, history: model.user_encoder(vectors, history),
+            input_signature=[tf.TensorSpec((None, None), tf.float32), tf.TensorSpec((None, None), tf.int32)],
+            autograph=False,
+        )
+
+    def encode_news(self, titles: np.ndarray) -> np.ndarray:
+        """See `nrms.scoring.Encoders`."""
+        return self._news(titles).numpy()
+
+    def encode_users(self, news_vectors: np.ndarray, history: np.ndarray) -> np.ndarray:
+        """See `nrms.scoring.Encoders`."""
+        return self._users(news_vectors, history).numpy()

@@ -1,0 +1,79 @@
+"""Multi-head self-attention over sequences whose items are projected beforehand."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="nrms")
+class SelfAttention(keras.layers.Layer):
+    """Multi-head self-attention (Vaswani et al., NeurIPS 2017) as NRMS uses it: no positions, no biases.
+
+    Without positions, an item's query, key and value do not depend on where it stands. So each distinct item is
+    projected once (`project`), and the sequences gather the projections: most of the arithmetic of a title or a
+    history is the projection, and words and articles repeat.
+
+    Args:
+        heads: number of attention heads.
+        head_dim: size of each head's query, key and value.
+
+    Call arguments:
+        projected: float tensor of shape `(items, 3 * heads * head_dim)`, what `project` gave.
+        rows: int32 tensor of shape `(batch, length)`, row numbers into `projected`.
+        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: it gets no weight.
+
+    Returns:
+        Tensor of shape `(batch, length, heads * head_dim)`. Positions that are padding themselves hold values
+        that mean nothing: mask them again in the pooling.
+
+    Example:
+
+        >>> layer = SelfAttention(heads=2, head_dim=3)
+        >>> layer.build((None, 5))
+        >>> rows = keras.ops.convert_to_tensor([[1, 2, 0]])
+        >>> layer(layer.project(keras.random.normal((3, 5))), rows, padding_mask=rows != 0).shape
+        TensorShape([1, 3, 6])
+    """
+
+    def __init__(self, heads: int, head_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        for name, value in (("heads", heads), ("head_dim", head_dim)):
+            if value < 1:
+                raise ValueError(f"`{name}` should be a positive integer. Received: `{name}` = {value}.")
+        self.heads = heads
+        self.head_dim = head_dim
+
+    def build(self, items_shape: tuple) -> None:
+        """Creates the projection of shape `(dim, 3 * heads * head_dim)`: queries, keys and values side by side."""
+        dim, width = items_shape[-1], self.heads * self.head_dim
+        # Glorot limits of the three (dim, width) matrices that stand side by side, not of the wide one.
+        limit = (6.0 / (dim + width)) ** 0.5
+        self.projection = self.add_weight(
+            name="projection",
+            shape=(dim, 3 * width),
+            initializer=keras.initializers.RandomUniform(-limit, limit),
+        )
+        self.built = True
+
+    def project(self, items):
+        """Queries, keys and values of `items`, shape `(items, dim)`; call it inside a layer that casts inputs."""
+        return ops.matmul(items, ops.cast(self.projection, items.dtype))
+
+    def call(self, projected, rows, padding_mask):
+        """See the class."""
+        batch, length = ops.shape(rows)[0], ops.shape(rows)[1]
+        gathered = ops.reshape(ops.take(projected, rows, axis=0), (batch, length, 3 * self.heads, self.head_dim))
+        query, key, value = ops.split(ops.transpose(gathered, (0, 2, 1, 3)), 3, axis=1)
+        scores = ops.matmul(query * self.head_dim**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        scores += ops.cast(ops.where(padding_mask, 0.0, -1e9), scores.dtype)[:, None, None, :]
+        attended = ops.transpose(ops.matmul(ops.softmax(scores, axis=-1), value), (0, 2, 1, 3))
+        return ops.reshape(attended, (batch, length, self.heads * self.head_dim))
+
+    def compute_output_shape(self, projected_shape: tuple, rows_shape: tuple) -> tuple:
+        """`(batch, length, heads * head_dim)`."""
+        return (*rows_shape, self.heads * self.head_dim)
+
+    def get_config(self) -> dict:
+        """See `keras.layers.Layer.get_config`."""
+        return {**super().get_config(), "heads": self.heads, "head_dim": self.head_dim}

@@ -1,0 +1,299 @@
+"""From a data set to a published model: everything that `jobs.train` does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nrms import artifact, storage
+from nrms.checkpoint import Checkpoint
+from nrms.config import TrainConfig, as_dict
+from nrms.data.batches import TrainingBatches, count_samples
+from nrms.data.dataset import Dataset, Split, check_time_order
+from nrms.data.impressions import Impressions
+from nrms.data.prefetch import prefetch
+from nrms.data.tokenizer import Tokenizer
+from nrms.data.word_vectors import read_word_vectors
+from nrms.errors import TrainingError
+from nrms.evaluation import plots
+from nrms.evaluation.baselines import Baseline, Popularity, standard_baselines
+from nrms.evaluation.report import Evaluation
+from nrms.models.export import export_model
+from nrms.models.keras_encoders import KerasEncoders
+from nrms.models.recommender import Recommender
+from nrms.models.registry import build_model
+from nrms.scoring import Scorer
+from nrms.tracking import Tracker
+from nrms.trainer import FitOptions, Trainer, make_train_step
+
+logger = logging.getLogger(__name__)
+
+# What does not change a run's course, or may change when it is resumed.
+_NOT_IDENTITY = {
+    *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience"),
+    *("wandb_mode", "wandb_project", "run_name"),
+}
+_METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
+_LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
+_PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training leaves.
+
+    Attributes:
+        model_uri: the published version.
+        metrics: the best weights' validation metrics, with the baselines', as `Evaluation.metrics` gives them.
+        epochs: one row per epoch: `loss`, `val_auc`, `val_mrr`, ...
+        samples: training samples an epoch.
+    """
+
+    model_uri: str
+    metrics: dict[str, Any]
+    epochs: list[dict[str, float]]
+    samples: int
+
+
+def train(
+    config: TrainConfig,
+    stop: threading.Event | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainingResult:
+    """Trains a model on a data set in the Parquet contract and publishes it.
+
+    Args:
+        config: see `nrms.config.TrainConfig`.
+        stop: set it, from a signal handler say, to write a checkpoint and stop.
+        callbacks: what else shall hear of batches and epochs, a progress bar say.
+
+    Returns:
+        Where the model lies and how well it ranks.
+
+    Raises:
+        SchemaError: the data breaks the contract.
+        StorageError: data, checkpoint or model could not be read or written.
+        TrainingError: no samples, a loss that is not a number; `Interrupted` where `stop` was set.
+    """
+    keras.utils.set_random_seed(config.seed)
+    with tempfile.TemporaryDirectory(prefix="nrms-") as cache:
+        return _train(config, stop or threading.Event(), callbacks, Path(cache))
+
+
+def _train(
+    config: TrainConfig,
+    stop: threading.Event,
+    callbacks: Sequence[keras.callbacks.Callback],
+    cache: Path,
+) -> TrainingResult:
+    data = _open_data(config, cache)
+    strategy = _strategy()
+    with strategy.scope():
+        model = build_model(config.model_config, len(data.tokenizer), data.word_vectors, config.precision)
+        optimizer = keras.optimizers.Adam(config.lr)
+        if config.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
+
+    settings = as_dict(config)
+    identity = {name: value for name, value in settings.items() if name not in _NOT_IDENTITY}
+    checkpoint = Checkpoint(config.output, {**identity, "data": data.fingerprint})
+    validator = _Validator(config, model, data)
+    trainer = Trainer(
+        model,
+        optimizer,
+        make_train_step(model, optimizer, data.titles, strategy),
+        TrainingBatches(data.training, config.npratio, config.batch_size, config.seed),
+        lambda: {name: validator.evaluate().metrics()[name] for name in _METRICS},
+        checkpoint,
+    )
+    if config.resume and not trainer.restore():
+        logger.warning("--resume: %s is not there, so training starts anew", checkpoint.uri)
+
+    with Tracker(
+        mode=config.wandb_mode,
+        project=config.wandb_project,
+        job_type="train",
+        config={**settings, "data_fingerprint": data.fingerprint},
+        run_name=config.run_name,
+    ) as tracker:
+        steps = -(-data.samples // config.batch_size)
+        callback_list = keras.callbacks.CallbackList(
+            [*callbacks, TrackerCallback(tracker)], model=model, epochs=config.epochs, steps=steps, verbose=1
+        )
+        options = FitOptions(config.epochs, config.patience, config.checkpoint_seconds, config.profile)
+        model.set_weights(trainer.fit(options, callback_list, stop))
+        evaluation = validator.evaluate(standard_baselines(data.popularity, config.seed))
+        result = _publish(config, data, validator.model, evaluation, trainer.epochs, tracker)
+    checkpoint.delete()
+    return result
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What the data set gives to a training, in one pass over its shards."""
+
+    training: Split
+    validation: Split
+    samples: int
+    popularity: Popularity
+    tokenizer: Tokenizer
+    titles: np.ndarray
+    word_vectors: np.ndarray | None
+    fingerprint: str
+
+
+def _open_data(config: TrainConfig, cache: Path) -> _Data:
+    """Reads and validates everything once, so that no bad shard stops a training that has begun."""
+    dataset = Dataset.open(config.data, cache)
+    training = dataset.split(config.train_split, config.history_size)
+    validation = dataset.split(config.validation_split, config.history_size)
+    check_time_order(training, validation)
+
+    popularity = Popularity(start=None if validation.time_range is None else validation.time_range[0])
+    trained = np.zeros(1 + len(dataset.articles), bool)
+    trained[training.histories.rows] = True
+    samples = 0
+    for impressions in _shards(training):
+        popularity.add_training(impressions)
+        trained[impressions.candidates] = True
+        samples += count_samples(impressions)
+    labelled = 0
+    for impressions in _shards(validation):
+        popularity.add_evaluated(impressions)
+        labelled += count_samples(impressions)
+    for split, count in ((training, samples), (validation, labelled)):
+        for line in split.report.lines():
+            logger.info("%s: %s", split.name, line)
+        if not count:
+            raise TrainingError(
+                f"{config.data}: the split {split.name} must hold a click beside a non-click. Received: none. "
+                "Check article_ids_clicked in its behaviours files."
+            )
+
+    all_titles = dataset.articles.titles.to_pylist()
+    trained[0] = False
+    tokenizer = Tokenizer.train((all_titles[row - 1] for row in np.flatnonzero(trained)), config.min_word_count)
+    logger.info("vocabulary: %s words", f"{len(tokenizer):,}")
+    word_vectors = None
+    if config.word_vectors is not None:
+        word_vectors, coverage = read_word_vectors(config.word_vectors, tokenizer.words, config.word_dim, config.seed)
+        logger.info("word vectors: %.1f%% of the vocabulary is in %s", 100 * coverage, config.word_vectors)
+    titles = np.zeros((1 + len(all_titles), config.title_size), np.int32)
+    titles[1:] = tokenizer.encode(all_titles, config.title_size)
+    return _Data(
+        training=training,
+        validation=validation,
+        samples=samples,
+        popularity=popularity,
+        tokenizer=tokenizer,
+        titles=titles,
+        word_vectors=word_vectors,
+        fingerprint=dataset.fingerprint([training, validation]),
+    )
+
+
+def _shards(split: Split) -> Iterator[Impressions]:
+    return prefetch((split.read(i) for i in range(len(split))), depth=1)
+
+
+class _Validator:
+    """Scores the validation split with the model's current weights, in float32 whatever it trains in.
+
+    Attributes:
+        model: the float32 model: the one that trains, or its copy.
+    """
+
+    def __init__(self, config: TrainConfig, trained: Recommender, data: _Data):
+        self._trained = trained
+        self._data = data
+        self.model = trained
+        if config.precision != "float32":
+            self.model = build_model(config.model_config, len(data.tokenizer))
+        self._encoders = KerasEncoders(self.model)
+
+    def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
+        if self.model is not self._trained:
+            self.model.set_weights(self._trained.get_weights())
+        scorer = Scorer(self._encoders, self._data.titles)
+        histories = self._data.validation.histories
+        evaluation = Evaluation(baselines)
+        for impressions in _shards(self._data.validation):
+            scores = scorer.score(impressions, histories.rows)
+            evaluation.add(impressions, histories.lengths[impressions.user], scores)
+        return evaluation
+
+
+def _publish(
+    config: TrainConfig,
+    data: _Data,
+    model: Recommender,
+    evaluation: Evaluation,
+    epochs: list[dict[str, float]],
+    tracker: Tracker,
+) -> TrainingResult:
+    metrics = evaluation.metrics()
+    columns = {name: [row[name] for row in epochs] for name in epochs[0]}
+    figures = {"training_curves": plots.training_curves(columns), **evaluation.figures()}
+    with tempfile.TemporaryDirectory(prefix="nrms-") as name:
+        folder = Path(name)
+        parity = export_model(model, folder, data.titles[:_PARITY_TITLES])
+        data.tokenizer.save(folder / "tokenizer.json")
+        images = {title: folder / "plots" / f"{title}.png" for title in figures}
+        for title, path in images.items():
+            plots.save(figures[title], path)
+        meta = {
+            "config": as_dict(config),
+            "vocabulary_size": len(data.tokenizer),
+            "data": {
+                "uri": config.data,
+                "articles": storage.join(config.data, "articles.parquet"),
+                "fingerprint": data.fingerprint,
+                "training": data.training.report.as_dict(),
+                "validation": data.validation.report.as_dict(),
+            },
+            "metrics": metrics,
+            "epochs": epochs,
+            "onnx_parity": parity,
+            "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
+        }
+        model_uri = artifact.publish(config.output, folder, meta)
+        tracker.summary({f"val_{name}": metrics[name] for name in _METRICS} | {"model": model_uri})
+        for title, path in images.items():
+            tracker.image(title, path)
+        tracker.artifact("nrms", "model", model_uri)
+    return TrainingResult(model_uri, metrics, epochs, data.samples)
+
+
+def _strategy() -> tf.distribute.Strategy:
+    """All visible GPUs; without several, TensorFlow's default: the one GPU, or the CPU."""
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+
+
+class TrackerCallback(keras.callbacks.Callback):
+    """Sends each batch's loss and throughput, and each epoch's metrics, to the tracker."""
+
+    def __init__(self, tracker: Tracker):
+        super().__init__()
+        self._tracker = tracker
+        self._batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """See `keras.callbacks.Callback`."""
+        self._batches += 1
+        self._tracker.log({f"train/{name}": value for name, value in (logs or {}).items()}, self._batches)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """See `keras.callbacks.Callback`."""
+        self._tracker.log({"epoch": epoch + 1, **(logs or {})}, self._batches)

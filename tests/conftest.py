@@ -1,0 +1,189 @@
+"""For all tests: a quiet, offline environment, a real fake-gcs-server, a proxy that breaks connections."""
+
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+INSTALL = "go install github.com/fsouza/fake-gcs-server@v1.55.1"
+
+
+def pytest_configure() -> None:
+    """Set up the environment before any test module imports TensorFlow, Keras, matplotlib or wandb.
+
+    Tests find no credentials and send nothing to anybody, whoever runs them.
+    """
+    os.environ |= {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "KERAS_BACKEND": "tensorflow",
+        "MPLBACKEND": "Agg",
+        "NO_GCE_CHECK": "true",
+        "CLOUDSDK_CONFIG": "/nonexistent",
+        "NETRC": "/nonexistent",
+        "NRMS_RETRY_SECONDS": "20",
+    }
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
+        os.environ.pop(name, None)
+
+
+class FakeGcs:
+    """A fake-gcs-server process. With `root`, its buckets survive `kill` and `start` in that folder."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        binary = shutil.which("fake-gcs-server", path=f"{os.environ['PATH']}:{Path.home() / 'go/bin'}")
+        if binary is None and os.environ.get("CI"):
+            pytest.fail(f"fake-gcs-server is missing: {INSTALL}")
+        if binary is None:
+            pytest.skip(f"fake-gcs-server is missing: {INSTALL}")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.host = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.url = f"http://{self.host}"
+        backend = ["-backend", "memory"] if root is None else ["-backend", "filesystem", "-filesystem-root", root]
+        address = ["-scheme", "http", "-host", "127.0.0.1", "-port", self.host.partition(":")[2]]
+        public = ["-external-url", self.url, "-public-host", self.host, "-log-level", "error"]
+        self.command = [binary, *backend, *address, *public]
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/_internal/healthcheck"):
+                    return
+            except urllib.error.URLError:
+                assert self.process.poll() is None, "fake-gcs-server ended at once"
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def create_bucket(self) -> str:
+        """Make a bucket and return its gs:// URI."""
+        bucket = f"test-{uuid.uuid4().hex}"
+        body = f'{{"name": "{bucket}"}}'.encode()
+        request = urllib.request.Request(f"{self.url}/storage/v1/b?project=test", data=body)
+        with urllib.request.urlopen(request):
+            return f"gs://{bucket}"
+
+
+class Request:
+    """One HTTP request that has arrived at a `FaultyProxy`, whole."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler, server: FakeGcs) -> None:
+        self.handler, self.server = handler, server
+        self.method, self.path = handler.command, handler.path
+        self.body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+
+    def forward(self) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Send the request on; the answer's status, headers and body."""
+        connection = http.client.HTTPConnection(self.server.host)
+        try:
+            connection.request(self.method, self.path, self.body, dict(self.handler.headers))
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+    def forward_half(self) -> None:
+        """Send the headers and the first half of the body on, and close."""
+        lines = [
+            f"{self.method} {self.path} HTTP/1.1",
+            *(f"{k}: {v}" for k, v in self.handler.headers.items()),
+        ]
+        with socket.create_connection(self.server.host.split(":")) as upstream:
+            upstream.sendall("\r\n".join([*lines, "", ""]).encode() + self.body[: len(self.body) // 2])
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer the client. Content-Length stays what `headers` say, whatever the length of `body`."""
+        self.handler.send_response(status)
+        for key, value in headers:
+            self.handler.send_header(key, value)
+        self.handler.end_headers()
+        self.handler.wfile.write(body)
+
+
+Fault = Callable[[Request], None]
+
+
+class FaultyProxy:
+    """Forwards to a `FakeGcs`, but for the faults that a test puts in its way.
+
+    `inject(fault, "PUT /upload", times=2)` lets `fault` deal with the next two requests that begin so. Where
+    it gives no answer, the connection is cut.
+    """
+
+    def __init__(self, server: FakeGcs) -> None:
+        self.faults: list[tuple[str, Fault]] = []
+        self.seen: list[str] = []
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_request(self) -> None:
+                request = Request(self, server)
+                line = f"{request.method} {request.path}"
+                proxy.seen.append(line)
+                fault = next((pair for pair in proxy.faults if line.startswith(pair[0])), None)
+                try:
+                    if fault:
+                        proxy.faults.remove(fault)
+                        self.close_connection = True
+                        fault[1](request)
+                    else:
+                        request.answer(*request.forward())
+                except (OSError, http.client.HTTPException):  # the server is away
+                    self.close_connection = True
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_request
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, args=[0.02], daemon=True).start()
+
+    def inject(self, fault: Fault, request: str = "", times: int = 1) -> None:
+        self.faults += [(request, fault)] * times
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[FakeGcs]:
+    """The server that the tests of a session share; STORAGE_EMULATOR_HOST points to it."""
+    server = FakeGcs()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        yield server
+    server.kill()
+
+
+@pytest.fixture
+def bucket(gcs_server: FakeGcs) -> str:
+    """The `gs://` URI of a fresh, empty bucket."""
+    return gcs_server.create_bucket()
+
+
+@pytest.fixture
+def proxy(gcs_server: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A proxy in front of the shared server, with STORAGE_EMULATOR_HOST pointing to it."""
+    proxy = FaultyProxy(gcs_server)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+    yield proxy
+    proxy.close()

@@ -1,0 +1,144 @@
+"""What every source shares: shards, manifest, `_SUCCESS`, and what stands in the way; and the job itself."""
+
+import json
+import signal
+import subprocess
+import sys
+from base64 import b64encode
+from pathlib import Path
+
+import google_crc32c
+import polars as pl
+import pytest
+
+from nrms import storage
+from nrms.data.dataset import Dataset
+from nrms.data.sources.demo import DemoSite
+from nrms.data.sources.writer import write_dataset
+from nrms.errors import ConfigError
+
+SIZE = {"articles": 500, "users": 60, "impressions": 250, "validation_impressions": 60}
+FLAGS = ["--articles", "500", "--users", "60", "--impressions", "250", "--validation-impressions", "60"]
+
+
+def write(output: Path | str, seed: int = 0, shard_rows: int = 100, overwrite: bool = False) -> list[str]:
+    site = DemoSite(seed=seed, **SIZE)
+    return write_dataset(
+        site, str(output), shard_rows=shard_rows, overwrite=overwrite, progress=lambda split, rows: None
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_manifest_describes_every_file(tmp_path):
+    write(tmp_path)
+
+    manifest = json.loads((tmp_path / "train/manifest.json").read_bytes())
+    assert manifest["source"] == "demo"
+    assert manifest["parameters"] == {"seed": 0, "articles": 500, "users": 60, "impressions": 250, "shard_rows": 100}
+    assert manifest["rows"] == 250
+    assert [file["name"] for file in manifest["files"]] == [
+        "behaviors-00000.parquet",
+        "behaviors-00001.parquet",
+        "behaviors-00002.parquet",
+        "history.parquet",
+    ]
+    assert [file["rows"] for file in manifest["files"][:3]] == [100, 100, 50]
+    for file in manifest["files"]:
+        data = (tmp_path / "train" / file["name"]).read_bytes()
+        assert file["size"] == len(data)
+        assert file["crc32c"] == b64encode(google_crc32c.Checksum(data).digest()).decode()
+        assert file["rows"] == len(pl.read_parquet(data))
+
+
+def test_what_is_written_reads_as_a_data_set(tmp_path):
+    write(tmp_path)
+    dataset = Dataset.open(str(tmp_path), tmp_path)
+    train = dataset.split("train", history_size=20)
+
+    assert (len(dataset.articles), len(train), train.rows) == (500, 3, 250)
+    assert [len(train.read(i).offsets) - 1 for i in range(3)] == [100, 100, 50]
+    assert not {"late_history", "unknown_candidate", "click_not_in_view"} & set(train.report.as_dict())
+
+
+def test_writing_again_changes_nothing(tmp_path):
+    assert write(tmp_path) == ["train", "validation"]
+    before = storage.list_files(tmp_path)
+    assert write(tmp_path) == []
+    assert storage.list_files(tmp_path) == before
+
+
+def test_only_what_is_missing_is_written_again(tmp_path):
+    write(tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "validation/_SUCCESS").unlink()
+    assert write(tmp_path) == ["validation"]
+    (tmp_path / "articles.parquet").unlink()
+    assert write(tmp_path) == ["train", "validation"]
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"shard_rows": 99}])
+def test_other_parameters_are_refused_and_overwritten_on_demand(tmp_path, change):
+    output = tmp_path / "out"
+    write(output)
+    before = contents(output)
+    with pytest.raises(ConfigError, match=r"--output must be empty .*/train, which has another .* --overwrite"):
+        write(output, **change)
+    assert contents(output) == before
+
+    assert write(output, **change, overwrite=True) == ["train", "validation"]
+    write(tmp_path / "fresh", **change)
+    assert contents(output) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("name", ["articles.parquet", "train/behaviors.parquet", "test/history/part-0.parquet"])
+def test_data_that_nobody_signed_is_refused_and_overwritten_on_demand(tmp_path, name):
+    output = tmp_path / "out"
+    storage.write_bytes(b"mine", output / name)
+    storage.write_bytes(b"mine", output / "train/notes.txt")
+    with pytest.raises(ConfigError, match=f"{name.partition('/')[0]}, which has another source"):
+        write(output)
+    assert contents(output) == {name: b"mine", "train/notes.txt": b"mine"}
+
+    write(output, overwrite=True)
+    assert contents(output)["train/notes.txt"] == b"mine"
+    (output / "train/notes.txt").unlink()
+    write(tmp_path / "fresh")
+    assert contents(output) == contents(tmp_path / "fresh")
+
+
+def test_a_kill_between_shards_leaves_nothing_valid_and_the_same_command_goes_on(tmp_path):
+    script = (
+        "import os, signal\n"
+        "from nrms.data.sources.demo import DemoSite\n"
+        "from nrms.data.sources.writer import write_dataset\n"
+        f"write_dataset(DemoSite(seed=0, **{SIZE}), {str(tmp_path / 'out')!r}, shard_rows=100, overwrite=False,\n"
+        "              progress=lambda split, rows: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert set(contents(tmp_path / "out")) == {
+        "articles.parquet",
+        "train/behaviors-00000.parquet",
+        "train/manifest.json",
+        "validation/manifest.json",
+    }
+    assert "files" not in json.loads((tmp_path / "out/train/manifest.json").read_bytes())
+
+    assert write(tmp_path / "out") == ["train", "validation"]
+    write(tmp_path / "unbroken")
+    assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
+
+
+def test_a_bucket_gets_the_same_files_as_a_folder(bucket, tmp_path):
+    write(f"{bucket}/demo")
+    assert write(f"{bucket}/demo") == []
+
+    write(tmp_path)
+    prefix = len(f"{bucket}/demo/")
+    there = {info.uri[prefix:]: storage.read_bytes(info) for info in storage.list_files(f"{bucket}/demo")}
+    assert there == contents(tmp_path)
