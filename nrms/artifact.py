@@ -153,14 +153,17 @@ def _json(data: bytes, uri: str) -> dict:
 def _read_latest(models: str) -> tuple[dict, str] | None:
     """The pointer and its generation; None where there is none."""
     uri = storage.join(models, LATEST)
-    try:
-        info = storage.stat(uri)
-    except ObjectNotFound:
-        return None
-    pointer = _json(storage.read_bytes(info), uri)
-    if not _VERSION.fullmatch(str(pointer.get("version"))) or "sha256" not in pointer:
-        raise ArtifactError(f"{uri}: must name a version and its sha256. Received: {pointer}. Train again.")
-    return pointer, info.generation
+    while True:
+        try:
+            info = storage.stat(uri)
+            pointer = _json(storage.read_bytes(info), uri)
+        except ObjectNotFound:
+            return None
+        except PreconditionFailed:
+            continue  # it moved in between
+        if not _VERSION.fullmatch(str(pointer.get("version"))) or "sha256" not in pointer:
+            raise ArtifactError(f"{uri}: must name a version and its sha256. Received: {pointer}. Train again.")
+        return pointer, info.generation
 
 
 def _point_latest(models: str, pointer: dict) -> None:

@@ -4,7 +4,7 @@
   server has checked the crc32c that was declared with it.
 - Every write to a bucket carries `if_generation_match`, so that trying again after a fault cannot undo what
   somebody else wrote in between.
-- A `FileInfo` pins one generation of a file: reading it gives exactly those bytes or a `StorageError`.
+- A `FileInfo` pins one generation of a file: reading it gives exactly those bytes or an error.
 - Faults that pass (408, 429, 5xx, broken connections) are tried again with backoff, for at most
   `NRMS_RETRY_SECONDS` (environment variable, default 120) without progress.
 
@@ -20,12 +20,12 @@ import math
 import os
 import re
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -121,7 +121,8 @@ def fetch(info: FileInfo, cache: Path) -> Path:
     """The path of a local file that holds exactly the generation `info`.
 
     A local file is returned as it is; an object is downloaded into `cache` once and found there from then on.
-    Raises StorageError when the file was replaced or deleted since `info` was taken, or arrives damaged.
+    Raises PreconditionFailed when the file was replaced or deleted since `info` was taken, StorageError when
+    it arrives damaged, AccessDenied.
     """
     if not is_gcs(info.uri):
         if not exists(info.uri) or stat(info.uri).generation != info.generation:
@@ -137,7 +138,7 @@ def fetch(info: FileInfo, cache: Path) -> Path:
 def read_bytes(source: Location | FileInfo) -> bytes:
     """The whole content: of the current generation of a location, or of the generation that a FileInfo pins.
 
-    Raises ObjectNotFound, AccessDenied, and StorageError as `fetch` does.
+    Raises ObjectNotFound, AccessDenied, and what `fetch` raises.
     """
     info = source if isinstance(source, FileInfo) else None
     uri = source.uri if isinstance(source, FileInfo) else source
@@ -197,8 +198,8 @@ def _write(source: BinaryIO, uri: Location, if_generation: str | None) -> FileIn
     return _local_write(uri, lambda stream: shutil.copyfileobj(source, stream), if_generation)
 
 
-def _changed(info: FileInfo) -> StorageError:
-    return StorageError(
+def _changed(info: FileInfo) -> PreconditionFailed:
+    return PreconditionFailed(
         f"{info.uri}: was replaced or deleted during the run: generation {info.generation} is gone; run again"
     )
 
@@ -216,12 +217,15 @@ def _not_expected(uri: Location, if_generation: str, current: FileInfo | None) -
 def _local_errors(uri: Location, verb: str) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+    except FileExistsError as error:
+        raise StorageError(f"{uri}: could not be {verb}: {error.filename} is a file, not a folder") from error
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         kind = ObjectNotFound if verb == "read" else StorageError
-        raise kind(f"{uri}: no file can be {verb} here: {error.strerror}: {error.filename}") from error
+        raise kind(f"{uri}: no file can be {verb} here: {error.strerror}") from error
     except PermissionError as error:
-        at = error.filename or uri
-        raise AccessDenied(f"{uri}: may not be {verb}: {error.strerror}; check owner and mode of {at}") from error
+        raise AccessDenied(
+            f"{uri}: may not be {verb}: {error.strerror}; check the owner and mode of the file and its folders"
+        ) from error
     except OSError as error:
         raise StorageError(f"{uri}: could not be {verb}: {error.strerror or error}") from error
 
@@ -241,7 +245,8 @@ def _local_stat(uri: Location) -> FileInfo:
 def _local_list(folder: Location, suffix: str) -> Iterator[FileInfo]:
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
+            with _local_errors(error.filename, "listed"):
+                raise error
 
     for parent, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [child for child in folders if not child.startswith(".")]
@@ -278,7 +283,7 @@ def _local_publish(temporary: Path, target: Path, if_generation: str | None) -> 
         except FileExistsError:
             raise _not_expected(target, ABSENT, _local_stat(target)) from None
     else:
-        with FileLock(target.with_name(f".{target.name}.lock")):
+        with FileLock(target.with_name(f".{target.name}.lock"), poll_interval=0.01):
             current = _local_stat(target) if exists(target) else None
             if current is None or current.generation != if_generation:
                 raise _not_expected(target, if_generation, current)
@@ -288,22 +293,19 @@ def _local_publish(temporary: Path, target: Path, if_generation: str | None) -> 
 # --- Google Cloud Storage
 
 
-_clients: dict[tuple[object, ...], "Client"] = {}
-_clients_lock = threading.Lock()
-
-
 def _client() -> "Client":
-    from google.cloud import storage
-
     # One client for each process (a fork must not share its sockets) and environment (tests change it).
     settings = (os.environ.get(name) for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"))
-    key = (os.getpid(), *settings)
-    with _clients_lock:
-        if key not in _clients:
-            while _clients:
-                _clients.popitem()[1].close()
-            _clients[key] = storage.Client(project=None)
-        return _clients[key]
+    return _connect(os.getpid(), *settings)
+
+
+@lru_cache(maxsize=1)
+def _connect(process: int, emulator: str | None, credentials: str | None) -> "Client":
+    from google.cloud import storage
+
+    if emulator and "://" not in emulator:
+        raise ConfigError(f"STORAGE_EMULATOR_HOST must begin with http:// or https://. Received: {emulator}")
+    return storage.Client(project=None)
 
 
 def _gcs_split(uri: Location) -> tuple[str, str]:
@@ -323,7 +325,7 @@ def _gcs_info(blob: "Blob") -> FileInfo:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:500]
 
 
 def _gcs_retry(

@@ -249,6 +249,7 @@ def _publish(
         folder = Path(name)
         parity = export_model(model, folder, data.titles[:_PARITY_TITLES])
         data.tokenizer.save(folder / "tokenizer.json")
+        (folder / "plots").mkdir()
         images = {title: folder / "plots" / f"{title}.png" for title in figures}
         for title, path in images.items():
             plots.save(figures[title], path)

@@ -124,6 +124,7 @@ def test_impressions_keep_the_contract(site, behaviors):
         assert len(set(in_view)) == len(in_view) == len(row["oracle_scores"])
         assert 1 <= len(clicked) <= 2
         assert set(clicked) <= set(in_view) <= articles
+    assert pl.concat(behaviors.values())["impression_id"].to_list() == list(range(1, 3201))
     assert [len(frame) for frame in behaviors.values()] == [2500, 700]
 
 
@@ -199,3 +200,11 @@ def test_topics_tell_clicks_and_popularity_hardly_does(site, behaviors, history)
     assert 0.83 < auc([row["oracle_scores"] for row in rows]) < 0.92
     assert auc(same_topic) > 0.75
     assert 0.45 < auc(popularity) < 0.60
+
+
+def test_a_chunk_of_readers_without_histories_is_whole(monkeypatch):
+    monkeypatch.setattr(demo, "CHUNK", 16)  # one reader in a chunk of histories
+    tables = list(DemoSite(seed=3, **SIZE).histories("train"))
+    assert len(tables) == SIZE["users"]
+    assert {len(table) for table in tables} == {0, 1}
+    assert len({str(table.schema) for table in tables}) == 1

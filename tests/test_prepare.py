@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import google_crc32c
 import polars as pl
 import pytest
 
+from jobs.prepare import PrepareConfig
 from nrms import storage
+from nrms.config import parse
 from nrms.data.dataset import Dataset
 from nrms.data.sources.demo import DemoSite
 from nrms.data.sources.writer import write_dataset
@@ -37,7 +40,9 @@ def test_the_manifest_describes_every_file(tmp_path):
 
     manifest = json.loads((tmp_path / "train/manifest.json").read_bytes())
     assert manifest["source"] == "demo"
-    assert manifest["parameters"] == {"seed": 0, "articles": 500, "users": 60, "impressions": 250, "shard_rows": 100}
+    impressions = {"train": 250, "validation": 60}
+    site = {"seed": 0, "articles": 500, "users": 60, "impressions": impressions}
+    assert manifest["parameters"] == {**site, "shard_rows": 100}
     assert manifest["rows"] == 250
     assert [file["name"] for file in manifest["files"]] == [
         "behaviors-00000.parquet",
@@ -116,7 +121,7 @@ def test_a_kill_between_shards_leaves_nothing_valid_and_the_same_command_goes_on
         "from nrms.data.sources.demo import DemoSite\n"
         "from nrms.data.sources.writer import write_dataset\n"
         f"write_dataset(DemoSite(seed=0, **{SIZE}), {str(tmp_path / 'out')!r}, shard_rows=100, overwrite=False,\n"
-        "              progress=lambda split, rows: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "              progress=lambda split, rows: rows and os.kill(os.getpid(), signal.SIGKILL))\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], check=False)
 
@@ -142,3 +147,50 @@ def test_a_bucket_gets_the_same_files_as_a_folder(bucket, tmp_path):
     prefix = len(f"{bucket}/demo/")
     there = {info.uri[prefix:]: storage.read_bytes(info) for info in storage.list_files(f"{bucket}/demo")}
     assert there == contents(tmp_path)
+
+
+def prepare(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs.prepare", *flags]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_the_job_writes_shows_progress_and_says_when_there_is_nothing_to_do(tmp_path):
+    flags = ["--source", "demo", *FLAGS, "--seed", "0", "--shard-rows", "100", "--output", str(tmp_path / "job")]
+    first, second = prepare(*flags), prepare(*flags)
+
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "train: 250 impressions" in first.stdout
+    assert "250/250" in first.stderr
+    assert "train: complete already" in second.stdout
+    write(tmp_path / "library")
+    assert contents(tmp_path / "job") == contents(tmp_path / "library")
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--source", "ebnerd"], "--input must be given with --source ebnerd"),
+        (["--source", "mind", "--input", "x"], "--split-name must be given"),
+        (["--source", "demo", "--articles", "499"], "--articles must be a whole number >= 500. Received: '499'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(tmp_path, flags, error):
+    done = prepare(*flags, "--output", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert error in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_data_in_the_output_is_one_line_and_exit_code_2(tmp_path):
+    write(tmp_path)
+    done = prepare("--source", "demo", *FLAGS, "--seed", "1", "--output", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Choose another --output or pass --overwrite" in done.stderr
+
+
+def test_the_example_configuration_is_the_default():
+    argv = ["--config", "configs/prepare.toml", "--output", "x"]
+    default = parse(PrepareConfig, ["--source", "demo", "--output", "x"], "prepare", "")
+    assert replace(parse(PrepareConfig, argv, "prepare", ""), validation_impressions=None) == default

@@ -1,6 +1,7 @@
 """One contract for local folders and buckets, held against a real server and really broken connections."""
 
 import base64
+import gzip
 import multiprocessing
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -154,11 +156,11 @@ def test_fetch_gives_the_pinned_generation_or_says_that_it_is_gone(folder: str, 
     assert path.read_bytes() == b"old"
     new = storage.write_bytes(b"new", uri)
     for read in (storage.read_bytes, lambda info: storage.fetch(info, tmp_path / "empty cache")):
-        with one_line(StorageError, uri, old.generation, "during the run"):
+        with one_line(PreconditionFailed, uri, old.generation, "during the run"):
             read(old)
     assert storage.fetch(new, tmp_path / "cache").read_bytes() == b"new"
     storage.delete(uri)
-    with one_line(StorageError, uri, new.generation, "during the run"):
+    with one_line(PreconditionFailed, uri, new.generation, "during the run"):
         storage.fetch(new, tmp_path / "empty cache")
 
 
@@ -201,19 +203,28 @@ def swap(content: bytes, uri: str, generation: str | None) -> bytes | None:
     return content
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
-def test_of_several_compare_and_swaps_exactly_one_wins(folder: str, workers: str):
-    uri = storage.join(folder, "latest.json")
-    pool: Executor = (
-        ThreadPoolExecutor(4) if workers == "threads" else ProcessPoolExecutor(4, multiprocessing.get_context("spawn"))
-    )
-    with pool:
-        generation = ABSENT
-        for turn in range(8):
-            tries = [pool.submit(swap, f"{turn} {worker}".encode(), uri, generation) for worker in range(4)]
-            won = [content for content in (task.result() for task in tries) if content]
-            assert [storage.read_bytes(uri)] == won
-            generation = storage.stat(uri).generation
+def race(pool: Executor, workers: int, rounds: int, uri: str) -> None:
+    generation = ABSENT
+    for turn in range(rounds):
+        tries = [pool.submit(swap, f"{turn} {worker}".encode(), uri, generation) for worker in range(workers)]
+        won = [content for content in (task.result() for task in tries) if content]
+        assert [storage.read_bytes(uri)] == won
+        generation = storage.stat(uri).generation
+
+
+def test_of_several_threads_that_compare_and_swap_exactly_one_wins(folder: str):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # without a lock, about one round in ten then has two winners
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            race(pool, workers=8, rounds=50, uri=storage.join(folder, "latest.json"))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_of_several_processes_that_compare_and_swap_exactly_one_wins(folder: str):
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        race(pool, workers=4, rounds=8, uri=storage.join(folder, "latest.json"))
 
 
 def test_writers_without_a_condition_all_succeed(folder: str):
@@ -276,9 +287,9 @@ def test_a_folder_without_permission_is_named(locked_folder: Path):
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    for uri in (tmp_path / "file/x", tmp_path / "file/x/y"):
-        with one_line(StorageError, str(uri), "file"):
-            storage.write_bytes(b"", uri)
+    for path, words in (("file/x", f"{tmp_path / 'file'} is a file, not a folder"), ("file/x/y", "Not a directory")):
+        with one_line(StorageError, str(tmp_path / path), words):
+            storage.write_bytes(b"", tmp_path / path)
     (tmp_path / "folder").mkdir()
     for generation, kind in ((None, StorageError), (ABSENT, ObjectNotFound), ("1-2-3", PreconditionFailed)):
         with one_line(kind, str(tmp_path / "folder")):
@@ -386,13 +397,18 @@ def test_faults_that_stay_end_in_one_line(
         USES[use](f"{bucket}/x", tmp_path)
 
 
-@pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("use", USES)
-def test_missing_permission_is_one_line(use: str, status: int, proxy: FaultyProxy, bucket: str, tmp_path: Path):
+def test_missing_permission_is_one_line(use: str, proxy: FaultyProxy, bucket: str, tmp_path: Path):
     storage.write_bytes(SMALL, f"{bucket}/x")
-    proxy.inject(answers(status), times=10)
-    with one_line(AccessDenied, bucket, "credentials"):
+    proxy.inject(answers(403), times=10)
+    with one_line(AccessDenied, bucket, "403", "roles/storage"):
         USES[use](f"{bucket}/x", tmp_path)
+
+
+def test_credentials_that_no_longer_work_are_one_line(proxy: FaultyProxy, bucket: str):
+    proxy.inject(answers(401))
+    with one_line(AccessDenied, f"{bucket}/x", "gcloud auth application-default login"):
+        storage.stat(f"{bucket}/x")
 
 
 @pytest.mark.parametrize("use", ["stat", "list", "read", "write"])
@@ -408,6 +424,12 @@ def test_missing_credentials_are_one_line(monkeypatch: pytest.MonkeyPatch):
         storage.stat("gs://bucket/x")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/missing/key.json")
     with one_line(AccessDenied, "gs://bucket/x", "/missing/key.json"):
+        storage.stat("gs://bucket/x")
+
+
+def test_an_emulator_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "localhost:4443")
+    with one_line(ConfigError, "STORAGE_EMULATOR_HOST must begin with http://", "localhost:4443"):
         storage.stat("gs://bucket/x")
 
 
@@ -527,6 +549,13 @@ def test_a_download_cut_short_is_resumed(proxy: FaultyProxy, bucket: str, tmp_pa
         proxy.inject(truncate_the_answer, "GET /download")
         assert read(info.uri) == LARGE
         assert proxy.faults == []
+
+
+def test_an_object_stored_with_gzip_encoding_is_read_as_stored(gcs_server: FakeGcs, bucket: str):
+    content = gzip.compress(SMALL)
+    path = f"upload/storage/v1/b/{storage.name(bucket)}/o?uploadType=media&name=x&contentEncoding=gzip"
+    urllib.request.urlopen(urllib.request.Request(f"{gcs_server.url}/{path}", data=content)).close()
+    assert storage.read_bytes(f"{bucket}/x") == content
 
 
 def test_a_damaged_download_is_refused_and_not_kept(proxy: FaultyProxy, bucket: str, tmp_path: Path):

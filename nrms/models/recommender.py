@@ -34,15 +34,20 @@ class Recommender(keras.Model):
 
     def build(self, *shapes: tuple) -> None:
         """Creates the encoders' weights; their shapes do not depend on the input's."""
-        self.news_encoder.build()
-        self.user_encoder.build()
+        for encoder in (self.news_encoder, self.user_encoder):
+            if not encoder.built:
+                encoder.build()
         self.built = True
+
+    def build_from_config(self, config: dict) -> None:
+        """See `keras.layers.Layer.build_from_config`."""
+        self.build()
 
     def call(self, titles, history, candidates, training=False):
         """See the class."""
         # Row 0 first, then the histories: so distinct article 0 is padding, and the articles that the user encoder
         # needs are the first ones.
-        rows = ops.concatenate([[0], ops.reshape(history, (-1,)), ops.reshape(candidates, (-1,))])
+        rows = ops.concatenate([ops.zeros((1,), "int32"), ops.reshape(history, (-1,)), ops.reshape(candidates, (-1,))])
         articles, distinct = ops.unique(rows, sorted=False, return_inverse=True)
         split = 1 + ops.size(history)
         history = ops.reshape(distinct[1:split], ops.shape(history))

@@ -19,8 +19,8 @@ class SelfAttention(keras.layers.Layer):
         head_dim: size of each head's query, key and value.
 
     Call arguments:
-        projected: float tensor of shape `(items, 3 * heads * head_dim)`, what `project` gave.
-        rows: int32 tensor of shape `(batch, length)`, row numbers into `projected`.
+        projected: queries, keys and values of the distinct items, what `project` gave.
+        rows: int32 tensor of shape `(batch, length)`, row numbers of the items.
         padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: it gets no weight.
 
     Returns:
@@ -57,20 +57,25 @@ class SelfAttention(keras.layers.Layer):
         self.built = True
 
     def project(self, items):
-        """Queries, keys and values of `items`, shape `(items, dim)`; call it inside a layer that casts inputs."""
-        return ops.matmul(items, ops.cast(self.projection, items.dtype))
+        """Queries, keys and values of `items`, `(items, dim)`: three tensors of shape `(items, heads * head_dim)`."""
+        query, key, value = ops.split(ops.matmul(items, ops.cast(self.projection, items.dtype)), 3, axis=1)
+        return query * self.head_dim**-0.5, key, value
 
     def call(self, projected, rows, padding_mask):
         """See the class."""
         batch, length = ops.shape(rows)[0], ops.shape(rows)[1]
-        gathered = ops.reshape(ops.take(projected, rows, axis=0), (batch, length, 3 * self.heads, self.head_dim))
-        query, key, value = ops.split(ops.transpose(gathered, (0, 2, 1, 3)), 3, axis=1)
-        scores = ops.matmul(query * self.head_dim**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        query, key, value = (
+            ops.transpose(
+                ops.reshape(ops.take(part, rows, axis=0), (batch, length, self.heads, self.head_dim)), (0, 2, 1, 3)
+            )
+            for part in projected
+        )
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         scores += ops.cast(ops.where(padding_mask, 0.0, -1e9), scores.dtype)[:, None, None, :]
         attended = ops.transpose(ops.matmul(ops.softmax(scores, axis=-1), value), (0, 2, 1, 3))
         return ops.reshape(attended, (batch, length, self.heads * self.head_dim))
 
-    def compute_output_shape(self, projected_shape: tuple, rows_shape: tuple) -> tuple:
+    def compute_output_shape(self, projected_shape: list, rows_shape: tuple) -> tuple:
         """`(batch, length, heads * head_dim)`."""
         return (*rows_shape, self.heads * self.head_dim)
 

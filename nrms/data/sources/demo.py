@@ -62,8 +62,8 @@ class DemoSite:
 
     def __init__(self, *, seed: int, articles: int, users: int, impressions: int, validation_impressions: int) -> None:
         self.rows: dict[str, int | None] = {"train": impressions, "validation": validation_impressions}
-        world = {"seed": seed, "articles": articles, "users": users}
-        self.parameters = {split: {**world, "impressions": rows} for split, rows in self.rows.items()}
+        site = {"seed": seed, "articles": articles, "users": users, "impressions": self.rows}
+        self.parameters = dict.fromkeys(self.rows, site)
         self.notes: list[str] = []
         self.seed = seed
         rng = self._rng("world")
@@ -95,6 +95,7 @@ class DemoSite:
     def behaviors(self, split: str) -> Iterator[pa.Table]:
         """The impressions of `split` ("train" or "validation"), oldest first, a table for each chunk."""
         impressions = self.rows[split]
+        first_id = 1 if split == "train" else 1 + self.rows["train"]
         for chunk, first in enumerate(range(0, impressions, CHUNK)):
             rng = self._rng(split, chunk)
             last = min(first + CHUNK, impressions)
@@ -109,7 +110,7 @@ class DemoSite:
             ids = self._ids[candidates]
             yield pa.table(
                 {
-                    "impression_id": (first + 1 + np.arange(last - first)).astype(np.uint32),
+                    "impression_id": (first_id + np.arange(first, last)).astype(np.uint32),
                     "user_id": self._user_ids[user],
                     "impression_time": _timestamps(times),
                     "device_type": self._device[user],

@@ -77,7 +77,7 @@ def write_dataset(
         output: folder, local or `gs://`.
         shard_rows: most rows of a behaviours file.
         overwrite: replace the splits and whatever else keeps them from being written.
-        progress: called with the split and the number of impressions just written.
+        progress: called with a split when it begins, and with the number of impressions just written.
 
     Returns:
         The splits that were written; none when all of them are complete.
@@ -211,6 +211,7 @@ def _write_split(
     progress: Callable[[str, int], None],
 ) -> None:
     files = []
+    progress(split, 0)
     for number, shard in enumerate(_shards(source.behaviors(split), shard_rows)):
         files.append(_write_parquet([shard], storage.join(folder, f"behaviors-{number:05}.parquet")))
         progress(split, len(shard))

@@ -1,0 +1,46 @@
+# `make demo` trains on built-in demo data, `make test` runs lint and all tests. Both set up .venv first.
+
+PYTHONS := $(PYTHON) python3.12 python3.13 python3.11 python3
+IN := .venv/bin/python
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.installed runs/demo/.prepared
+	$(IN) -m jobs.train --config configs/demo.toml
+
+test: lint
+	$(IN) -m pytest
+
+lint: .venv/.installed_dev
+	$(IN) -m ruff check
+	$(IN) -m ruff format --check
+
+clean:
+	rm -rf .venv runs/demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp comes last: data that was cut short is made anew.
+runs/demo/.prepared: | .venv/.installed
+	rm -rf runs/demo/data
+	$(IN) -m jobs.prepare --source demo --output runs/demo/data
+	touch $@
+
+.venv/.installed: requirements.txt | $(IN)
+	@echo "Installing $<: minutes the first time, seconds after that"
+	$(IN) -m pip install --disable-pip-version-check --quiet -r $<
+	touch $@
+
+.venv/.installed_dev: requirements_dev.txt .venv/.installed
+	$(IN) -m pip install --disable-pip-version-check --quiet -r $<
+	touch $@
+
+# TensorFlow 2.21 has packages for Python 3.11 to 3.13.
+$(IN):
+	@for python in $(PYTHONS); do \
+		if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+			echo "$$python -m venv .venv"; exec $$python -m venv --clear .venv; \
+		fi; \
+	done; \
+	echo "Python 3.11, 3.12 or 3.13 is needed and none was found: install one, or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1

@@ -1,0 +1,1 @@
+"""Speed and memory, measured against naive forms of the same work, in one run: `python -m jobs.bench`."""

@@ -1,0 +1,287 @@
+"""Training: samples a second and time to a validation AUC, ours against the naive form of the same model."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from jobs.bench.machine import PeakMemory, matmul_peak
+from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
+from nrms.config import ModelConfig, PositiveInt, Seed, option
+from nrms.data.batches import Batch, Position, TrainingBatches
+from nrms.data.dataset import Dataset
+from nrms.data.sources.demo import DemoSite
+from nrms.data.sources.writer import write_dataset
+from nrms.data.tokenizer import Tokenizer
+from nrms.evaluation.report import Evaluation
+from nrms.models.keras_encoders import KerasEncoders
+from nrms.models.recommender import Recommender
+from nrms.models.registry import build_model
+from nrms.scoring import Scorer
+from nrms.trainer import make_train_step
+
+NPRATIO, TITLE_SIZE, NAIVE_BATCH, LARGE_BATCH = 4, 30, 64, 1024
+SAMPLES_A_ROUND = {NAIVE_BATCH: 8 * NAIVE_BATCH, LARGE_BATCH: 2 * LARGE_BATCH}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured"""
+
+    articles: PositiveInt = option(20_000, "articles of the demo data")
+    users: PositiveInt = option(10_000, "readers of the demo data")
+    impressions: PositiveInt = option(50_000, "training impressions of the demo data")
+    history_size: PositiveInt = option(20, "clicks of a user that the model sees")
+    rounds: PositiveInt = option(5, "measurements of each case, in turns; their median counts")
+    auc_batches: PositiveInt = option(60, "batches of 64 whose validation AUC the naive form sets as the target")
+    seed: Seed = option(1, "seed of the demo data")
+    json: Path | None = option(None, "file for the figures: a list of objects with name, ours, naive, ratio, unit")
+
+
+class Site:
+    """The demo data of the benchmark.
+
+    Attributes:
+        training: the training split.
+        validation: the validation split.
+        titles: int32 word ids, `(articles + 1, TITLE_SIZE)`.
+        vocabulary_size: number of word ids.
+    """
+
+    def __init__(self, folder: Path, config: Options):
+        site = DemoSite(
+            seed=config.seed,
+            articles=config.articles,
+            users=config.users,
+            impressions=config.impressions,
+            validation_impressions=config.impressions // 10,
+        )
+        write_dataset(site, str(folder), shard_rows=100_000, overwrite=True, progress=lambda *_: None)
+        dataset = Dataset.open(str(folder), folder / "cache")
+        self.training = dataset.split("train", config.history_size)
+        self.validation = dataset.split("validation", config.history_size)
+        titles = dataset.articles.titles.to_pylist()
+        tokenizer = Tokenizer.train(titles, min_count=1)
+        self.vocabulary_size = len(tokenizer)
+        self.titles = np.concatenate([np.zeros((1, TITLE_SIZE), np.int32), tokenizer.encode(titles, TITLE_SIZE)])
+
+    def model(self, train_word_vectors: bool, precision: str = "float32") -> Recommender:
+        """A model with the paper's dimensions, the same weights each time."""
+        keras.utils.set_random_seed(1)
+        config = ModelConfig(train_word_vectors=train_word_vectors)
+        return build_model(config, self.vocabulary_size, precision=precision)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Batches without end, the same ones each time, none of them short."""
+        source = TrainingBatches(self.training, NPRATIO, batch_size, seed=1)
+        for epoch in itertools.count():
+            yield from (batch for _, batch in source.epoch(Position(epoch)) if len(batch) == batch_size)
+
+    def auc(self, model: Recommender) -> float:
+        """Per-impression validation AUC."""
+        scorer, evaluation = Scorer(KerasEncoders(model), self.titles), Evaluation()
+        histories = self.validation.histories
+        for i in range(len(self.validation)):
+            shard = self.validation.read(i)
+            evaluation.add(shard, histories.lengths[shard.user], scorer.score(shard, histories.rows))
+        return evaluation.metrics()["auc"]
+
+    def arithmetic(self, batch: Batch, model: Recommender) -> float:
+        """Floating-point operations that training on `batch` takes, none of them on padding, a multiply-add as 2."""
+        news = model.news_encoder
+        width = news.heads * news.head_dim
+
+        def sequences(items: int, dim: int, lengths: np.ndarray, input_gradient: bool) -> float:
+            projection = 2 * items * dim * 3 * width * (3 if input_gradient else 2)
+            attention = 4 * width * np.square(lengths, dtype=np.float64).sum()
+            pooling = lengths.sum() * (2 * width * news.attention_dim + 2 * width)
+            return projection + 3 * (attention + pooling)
+
+        clicked = np.unique(batch.history[batch.history > 0])
+        titles = self.titles[np.union1d(clicked, batch.candidates[batch.candidates > 0])]
+        words = len(np.unique(titles[titles > 0]))
+        title_lengths, history_lengths = (np.count_nonzero(rows, axis=1) for rows in (titles, batch.history))
+        return sequences(words, news.word_dim, title_lengths, news.train_word_vectors) + sequences(
+            len(clicked), width, history_lengths, True
+        )
+
+
+@dataclass
+class Case:
+    """One way to train, measured in rounds that alternate with those of the others.
+
+    Attributes:
+        name: what is printed.
+        step: trains on one batch and waits until that is done.
+        batches: where they come from.
+        batch_size: samples a batch.
+        arithmetic: floating-point operations of a batch; 0 where not counted.
+        speeds: samples a second of each round.
+        gflops: arithmetic a second of each round.
+        gigabytes: peak resident memory of the process during the rounds.
+    """
+
+    name: str
+    step: Callable[[Batch], None]
+    batches: Iterator[Batch]
+    batch_size: int
+    arithmetic: Callable[[Batch], float] = lambda _: 0.0
+    speeds: list[float] = field(default_factory=list)
+    gflops: list[float] = field(default_factory=list)
+    gigabytes: float = 0.0
+
+    def round(self) -> None:
+        """Trains on a few batches and notes speed and memory."""
+        memory = PeakMemory()
+        memory.reset()
+        start = time.perf_counter()
+        batches = []
+        for batch in itertools.islice(self.batches, SAMPLES_A_ROUND[self.batch_size] // self.batch_size):
+            self.step(batch)
+            batches.append(batch)
+        seconds = time.perf_counter() - start
+        self.speeds.append(sum(map(len, batches)) / seconds)
+        self.gflops.append(sum(map(self.arithmetic, batches)) / seconds / 1e9)
+        self.gigabytes = max(self.gigabytes, memory.gigabytes() or 0.0)
+
+    @property
+    def speed(self) -> float:
+        """Median samples a second."""
+        return statistics.median(self.speeds)
+
+
+def naive_step(site: Site, like: Recommender, lr: float) -> tuple[NaiveNRMS, Callable[[Batch], None]]:
+    """The naive model with the weights of `like`, and its step: Keras' own."""
+    model = NaiveNRMS(like)
+    model.compile(keras.optimizers.Adam(lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def inputs(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        return site.titles[batch.history], site.titles[batch.candidates]
+
+    model(inputs(next(site.batches(2))))
+    model.set_weights(naive_weights(like.get_weights()))
+    return model, lambda batch: model.train_on_batch(inputs(batch), np.zeros(len(batch), np.int32))
+
+
+def our_step(site: Site, model: Recommender, lr: float) -> Callable[[Batch], None]:
+    """The step that `jobs.train` takes."""
+    optimizer = keras.optimizers.Adam(lr)
+    optimizer.build(model.trainable_variables)
+    step = make_train_step(model, optimizer, site.titles, tf.distribute.get_strategy())
+    return lambda batch: step(batch.history, batch.candidates).numpy()
+
+
+def speed_cases(site: Site, train_word_vectors: bool) -> list[Case]:
+    """The naive form at batch 64; ours at 64 and 1,024, in float32 and in bfloat16."""
+    like = site.model(train_word_vectors)
+    _, step = naive_step(site, like, 1e-4)
+    cases = [Case(f"naive, batch {NAIVE_BATCH}", step, site.batches(NAIVE_BATCH), NAIVE_BATCH)]
+    for precision in ("float32", "mixed_bfloat16"):
+        for batch_size in (NAIVE_BATCH, LARGE_BATCH):
+            model = site.model(train_word_vectors, precision)
+            name = f"ours, batch {batch_size}{', bfloat16' if precision != 'float32' else ''}"
+            step = our_step(site, model, 1e-4)
+            arithmetic = lambda batch, model=model: site.arithmetic(batch, model)  # noqa: E731
+            cases.append(Case(name, step, site.batches(batch_size), batch_size, arithmetic))
+    return cases
+
+
+def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
+    """Prints a table for frozen and one for trainable word vectors; gives the ratios."""
+    peaks = {dtype: matmul_peak(dtype) for dtype in ("float32", "bfloat16")}
+    print("matrix-multiply peak: " + ", ".join(f"{dtype} {peak:.0f} GFLOP/s" for dtype, peak in peaks.items()))
+    found = []
+    for train_word_vectors in (False, True):
+        kind = "trainable" if train_word_vectors else "frozen"
+        cases = speed_cases(site, train_word_vectors)
+        for case in cases:
+            case.step(next(case.batches))  # compiles
+        for _ in range(rounds):
+            for case in cases:
+                case.round()
+        naive = cases[0]
+        print(f"\nword vectors {kind:<18} samples/s   ratio  peak GB  of matmul peak")
+        for case in cases:
+            peak = peaks["bfloat16" if "bfloat16" in case.name else "float32"]
+            share = f"{statistics.median(case.gflops) / peak:>14.0%}" if case is not naive else f"{'':>14}"
+            ratio = case.speed / naive.speed
+            print(f"  {case.name:<28} {case.speed:>9.0f} {ratio:>7.1f} {case.gigabytes:>8.1f}{share}")
+            if case is not naive:
+                found.append(_row(f"train, {kind} word vectors, {case.name}", case.speed, naive.speed, "samples/s"))
+    return found
+
+
+def measure_loader(site: Site, fastest: float) -> dict[str, Any]:
+    """Samples a second of the loader alone, beside the fastest training."""
+    start, samples = time.perf_counter(), 0
+    for _, batch in TrainingBatches(site.training, NPRATIO, LARGE_BATCH, seed=1).epoch(Position()):
+        samples += len(batch)
+    speed = samples / (time.perf_counter() - start)
+    print(f"\nloader alone: {speed:,.0f} samples/s, {speed / fastest:.0f} times the fastest training")
+    return {"name": "loader alone", "ours": round(speed, 1), "naive": None, "ratio": None, "unit": "samples/s"}
+
+
+def measure_time_to_auc(site: Site, batches: int, check_every: int = 5, lr: float = 1e-3) -> dict[str, Any]:
+    """Training time of the naive form for `batches` batches, and of ours until it has reached that validation AUC.
+
+    Both start from the same weights and see the same batches. The first batch, which compiles, and validating are
+    not timed.
+    """
+    model = site.model(train_word_vectors=True)
+    before = site.auc(model)
+    naive, train_naive = naive_step(site, model, lr)
+    train_ours = our_step(site, model, lr)
+
+    def trained(step: Callable[[Batch], None]) -> Iterator[float]:
+        seconds = 0.0
+        for i, batch in enumerate(site.batches(NAIVE_BATCH)):
+            start = time.perf_counter()
+            step(batch)
+            seconds += time.perf_counter() - start if i else 0.0
+            yield seconds
+
+    naive_seconds = next(itertools.islice(trained(train_naive), batches - 1, None))
+    judge = site.model(train_word_vectors=True)
+    judge.set_weights(shared_weights(naive.get_weights()))
+    target, reached = site.auc(judge), 0.0
+    ours = enumerate(trained(train_ours), start=1)
+    while reached < target:
+        i, our_seconds = next(itertools.islice(ours, check_every - 1, None))
+        reached = site.auc(model)
+    print(
+        f"\ntime to validation AUC {target:.4f} (untrained: {before:.4f}), batch {NAIVE_BATCH}: naive "
+        f"{naive_seconds:.1f} s, {batches} batches; ours {our_seconds:.1f} s, {i} batches, AUC {reached:.4f}; "
+        f"ratio {naive_seconds / our_seconds:.1f}"
+    )
+    return _row("time to the same validation AUC", our_seconds, naive_seconds, "s")
+
+
+def _row(name: str, ours: float, naive: float, unit: str) -> dict[str, Any]:
+    """`ratio` is how much better ours is: speeds as ours by naive, times as naive by ours."""
+    ratio = naive / ours if unit == "s" else ours / naive
+    return {"name": name, "ours": round(ours, 1), "naive": round(naive, 1), "ratio": round(ratio, 2), "unit": unit}
+
+
+def run_benchmark(config: Options) -> list[dict[str, Any]]:
+    """Makes the data, measures everything, prints it; gives one row a case."""
+    with tempfile.TemporaryDirectory(prefix="nrms-bench-") as folder:
+        site = Site(Path(folder), config)
+        print(
+            f"data: {config.articles:,} articles, {config.users:,} users, {config.impressions:,} impressions, "
+            f"history {config.history_size}, vocabulary {site.vocabulary_size:,}, "
+            f"titles of {np.count_nonzero(site.titles, axis=1)[1:].mean():.1f} words"
+        )
+        rows = measure_speed(site, config.rounds)
+        rows.append(measure_loader(site, max(row["ours"] for row in rows)))
+        rows.append(measure_time_to_auc(site, config.auc_batches))
+    return rows

@@ -1,0 +1,51 @@
+"""What every job does around its work: configuration, logging, errors, exit code."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from nrms.config import parse
+from nrms.errors import ConfigError, Interrupted, NrmsError
+
+Config = TypeVar("Config")
+
+
+def run(
+    main: Callable[[Config], None],
+    config_class: type[Config],
+    prog: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Runs a job and ends the process.
+
+    Args:
+        main: the job's work.
+        config_class: the dataclass of its configuration, see `nrms.config.parse`.
+        prog: the command, as `python -m jobs.train`.
+        description: what the job does, for `--help`.
+        argv: the arguments; None for those of this process.
+
+    Ends the process with an exit code: 0 done; 1 failed (data, storage, model, training); 2 the configuration is
+    wrong; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a checkpoint. All but 0 come with one line on
+    stderr. Any other exception is a bug and passes through.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("nrms").setLevel(logging.INFO)
+    try:
+        main(parse(config_class, argv, prog, description))
+    except ConfigError as error:
+        _fail(error, 2)
+    except Interrupted as error:
+        _fail(error, 143)
+    except NrmsError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("stopped by Ctrl-C", 130)
+    sys.exit(0)
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,282 @@
+"""What can be configured, and how a command line and a TOML file become a configuration.
+
+A configuration is a frozen dataclass whose fields are made by `option` and `required`; flags, keys of the file and
+`--help` follow from it. Precedence: defaults < `--config` file < flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import restricted_number_type, restricted_string_type
+
+from nrms.errors import ConfigError
+
+Config = TypeVar("Config")
+
+ModelName = Literal["nrms"]
+MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
+
+# Their docstrings say in --help and in errors what is allowed. jsonargparse has a PositiveInt of its own.
+PositiveInt = restricted_number_type("AtLeastOne", int, (">=", 1), docstring="a whole number >= 1")
+PositiveFloat = restricted_number_type(
+    "FinitePositive", float, [(">", 0), ("<", math.inf)], docstring="a finite number > 0"
+)
+LearningRate = restricted_number_type("LearningRate", float, [(">", 0), ("<=", 1)], docstring="a number > 0 and <= 1")
+DropoutRate = restricted_number_type("DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32")
+Text = restricted_string_type("Text", r"\s*\S", docstring="text that is not empty")
+
+
+def option(default: Any, help: str) -> Any:
+    """A field with a default. `help` says in one line what it is, with its unit."""
+    return field(default=default, metadata={"help": help})
+
+
+def required(help: str) -> Any:
+    """A field that the flags or the file must give."""
+    return field(metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Data"""
+
+    data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
+    train_split: Text = option("train", "sub-folder of --data to train on")
+    validation_split: Text = option("validation", "sub-folder of --data to validate on, later than the other")
+    history_size: PositiveInt = option(50, "clicks of a user that the model sees, the latest ones")
+    title_size: PositiveInt = option(30, "words of a title that the model sees, the first ones")
+    npratio: PositiveInt = option(4, "non-clicked candidates drawn for each click, of the same impression")
+    min_word_count: PositiveInt = option(1, "occurrences in the training titles that a word needs for an id")
+    word_vectors: Path | None = option(None, "file of pre-trained word vectors, .vec or .txt as of fastText or GloVe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Model"""
+
+    model: ModelName = option("nrms", "architecture of the encoders")
+    word_dim: PositiveInt = option(300, "size of a word vector")
+    heads: PositiveInt = option(20, "attention heads of each encoder")
+    head_dim: PositiveInt = option(20, "size of a head; heads x head_dim is the size of a news vector")
+    attention_dim: PositiveInt = option(200, "size of the additive attention's hidden layer")
+    dropout: DropoutRate = option(0.2, "share of values dropped in training")
+    train_word_vectors: bool = option(True, "whether training changes the word vectors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Training"""
+
+    output: Text = required("where models and checkpoints go: a folder or gs:// URI")
+    lr: LearningRate = option(1e-4, "learning rate of Adam")
+    batch_size: PositiveInt = option(64, "samples in a step, over all GPUs; a sample is a click")
+    epochs: PositiveInt = option(10, "passes over the training split, at most")
+    patience: PositiveInt = option(3, "epochs without a better validation AUC before training stops")
+    seed: Seed = option(42, "seed of weights, data order and drawn non-clicks")
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
+        "float32", "numbers of the computation; weights are float32 in each"
+    )
+    checkpoint_seconds: PositiveFloat = option(300.0, "seconds between two checkpoints inside an epoch")
+    resume: bool = option(False, "go on from the checkpoint in --output")
+    profile: Path | None = option(None, "folder for a TensorBoard trace of a few steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Weights & Biases"""
+
+    wandb_mode: Literal["online", "offline", "disabled"] | None = option(
+        None, "where the run is recorded; not set: online with an API key (WANDB_API_KEY or netrc), else offline"
+    )
+    wandb_project: Text = option("nrms", "project that the run belongs to")
+    run_name: Text | None = option(None, "name of the run; not set: Weights & Biases makes one up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataConfig, ModelConfig, TrainingConfig, TrackingConfig):
+    """Everything that a training depends on."""
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The part that says how the model is built."""
+        return ModelConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(ModelConfig)})
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """The configuration, flat and JSON-ready, in the order of `--help`."""
+    values = {name: getattr(config, name) for name in _names(type(config))}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def config_lines(config: Any) -> list[str]:
+    """The configuration as lines of TOML: saved to a file, `--config` reads them back."""
+    return [
+        f"# {name} is not set" if value is None else f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        for name, value in as_dict(config).items()
+    ]
+
+
+def parse(config_class: type[Config], argv: Sequence[str] | None, prog: str, description: str) -> Config:
+    """Builds a configuration from a command line. `--help` prints and exits.
+
+    Args:
+        config_class: a frozen dataclass; each of its dataclass bases is a group in `--help`, named by its docstring.
+        argv: the arguments; None for those of this process. A flag may be spelled with hyphens or underscores.
+        prog: the command, for `--help` and errors.
+        description: what the command does, for `--help`.
+
+    Raises:
+        ConfigError: an unknown flag or key, a value of a wrong type or out of range, a required one that is missing,
+            a file that is missing or no TOML.
+    """
+    parser = _flag_parser(config_class, prog, description)
+    flags, unknown = parser.parse_known_args([_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)])
+    names = _names(config_class)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        near = _near(word, [_flag(name) for name in (*names, "config")])
+        raise ConfigError(f"{word} is not a flag. {near}See {prog} --help.")
+    given = vars(flags)
+    file = Path(given.pop("config")) if "config" in given else None
+    convert = _Converter(config_class)
+    values = {name: convert(name, value, file) for name, value in _read(file).items()}
+    values |= {name: convert(name, value, None) for name, value in given.items()}
+    required_names = {f.name for f in dataclasses.fields(config_class) if _is_required(f)}
+    missing = [_flag(name) for name in names if name in required_names - values.keys()]
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)} must be given, as a flag or in the --config file. Received: neither. "
+            f"See {prog} --help."
+        )
+    return config_class(**values)
+
+
+class _Converter:
+    """Brings one value, a word of the command line or one of TOML's types, to the type of its field."""
+
+    def __init__(self, config_class: type):
+        self._names = _names(config_class)
+        self._types = typing.get_type_hints(config_class)
+        # Values go through one at a time: only so is it certain which one an error is about and where it came from.
+        self._parser = ArgumentParser(exit_on_error=False, parser_mode="json")
+        for name in self._names:
+            self._parser.add_argument(f"--{name}", type=self._types[name])
+
+    def __call__(self, name: str, value: Any, file: Path | None) -> Any:
+        if name not in self._names:
+            why = "keys stand in no section" if isinstance(value, dict) else f"known are {', '.join(self._names)}"
+            raise ConfigError(f"{name} in {file} is not a key. {_near(name, self._names) or f'Note: {why}.'}".rstrip())
+        try:
+            converted = self._parser.parse_object({name: value}, defaults=False)[name]
+        except ArgumentError:
+            pass
+        else:
+            # A word becomes a number or a truth value on the command line; TOML has its own for these.
+            if file is None or not isinstance(value, str) or isinstance(converted, str | Path):
+                return _plain(converted)
+        raise ConfigError(
+            f"{_flag(name) if file is None else f'{name} in {file}'} must be {_allowed(self._types[name])}. "
+            f"Received: {value!r}."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Without the restricted type, which is a subclass."""
+    kind = next((kind for kind in (int, float, str) if isinstance(value, kind)), None)
+    return value if kind is None or isinstance(value, bool) else kind(value)
+
+
+class _FlagParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. See {self.prog} --help.")
+
+
+def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser:
+    """Leaves the words as they are: `_Converter` gives them their types."""
+    parser = _FlagParser(
+        prog=prog,
+        usage="%(prog)s [--config FILE] [--FLAG VALUE ...]",
+        description=description,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these values; flags go before it")
+    hints = typing.get_type_hints(config_class)
+    for title, group in _groups(config_class):
+        section = parser.add_argument_group(title)
+        for f in group:
+            default = "required" if _is_required(f) else f"default: {_shown(f.default)}"
+            help = f"{f.metadata['help']} ({_allowed(hints[f.name])}; {default})".replace("%", "%%")
+            switch = {"nargs": "?", "const": "true"} if hints[f.name] is bool else {}
+            section.add_argument(_flag(f.name), metavar="VALUE", help=help, **switch)
+    return parser
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config must name a file that can be read. Received: {file}: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"--config must name a TOML file. Received: {file}: {error}.") from None
+
+
+def _groups(config_class: type) -> list[tuple[str, list[Field]]]:
+    """The fields by the class that declares them, with its docstring."""
+    declared = [(c.__doc__ or c.__name__, inspect.get_annotations(c)) for c in config_class.__mro__]
+    groups = [(doc, [f for f in dataclasses.fields(config_class) if f.name in names]) for doc, names in declared]
+    return [(title, group) for title, group in groups if group]
+
+
+def _names(config_class: type) -> list[str]:
+    return [f.name for _, group in _groups(config_class) for f in group]
+
+
+def _allowed(annotation: Any) -> str:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(_allowed(part) for part in typing.get_args(annotation) if part is not types.NoneType)
+    if typing.get_origin(annotation) is Literal:
+        return "one of " + ", ".join(typing.get_args(annotation))
+    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    return plain.get(annotation) or annotation.__doc__
+
+
+def _shown(default: Any) -> str:
+    return "not set" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _is_required(f: Field) -> bool:
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _hyphens(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]}? " if near else ""

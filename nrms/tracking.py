@@ -1,0 +1,230 @@
+"""Weights & Biases, kept at arm's length: whatever happens to it, training goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import netrc
+import os
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from wandb import Run
+
+logger = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Records one run in Weights & Biases; a context manager.
+
+    The first thing that goes wrong (no network, a bad key, a full disk, its service process gone) is logged as one
+    warning, and no call takes longer than its bound. A run that cannot start online is recorded offline instead;
+    after any other failure every call does nothing.
+
+    Args:
+        mode: `online`, `offline`, `disabled`, or None: what `WANDB_MODE` says, else online if there is an API key
+            (`WANDB_API_KEY`, `wandb login`), else offline.
+        project: the project that the run belongs to.
+        job_type: `train`, `score`, ...
+        config: the run's configuration, JSON-ready.
+        run_name: the run's name, or None for one that Weights & Biases makes up.
+        folder: where `wandb/` with the run's files goes; None for `WANDB_DIR`, else `runs`.
+        init_seconds: bound on starting, in seconds.
+        call_seconds: bound on every call between, in seconds.
+        finish_seconds: bound on the last upload, in seconds. What it does not reach stays in the folder.
+
+    Attributes:
+        sync_command: the shell command that uploads the run from the folder; None before there is a run.
+    """
+
+    def __init__(
+        self,
+        mode: str | None,
+        project: str,
+        job_type: str,
+        config: Mapping[str, Any],
+        run_name: str | None = None,
+        folder: str | Path | None = None,
+        *,
+        init_seconds: float = 60.0,
+        call_seconds: float = 60.0,
+        finish_seconds: float = 300.0,
+    ) -> None:
+        self._mode = mode or os.environ.get("WANDB_MODE")
+        self._run_options = {"project": project, "job_type": job_type, "config": dict(config), "name": run_name}
+        self._folder = Path(folder or os.environ.get("WANDB_DIR") or "runs").absolute()
+        self._init_seconds = init_seconds
+        self._call_seconds = call_seconds
+        self._finish_seconds = finish_seconds
+        self._run: Run | None = None
+        self._ending: threading.Thread | None = None
+        self._warned = False
+        self.sync_command: str | None = None
+
+    def __enter__(self) -> Self:
+        if self._mode != "disabled":
+            # Online, then offline, each of which ends by itself at `init_seconds`.
+            self._guard(self._start, 2 * self._init_seconds + 30)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.finish(0 if error is None else 1)
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Records metrics at a step; a step never goes back."""
+        self._call(lambda run: run.log(dict(metrics), step=step))
+
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        """Records the run's results."""
+        self._call(lambda run: run.summary.update(dict(metrics)))
+
+    def image(self, name: str, image: Path | Figure) -> None:
+        """Records a picture, an image file or a matplotlib figure. The file may go afterwards."""
+
+        def record(run: Run) -> None:
+            import wandb
+
+            run.log({name: wandb.Image(str(image) if isinstance(image, Path) else image)})
+
+        self._call(record)
+
+    def artifact(self, name: str, type: str, uri: str) -> None:
+        """Records a folder, with its files, or a `gs://` URI, as references to the objects under it."""
+
+        def record(run: Run) -> None:
+            import wandb
+
+            artifact = wandb.Artifact(name, type)
+            if uri.startswith("gs://"):
+                artifact.add_reference(uri)
+            else:
+                # Immutable: uploaded from where the files lie, without a copy in the home directory.
+                artifact.add_dir(uri, policy="immutable", skip_cache=True)
+            run.log_artifact(artifact)
+
+        self._call(record)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Ends the run; online, waits for what is still to be uploaded. A second call does nothing."""
+        run = self._run
+        self._call(lambda run: run.finish(exit_code), self._finish_seconds + 30)
+        if self._ending is not None:
+            self._ending.join(self._call_seconds)
+        if run is None or self._run is None:
+            return
+        self._run = None
+        if error := _first_error(Path(run.dir).parent / "logs" / "debug-internal.log"):
+            self._warn(f"the record may have gaps: {error}")
+        if run.offline:
+            logger.info("Weights & Biases: recorded offline. To upload: %s", self.sync_command)
+
+    def _start(self) -> None:
+        # Reporting its own errors to its makers holds up the end of a process for half a minute without a network.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        # The logs of its service process; by default in the home directory, which a container may lack.
+        os.environ.setdefault("WANDB_CACHE_DIR", str(self._folder / "wandb" / "cache"))
+        import wandb
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = wandb.setup(wandb.Settings(silent=True)).settings
+        key = settings.api_key or settings.identity_token_file or _netrc_has(settings.base_url)
+        mode = self._mode or ("online" if key else "offline")
+        if mode == "online" and not key:  # it would ask for one where there is a terminal
+            self._warn("no API key, recording offline. Set WANDB_API_KEY or run `wandb login`")
+            mode = "offline"
+        try:
+            self._run = self._init(mode)
+        except Exception as error:
+            if mode == "offline":
+                raise
+            self._warn(f"{_line(error)}; recording offline")
+            self._run = self._init("offline")
+        self.sync_command = f"wandb sync {shlex.quote(str(Path(self._run.dir).parent))}"
+        if not self._run.offline:
+            logger.info("Weights & Biases: %s", self._run.url)
+
+    def _init(self, mode: str) -> Run:
+        import wandb
+
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=self._init_seconds,
+            finish_timeout=self._finish_seconds,
+            finish_timeout_raises=True,
+        )
+        return wandb.init(**self._run_options, mode=mode, dir=self._folder, settings=settings)
+
+    def _call(self, action: Callable[[Run], object], seconds: float | None = None) -> None:
+        run = self._run
+        if run is not None:
+            self._guard(lambda: action(run), seconds or self._call_seconds)
+
+    def _guard(self, action: Callable[[], object], seconds: float) -> None:
+        """Does it in a thread of its own: a service process that hangs must not hang training."""
+        outcome: list[BaseException | None] = []
+
+        def work() -> None:
+            try:
+                action()
+            except BaseException as error:
+                outcome.append(error)
+            else:
+                outcome.append(None)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        error = outcome[0] if outcome else TimeoutError(f"no answer in {seconds:g} seconds")
+        if error is not None:
+            saved = f" To upload what it recorded: {self.sync_command}" if self.sync_command else ""
+            self._warn(f"{_line(error)}; going on without it.{saved}")
+            self._run = None
+            self._ending = threading.Thread(target=_tear_down, daemon=True)
+            self._ending.start()
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("Weights & Biases: %s", message)
+
+
+def _tear_down() -> None:
+    """Saves what can be saved, and takes back its hook at exit, which would wait for a process that hangs and print a
+    traceback about one that is dead."""
+    import wandb
+
+    with contextlib.suppress(BaseException):
+        wandb.teardown()
+
+
+def _netrc_has(base_url: str) -> bool:
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        return netrc.netrc(path).authenticators(urlsplit(base_url).netloc) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _first_error(log: Path) -> str | None:
+    """The first error in its service process's log: only that process knows of a full disk or a failed upload."""
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            line = next((line for line in lines if '"level":"ERROR"' in line), None)
+            return line and json.loads(line)["msg"]
+    except (OSError, ValueError, KeyError) as error:  # a full disk cuts the log itself
+        return f"{log}: {_line(error)}"
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,150 @@
+"""The bundle on both storages: published whole, pointed to by compare-and-swap, refused when it is not what it was."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from nrms import artifact, storage
+from nrms.errors import ArtifactError, StorageError
+
+
+@pytest.fixture(params=["local", "gs"])
+def models(request, tmp_path):
+    if request.param == "local":
+        return str(tmp_path / "models")
+    return storage.join(request.getfixturevalue("bucket"), "models")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What `publish` needs; it does not look inside the files."""
+    folder = tmp_path / "bundle"
+    (folder / "plots").mkdir(parents=True)
+    for name in (*artifact.FILES, "plots/curve.png"):
+        (folder / name).write_bytes(np.random.default_rng(len(name)).bytes(5000))
+    return folder
+
+
+def read(models, cache):
+    cache.mkdir(exist_ok=True)
+    return artifact.load(models, cache)
+
+
+def test_what_is_published_is_what_is_loaded(models, folder, tmp_path):
+    uri = artifact.publish(models, folder, {"metrics": {"auc": 0.75}})
+    for where in (models, uri):
+        bundle = read(where, tmp_path / "cache")
+        assert bundle.uri == uri
+        assert uri.endswith(bundle.version)
+        assert bundle.meta["metrics"] == {"auc": 0.75}
+        assert {name: path.read_bytes() for name, path in bundle.files.items()} == {
+            name: (folder / name).read_bytes() for name in artifact.FILES
+        }
+    assert storage.read_bytes(storage.join(uri, "plots/curve.png")) == (folder / "plots/curve.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", artifact.FILES)
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:99] + b"X" + data[100:]]
+)
+def test_a_file_cut_short_or_altered_is_refused_by_name(models, folder, tmp_path, name, damage):
+    uri = storage.join(artifact.publish(models, folder, {}), name)
+    storage.write_bytes(damage(storage.read_bytes(uri)), uri)
+    with pytest.raises(ArtifactError, match=f"{name}: was cut short or altered"):
+        read(models, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", artifact.FILES)
+def test_a_missing_file_is_refused_by_name(models, folder, tmp_path, name):
+    storage.delete(storage.join(artifact.publish(models, folder, {}), name))
+    with pytest.raises(ArtifactError, match=f"{name}: is missing"):
+        read(models, tmp_path / "cache")
+
+
+def test_a_forged_meta_is_refused_when_latest_points_to_it(models, folder, tmp_path):
+    uri = storage.join(artifact.publish(models, folder, {}), "meta.json")
+    meta = json.loads(storage.read_bytes(uri))
+    storage.write_bytes(json.dumps(meta | {"metrics": {"auc": 0.99}}).encode(), uri)
+    with pytest.raises(ArtifactError, match=r"meta\.json: was cut short or altered"):
+        read(models, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must be a JSON object"),
+        (b"[1]", "must be a JSON object"),
+        (b'{"version": "../../etc", "sha256": "0"}', "must name a version and its sha256"),
+        (b'{"version": "20260101T000000Z-00000000"}', "must name a version and its sha256"),
+    ],
+)
+def test_a_broken_pointer_is_refused(models, folder, tmp_path, content, message):
+    artifact.publish(models, folder, {})
+    storage.write_bytes(content, storage.join(models, "latest.json"))
+    with pytest.raises(ArtifactError, match=message):
+        read(models, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"format": 99}, "must be of format 1"), ({"files": {}}, "must give the sha256"), ({"files": 3}, "must give the")],
+)
+def test_a_meta_of_another_format_is_refused(models, folder, tmp_path, change, message):
+    version = artifact.publish(models, folder, {})
+    uri = storage.join(version, "meta.json")
+    storage.write_bytes(json.dumps(json.loads(storage.read_bytes(uri)) | change).encode(), uri)
+    with pytest.raises(ArtifactError, match=message):
+        read(version, tmp_path / "cache")
+
+
+def test_where_no_model_is_the_error_says_so(models, tmp_path, request):
+    with pytest.raises(ArtifactError, match="is no model"):
+        read(storage.join(models, "nothing"), tmp_path / "cache")
+
+
+def test_publishing_an_incomplete_folder_writes_nothing(models, folder):
+    (folder / "model.keras").unlink()
+    with pytest.raises(ArtifactError, match=r"model\.keras"):
+        artifact.publish(models, folder, {})
+    assert storage.list_files(models) == []
+
+
+def test_a_failed_publication_leaves_latest_where_it_was(models, folder, tmp_path, monkeypatch):
+    first = artifact.publish(models, folder, {})
+
+    def full(*args, **kwargs):
+        raise StorageError("no space left")
+
+    monkeypatch.setattr(storage, "write_bytes", full)
+    with pytest.raises(StorageError):
+        artifact.publish(models, folder, {})
+    assert read(models, tmp_path / "cache").uri == first
+
+
+def test_trainings_that_finish_together_all_publish_and_latest_is_one_of_them_whole(models, folder, tmp_path):
+    published, failed = [], []
+
+    def publish():
+        try:
+            published.append(artifact.publish(models, folder, {}))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=publish) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(set(published)) == 6
+    for uri in published:
+        read(uri, tmp_path / "cache")
+    assert read(models, tmp_path / "cache").uri == max(published)
+
+
+def test_latest_does_not_go_back_to_an_earlier_version(models, folder, tmp_path):
+    newest = artifact.publish(models, folder, {})
+    artifact._point_latest(models, {"version": "20200101T000000Z-00000000", "sha256": "0" * 64})
+    assert read(models, tmp_path / "cache").uri == newest

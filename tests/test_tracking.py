@@ -1,0 +1,282 @@
+"""Real Weights & Biases runs, offline; its failures, provoked; and that none of them reaches the caller."""
+
+import logging
+import os
+import resource
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wandb
+from matplotlib.figure import Figure
+from wandb.proto.wandb_internal_pb2 import Record
+
+from nrms.tracking import Tracker
+
+KEY = "0123456789abcdef" * 3
+BLOCK, HEADER = 32768, 7
+
+
+@pytest.fixture(autouse=True)
+def _fresh_service(monkeypatch, tmp_path, caplog):
+    """Each test has a service process and settings of its own."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    yield
+    wandb.teardown()
+
+
+def tracker(folder, mode="offline", **bounds):
+    return Tracker(mode, "a-project", "train", {"lr": 1e-4, "model": "nrms"}, "a-run", folder, **bounds)
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def run_folder(tracker):
+    *command, folder = shlex.split(tracker.sync_command)
+    assert command == ["wandb", "sync"]
+    return Path(folder)
+
+
+def records(folder):
+    """What the run file holds. It is a LevelDB log: blocks of chunks, each with checksum, length and type, of which
+    type 1 is a whole record, and 2, 3, 4 are its first, middle and last part."""
+    (path,) = folder.glob("*.wandb")
+    data, position, record, found = path.read_bytes(), HEADER, b"", []
+    while position + HEADER <= len(data):
+        if BLOCK - position % BLOCK < HEADER:
+            position += BLOCK - position % BLOCK
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        record += data[position + HEADER : position + HEADER + length]
+        position += HEADER + length
+        if kind in (1, 4):
+            found.append(Record.FromString(record))
+            record = b""
+    return found
+
+
+def history(folder):
+    rows = (record.history.item for record in records(folder) if record.HasField("history"))
+    return [{item.key or item.nested_key[0]: item.value_json for item in row} for row in rows]
+
+
+def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, caplog, capfd):
+    Figure().savefig(tmp_path / "plot.png")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.bin").write_bytes(b"weights")
+    with tracker(tmp_path / "a folder") as run:
+        run.log({"loss": 0.5}, 1)
+        run.log({"loss": np.float32(0.25), "val_auc": 0.75}, 2)
+        run.summary({"val_auc": 0.75})
+        run.image("curve", tmp_path / "plot.png")
+        run.image("histogram", Figure())
+        run.artifact("nrms", "model", str(tmp_path / "model"))
+    folder = run_folder(run)
+
+    assert folder.is_relative_to(tmp_path / "a folder" / "wandb")
+    rows = history(folder)
+    assert [(row["_step"], row["loss"]) for row in rows if "loss" in row] == [("1", "0.5"), ("2", "0.25")]
+    assert [name for row in rows for name in ("curve", "histogram") if name in row] == ["curve", "histogram"]
+    all_records = records(folder)
+    started = next(record.run for record in all_records if record.HasField("run"))
+    assert (started.project, started.display_name, started.job_type) == ("a-project", "a-run", "train")
+    assert {item.key: item.value_json for item in started.config.update} >= {"lr": "0.0001", "model": '"nrms"'}
+    assert any(
+        item.key == "val_auc" and item.value_json == "0.75" for record in all_records for item in record.summary.update
+    )
+    (artifact,) = [record for record in all_records if "weights.bin" in str(record)]
+    assert '"nrms"' in str(artifact)
+    assert any(record.HasField("exit") for record in all_records)
+
+    assert warnings_of(caplog) == []
+    assert caplog.messages[-1].endswith(f"To upload: {run.sync_command}")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bucket_is_recorded_as_references(tmp_path, caplog, bucket):
+    from nrms import storage
+
+    storage.write_bytes(b"weights", storage.join(bucket, "models/v1/model.keras"))
+    with tracker(tmp_path) as run:
+        run.artifact("nrms", "model", storage.join(bucket, "models/v1"))
+    assert warnings_of(caplog) == []
+    assert any(f"{bucket}/models/v1/model.keras" in str(record) for record in records(run_folder(run)))
+
+
+def test_disabled_leaves_no_trace(tmp_path, caplog):
+    with tracker(tmp_path, "disabled") as run:
+        run.log({"loss": 0.5}, 1)
+        run.image("curve", tmp_path / "missing.png")
+    assert run.sync_command is None
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.messages == []
+
+
+@pytest.fixture
+def closed_port(monkeypatch):
+    """Weights & Biases lives where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    return url
+
+
+@pytest.fixture
+def silent_server(monkeypatch):
+    """Weights & Biases takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield
+
+
+def assert_recorded_offline_after_one_warning(run, caplog, words):
+    run.log({"loss": 0.5}, 1)
+    run.finish()
+    (warning,) = warnings_of(caplog)
+    assert words in warning
+    assert "recording offline" in warning
+    assert "\n" not in warning
+    assert [row["loss"] for row in history(run_folder(run))] == ["0.5"]
+
+
+def test_without_a_network_an_online_run_is_recorded_offline(tmp_path, caplog, capfd, monkeypatch, closed_port):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with tracker(tmp_path, "online", init_seconds=2) as run:
+        assert_recorded_offline_after_one_warning(run, caplog, "connection refused")
+    assert capfd.readouterr() == ("", "")
+    leaks = [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert leaks == []
+    assert KEY not in caplog.text
+
+
+@pytest.mark.usefixtures("silent_server")
+def test_a_server_that_does_not_answer_is_given_up_on(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with tracker(tmp_path, "online", init_seconds=2) as run:
+        assert_recorded_offline_after_one_warning(run, caplog, "Timed out")
+
+
+@pytest.mark.usefixtures("closed_port")
+def test_a_malformed_key_is_said_once_and_not_shown(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a-short-secret")
+    with tracker(tmp_path, "online", init_seconds=2) as run:
+        assert_recorded_offline_after_one_warning(run, caplog, "WANDB_API_KEY")
+    assert "a-short-secret" not in caplog.text
+
+
+def test_online_without_a_key_does_not_ask_for_one(tmp_path, caplog):
+    with tracker(tmp_path, "online") as run:
+        assert_recorded_offline_after_one_warning(run, caplog, "no API key")
+
+
+def test_without_a_mode_a_key_decides(tmp_path, caplog, monkeypatch, closed_port):
+    with tracker(tmp_path, None) as run:
+        pass
+    assert warnings_of(caplog) == []
+    assert run_folder(run).name.startswith("offline-run")
+    wandb.teardown()
+
+    (tmp_path / "netrc").write_text(f"machine {closed_port.removeprefix('http://')} login user password {KEY}")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with tracker(tmp_path, None, init_seconds=2):
+        pass
+    (warning,) = warnings_of(caplog)
+    assert "connection refused" in warning
+
+
+def test_without_a_mode_the_environment_decides_before_a_key(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with tracker(tmp_path, None):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.messages == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    with tracker(tmp_path / "file" / "folder") as run:
+        run.log({"loss": 0.5}, 1)
+        run.summary({"loss": 0.5})
+    (warning,) = warnings_of(caplog)
+    assert "Not a directory" in warning
+    assert run.sync_command is None
+
+
+def test_after_a_failing_call_the_run_is_closed_and_later_calls_do_nothing(tmp_path, caplog):
+    with tracker(tmp_path) as run:
+        run.log({"loss": 0.5}, 1)
+        run.image("curve", tmp_path / "missing.png")
+        run.artifact("nrms", "model", str(tmp_path / "missing"))
+        run.log({"loss": 0.25}, 2)
+    (warning,) = warnings_of(caplog)
+    assert "missing.png" in warning
+    assert run.sync_command in warning
+    assert [row["loss"] for row in history(run_folder(run))] == ["0.5"]
+
+
+# What happens to a whole process, up to its end: a child runs BEFORE, logs, runs DURING, logs, and ends.
+CHILD = """
+import logging, os, resource, signal, subprocess, sys
+from nrms.tracking import Tracker
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+folder, before, during = sys.argv[1:]
+exec(before)
+with Tracker("offline", "p", "train", {}, None, folder, call_seconds=3) as run:
+    run.log({"loss": 0.5}, 1)
+    exec(during)
+    for step in range(2, 3000):
+        run.log({"loss": 1 / step}, step)
+print(run.sync_command)
+"""
+SERVICE = "int(subprocess.check_output(['pgrep', '-P', str(os.getpid()), 'wandb-core']))"
+
+
+def child(folder, before="", during=""):
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, folder, before, during], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr.strip()
+
+
+def test_a_healthy_process_says_nothing(tmp_path):
+    sync_command, errors = child(tmp_path)
+    assert errors == ""
+    assert len(history(Path(shlex.split(sync_command)[-1]))) == 2999
+
+
+def test_a_crash_of_the_service_process_is_one_warning(tmp_path):
+    sync_command, errors = child(tmp_path, during=f"os.kill({SERVICE}, signal.SIGKILL)")
+    assert errors == (
+        f"Weights & Biases: Connection lost; going on without it. To upload what it recorded: {sync_command}"
+    )
+
+
+def test_a_service_process_that_hangs_is_one_warning(tmp_path):
+    during = f"pid = {SERVICE}; os.kill(pid, signal.SIGSTOP); print(pid)"
+    output, errors = child(tmp_path, during=during)
+    pid, sync_command = output.splitlines()
+    os.kill(int(pid), signal.SIGKILL)
+    assert errors == (
+        f"Weights & Biases: no answer in 3 seconds; going on without it. To upload what it recorded: {sync_command}"
+    )
+
+
+def test_a_full_disk_is_one_warning(tmp_path):
+    # A file that may not grow stands for it: the service process inherits the limit.
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))"
+    _, errors = child(tmp_path, before=limit)
+    (warning,) = errors.splitlines()
+    assert warning.startswith("Weights & Biases: the record may have gaps: ")
+    assert "file too large" in warning
