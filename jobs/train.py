@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 
 from jobs.cli import run
-from nrms.config import TrainConfig
+from nrms.config import TrainConfig, config_lines
+
+METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
+
+logger = logging.getLogger("nrms.train")
 
 
 def main(config: TrainConfig) -> None:
     """Trains, then prints the metrics beside the baselines', and where the model lies."""
+    for line in config_lines(config):
+        logger.info("%s", line)
     # TensorFlow takes seconds to import: not for `--help`, not before the flags are known to be right.
-    import keras
-
+    from jobs.progress import TrainingProgress
     from nrms.training import train
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    result = train(config, stop, [keras.callbacks.ProgbarLogger()])
-    names = ("auc", "mrr", "ndcg@5", "ndcg@10")
-    rankings = {config.model: result.metrics, **result.metrics.get("baselines", {})}
-    print(f"\n{'validation':<14}" + "".join(f"{name:>10}" for name in names))
+    result = train(config, stop, [TrainingProgress()])
+    rankings = {config.model: result.metrics, **result.metrics["baselines"]}
+    print(f"{'validation':<14}" + "".join(f"{name:>10}" for name in METRICS))
     for ranking, metrics in rankings.items():
-        print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in names))
+        print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
     print(f"\nmodel: {result.model_uri}")
 
 

@@ -102,7 +102,7 @@ class TrackingConfig:
     """Weights & Biases"""
 
     wandb_mode: Literal["online", "offline", "disabled"] | None = option(
-        None, "where the run is recorded; not set: online with an API key (WANDB_API_KEY or netrc), else offline"
+        None, "where the run is recorded; not set: as WANDB_MODE says, else online if there is an API key, else offline"
     )
     wandb_project: Text = option("nrms", "project that the run belongs to")
     run_name: Text | None = option(None, "name of the run; not set: Weights & Biases makes one up")
@@ -137,7 +137,8 @@ def parse(config_class: type[Config], argv: Sequence[str] | None, prog: str, des
 
     Args:
         config_class: a frozen dataclass; each of its dataclass bases is a group in `--help`, named by its docstring.
-        argv: the arguments; None for those of this process. A flag may be spelled with hyphens or underscores.
+        argv: the arguments; None for those of this process. A flag may be spelled with hyphens or underscores; the
+            word null takes back an optional value that the file sets.
         prog: the command, for `--help` and errors.
         description: what the command does, for `--help`.
 
@@ -242,9 +243,10 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 def _groups(config_class: type) -> list[tuple[str, list[Field]]]:
     """The fields by the class that declares them, with its docstring."""
-    declared = [(c.__doc__ or c.__name__, inspect.get_annotations(c)) for c in config_class.__mro__]
-    groups = [(doc, [f for f in dataclasses.fields(config_class) if f.name in names]) for doc, names in declared]
-    return [(title, group) for title, group in groups if group]
+    groups: dict[type, list[Field]] = {c: [] for c in config_class.__mro__}
+    for f in dataclasses.fields(config_class):
+        groups[next(c for c in groups if f.name in inspect.get_annotations(c))].append(f)
+    return [(c.__doc__ or c.__name__, group) for c, group in groups.items() if group]
 
 
 def _names(config_class: type) -> list[str]:
@@ -265,7 +267,7 @@ def _shown(default: Any) -> str:
 
 
 def _is_required(f: Field) -> bool:
-    return f.default is MISSING and f.default_factory is MISSING
+    return f.default is MISSING
 
 
 def _flag(name: str) -> str:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from wandb import Run
 
 logger = logging.getLogger(__name__)
@@ -88,13 +87,13 @@ class Tracker:
         """Records the run's results."""
         self._call(lambda run: run.summary.update(dict(metrics)))
 
-    def image(self, name: str, image: Path | Figure) -> None:
-        """Records a picture, an image file or a matplotlib figure. The file may go afterwards."""
+    def image(self, name: str, path: Path) -> None:
+        """Records a picture. The file may go afterwards."""
 
         def record(run: Run) -> None:
             import wandb
 
-            run.log({name: wandb.Image(str(image) if isinstance(image, Path) else image)})
+            run.log({name: wandb.Image(str(path))})
 
         self._call(record)
 
@@ -116,8 +115,16 @@ class Tracker:
 
     def finish(self, exit_code: int = 0) -> None:
         """Ends the run; online, waits for what is still to be uploaded. A second call does nothing."""
+
+        def end(run: Run) -> None:
+            import wandb
+
+            run.finish(exit_code)
+            # Only the end of its service process says that the last records are on disk.
+            wandb.teardown()
+
         run = self._run
-        self._call(lambda run: run.finish(exit_code), self._finish_seconds + 30)
+        self._call(end, self._finish_seconds + 30)
         if self._ending is not None:
             self._ending.join(self._call_seconds)
         if run is None or self._run is None:
@@ -135,6 +142,8 @@ class Tracker:
         os.environ.setdefault("WANDB_CACHE_DIR", str(self._folder / "wandb" / "cache"))
         import wandb
 
+        # Else each line of its debug.log comes with a traceback on stderr once the disk is full.
+        logging.getLogger("wandb").setLevel(logging.ERROR)
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.setup(wandb.Settings(silent=True)).settings
         key = settings.api_key or settings.identity_token_file or _netrc_has(settings.base_url)
@@ -216,13 +225,14 @@ def _netrc_has(base_url: str) -> bool:
         return False
 
 
-def _first_error(log: Path) -> str | None:
-    """The first error in its service process's log: only that process knows of a full disk or a failed upload."""
+def _first_error(log: Path) -> str:
+    """The first error in its service process's log, or "": only it knows of a full disk or a failed upload."""
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
             line = next((line for line in lines if '"level":"ERROR"' in line), None)
-            return line and json.loads(line)["msg"]
-    except (OSError, ValueError, KeyError) as error:  # a full disk cuts the log itself
+        content = json.loads(line or "{}")
+        return ": ".join(content[key] for key in ("msg", "error") if key in content)
+    except (OSError, ValueError) as error:  # a full disk cuts the log itself
         return f"{log}: {_line(error)}"
 
 

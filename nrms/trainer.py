@@ -58,7 +58,8 @@ def make_train_step(
             losses = tf.reduce_logsumexp(logits, axis=1) - logits[:, 0]
             loss = tf.reduce_sum(losses) / samples
             scaled = optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, model.trainable_variables)
+        # Dense: Adam squares gradients, and the slices that two replicas have for one word must be added up before.
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, model.trainable_variables)]
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 

@@ -118,7 +118,7 @@ def _train(
         checkpoint,
     )
     if config.resume and not trainer.restore():
-        logger.warning("--resume: %s is not there, so training starts anew", checkpoint.uri)
+        logger.info("--resume: no checkpoint at %s, so training starts anew", checkpoint.uri)
 
     with Tracker(
         mode=config.wandb_mode,

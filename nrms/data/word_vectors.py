@@ -61,7 +61,7 @@ def read_word_vectors(path: Path, words: Sequence[str], word_dim: int, seed: int
 
     missing = ~found
     missing[PAD] = False
-    spread = matrix[found].std() if found.any() else _SPREAD
+    spread = matrix[found].std(dtype=np.float64) if found.any() else _SPREAD
     rng = np.random.default_rng(seed)
     matrix[missing] = rng.normal(0, spread, (np.count_nonzero(missing), word_dim))
     coverage = np.count_nonzero(found) / max(1, len(wanted))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nrms.models.self_attention import MASKED
+
 
 @keras.saving.register_keras_serializable(package="nrms")
 class AdditiveAttention(keras.layers.Layer):
@@ -48,7 +50,7 @@ class AdditiveAttention(keras.layers.Layer):
         """See the class."""
         hidden = ops.tanh(ops.matmul(inputs, self.projection) + self.bias)
         scores = ops.squeeze(ops.matmul(hidden, self.query), -1)
-        scores = ops.where(padding_mask, scores, ops.cast(-1e9, scores.dtype))
+        scores = ops.where(padding_mask, scores, ops.cast(MASKED, scores.dtype))
         # A softmax over padding alone is uniform, not zero: the multiplication makes it zero.
         weights = ops.softmax(scores, axis=-1) * ops.cast(padding_mask, scores.dtype)
         return ops.squeeze(ops.matmul(weights[:, None, :], inputs), 1)

@@ -6,6 +6,10 @@ import keras
 from keras import ops
 
 
+# Added to a score, or in its place, where there is padding: finite in float16, and 0 after the softmax.
+MASKED = -3e4
+
+
 @keras.saving.register_keras_serializable(package="nrms")
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention (Vaswani et al., NeurIPS 2017) as NRMS uses it: no positions, no biases.
@@ -71,7 +75,7 @@ class SelfAttention(keras.layers.Layer):
             for part in projected
         )
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        scores += ops.cast(ops.where(padding_mask, 0.0, -1e9), scores.dtype)[:, None, None, :]
+        scores += ops.cast(ops.where(padding_mask, 0.0, MASKED), scores.dtype)[:, None, None, :]
         attended = ops.transpose(ops.matmul(ops.softmax(scores, axis=-1), value), (0, 2, 1, 3))
         return ops.reshape(attended, (batch, length, self.heads * self.head_dim))
 

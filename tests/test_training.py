@@ -1,0 +1,363 @@
+"""Training end to end: what it publishes, that it repeats, and that it survives being stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+
+from nrms import artifact, storage
+from nrms.config import TrainConfig
+from nrms.data.dataset import Dataset
+from nrms.data.sources.demo import DemoSite
+from nrms.data.sources.mind import Mind
+from nrms.data.sources.writer import write_dataset
+from nrms.data.tokenizer import Tokenizer
+from nrms.errors import Interrupted, SchemaError, TrainingError
+from nrms.evaluation.report import Evaluation
+from nrms.models.keras_encoders import KerasEncoders
+from nrms.scoring import Scorer
+from nrms.training import train
+
+REPOSITORY = Path(__file__).parent.parent
+METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
+SMALL = {
+    "history_size": 10,
+    "title_size": 16,
+    "word_dim": 16,
+    "heads": 2,
+    "head_dim": 8,
+    "attention_dim": 16,
+    "lr": 0.01,
+    "epochs": 2,
+    "wandb_mode": "disabled",
+}
+
+
+def write_demo(output, shard_rows=700):
+    site = DemoSite(seed=1, articles=600, users=200, impressions=1500, validation_impressions=400)
+    write_dataset(site, output, shard_rows=shard_rows, overwrite=False, progress=lambda *_: None)
+    return output
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_demo(str(tmp_path_factory.mktemp("demo")))
+
+
+@pytest.fixture
+def config(data, tmp_path):
+    return TrainConfig(data=data, output=str(tmp_path / "models"), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """One training without a break, for all tests that only look at it."""
+    config = TrainConfig(data=data, output=str(tmp_path_factory.mktemp("models")), **SMALL)
+    return config, train(config)
+
+
+def overall(result):
+    return [result.metrics[name] for name in METRICS]
+
+
+def rescored(config, encoders, tokenizer, cache):
+    """Validation AUC of a bundle's encoders, from nothing but its files."""
+    dataset = Dataset.open(config.data, cache)
+    titles = np.zeros((1 + len(dataset.articles), config.title_size), np.int32)
+    titles[1:] = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
+    split = dataset.split("validation", config.history_size)
+    scorer, evaluation = Scorer(encoders, titles), Evaluation()
+    for i in range(len(split)):
+        shard = split.read(i)
+        scores = scorer.score(shard, split.histories.rows)
+        evaluation.add(shard, split.histories.lengths[shard.user], scores)
+    return evaluation.metrics()["auc"]
+
+
+class OnnxEncoders:
+    def __init__(self, files):
+        self.news, self.users = (
+            onnxruntime.InferenceSession(files[f"{name}_encoder.onnx"], providers=["CPUExecutionProvider"])
+            for name in ("news", "user")
+        )
+
+    def encode_news(self, titles):
+        return self.news.run(None, {"titles": titles})[0]
+
+    def encode_users(self, news_vectors, history):
+        return self.users.run(None, {"news_vectors": news_vectors, "history": history})[0]
+
+
+def test_a_trained_model_ranks_better_than_random_and_popularity_and_worse_than_the_oracle(trained):
+    _, result = trained
+    auc = {name: metrics["auc"] for name, metrics in result.metrics["baselines"].items()}
+    assert auc["random"] + 0.05 < result.metrics["auc"] < auc["oracle"]
+    assert auc["popularity"] < result.metrics["auc"]
+
+
+def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tmp_path):
+    config, result = trained
+    bundle = artifact.load(config.output, tmp_path)
+    assert bundle.uri == result.model_uri
+    tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
+    model = keras.models.load_model(bundle.files["model.keras"])
+    for encoders in (KerasEncoders(model), OnnxEncoders(bundle.files)):
+        assert rescored(config, encoders, tokenizer, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
+
+
+def test_the_bundle_says_how_it_was_made(trained, tmp_path):
+    config, result = trained
+    meta = artifact.load(config.output, tmp_path).meta
+    assert meta["config"]["lr"] == 0.01
+    assert meta["metrics"]["auc"] == result.metrics["auc"]
+    assert meta["epochs"] == result.epochs
+    assert meta["onnx_parity"] <= 1e-5
+    assert {"tensorflow", "keras"} <= meta["libraries"].keys()
+    assert {"plots/training_curves.png", "plots/auc_by_history_length.png", "plots/auc_by_hour.png"} < meta[
+        "files"
+    ].keys()
+    assert len(meta["data"]["fingerprint"]) == 64
+
+
+def test_no_checkpoint_is_left_behind_by_a_finished_training(trained):
+    config, _ = trained
+    assert not [info.uri for info in storage.list_files(config.output, ".npz")]
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(trained, config):
+    _, result = trained
+    assert train(config).epochs == result.epochs
+    assert train(replace(config, seed=7)).epochs != result.epochs
+
+
+def test_a_bucket_gives_the_metrics_that_a_folder_gives(trained, config, bucket):
+    _, result = trained
+    data = write_demo(f"{bucket}/demo")
+    remote = train(replace(config, data=data, output=f"{bucket}/models/nrms"))
+    assert remote.epochs == result.epochs
+    assert remote.metrics == result.metrics
+    assert remote.model_uri.startswith(f"{bucket}/models/nrms/")
+
+
+class StopAt(keras.callbacks.Callback):
+    """Asks the run to stop when it reports a batch of an epoch."""
+
+    def __init__(self, stop, epoch, batch):
+        super().__init__()
+        self.stop, self.at, self.epoch = stop, (epoch, batch), 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            self.stop.set()
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 4), (1, 15)])
+def test_a_stopped_run_resumed_ends_as_the_unbroken_one(trained, config, epoch, batch):
+    _, unbroken = trained
+    stop = threading.Event()
+    with pytest.raises(Interrupted, match="--resume"):
+        train(config, stop, [StopAt(stop, epoch, batch)])
+    with pytest.raises(Interrupted):  # and once more, at once, from the checkpoint
+        train(replace(config, resume=True), stop)
+    resumed = train(replace(config, resume=True))
+    assert resumed.epochs == unbroken.epochs
+    assert resumed.metrics == unbroken.metrics
+
+
+def test_resume_without_a_checkpoint_starts_anew_and_says_so(trained, config, caplog):
+    _, unbroken = trained
+    with caplog.at_level("INFO"):
+        assert train(replace(config, resume=True)).epochs == unbroken.epochs
+    assert "training starts anew" in caplog.text
+
+
+def test_training_stops_when_validation_gets_no_better_and_publishes_the_best_epoch(config):
+    result = train(replace(config, lr=0.3, epochs=20, patience=2))
+    aucs = [row["val_auc"] for row in result.epochs]
+    assert len(aucs) < 20
+    assert int(np.argmax(aucs)) == len(aucs) - 3
+    assert result.metrics["auc"] == max(aucs)
+
+
+def test_mixed_precision_trains_and_publishes_a_float32_model(config, tmp_path):
+    result = train(replace(config, precision="mixed_bfloat16"))
+    assert result.metrics["auc"] > result.metrics["baselines"]["random"]["auc"] + 0.05
+    bundle = artifact.load(config.output, tmp_path / "cache")
+    model = keras.models.load_model(bundle.files["model.keras"])
+    assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
+    tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
+    assert rescored(config, KerasEncoders(model), tokenizer, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
+
+
+def test_float16_scales_the_loss_and_trains(config):
+    result = train(replace(config, precision="mixed_float16", epochs=1))
+    assert result.metrics["auc"] > result.metrics["baselines"]["random"]["auc"] + 0.03
+
+
+def test_a_loss_that_is_not_a_number_stops_with_a_named_error(config, data, tmp_path):
+    titles = Dataset.open(data, tmp_path).articles.titles.to_pylist()
+    words = sorted({word.lower() for title in titles for word in title.split()})
+    vectors = tmp_path / "huge.vec"
+    vectors.write_text("".join(f"{word} {'1e30 ' * 15}1e30\n" for word in words))
+    with pytest.raises(TrainingError, match=r"the loss must be finite\. Received: nan in epoch 1, batch 1"):
+        train(replace(config, word_vectors=vectors))
+
+
+def test_word_vectors_are_used_and_their_coverage_is_logged(config, data, tmp_path, caplog):
+    titles = Dataset.open(data, tmp_path).articles.titles.to_pylist()
+    words = sorted({word.lower() for title in titles for word in title.split()})
+    rng = np.random.default_rng(0)
+    vectors = tmp_path / "words.vec"
+    vectors.write_text("".join(f"{word} {' '.join(map(str, rng.normal(size=16).round(3)))}\n" for word in words))
+    with caplog.at_level("INFO"):
+        train(replace(config, word_vectors=vectors, epochs=1, train_word_vectors=False))
+    assert "word vectors: 100.0% of the vocabulary" in caplog.text
+
+
+def test_profile_writes_a_trace(config, tmp_path):
+    train(replace(config, epochs=1, profile=tmp_path / "trace"))
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_without_clicks_is_refused(config, tmp_path, split):
+    import pyarrow.parquet as pq
+
+    data = Path(write_demo(str(tmp_path / "data")))
+    for path in (data / split).glob("behaviors*"):
+        pq.write_table(pq.read_table(path).drop_columns("article_ids_clicked"), path)
+    with pytest.raises(TrainingError, match=f"the split {split} must hold a click beside a non-click"):
+        train(replace(config, data=str(data)))
+
+
+def test_a_bad_shard_is_found_before_training_begins(config, tmp_path):
+    data = Path(write_demo(str(tmp_path / "data")))
+    path = sorted((data / "train").glob("behaviors*"))[-1]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SchemaError, match=path.name):
+        train(replace(config, data=str(data)))
+
+
+def test_mind_files_go_through_prepare_and_train(config, tmp_path):
+    rng = np.random.default_rng(2)
+    for split, day in (("train", 11), ("validation", 15)):
+        folder = tmp_path / split
+        folder.mkdir()
+        news = [f"N{i}\tnews\tworld\tTitle of topic{i % 5} story {i}\t\thttps://x\t[]\t[]" for i in range(60)]
+        (folder / "news.tsv").write_text("\n".join(news) + "\n")
+        lines = []
+        for i in range(200):
+            topic = i % 5
+            history = " ".join(f"N{5 * k + topic}" for k in rng.integers(0, 12, 4))
+            others = [f"N{5 * rng.integers(0, 12) + (topic + k) % 5}-0" for k in range(1, 5)]
+            shown = " ".join([f"N{5 * rng.integers(0, 12) + topic}-1", *others])
+            lines.append(f"{i + 1}\tU{i % 40}\t11/{day}/2019 {1 + i % 12}:05:00 PM\t{history}\t{shown}")
+        (folder / "behaviors.tsv").write_text("\n".join(lines) + "\n")
+        source = Mind(str(folder), split, tmp_path / "cache")
+        write_dataset(source, str(tmp_path / "mind"), shard_rows=1000, overwrite=False, progress=lambda *_: None)
+    result = train(replace(config, data=str(tmp_path / "mind"), epochs=8))
+    assert result.metrics["auc"] > 0.8
+
+
+def command(config, *flags):
+    values = {**SMALL, "data": config.data, "output": config.output}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+    return [sys.executable, "-m", "jobs.train", *words, *flags]
+
+
+def start(config, *flags):
+    return subprocess.Popen(
+        command(config, *flags), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_checkpoint(config, process):
+    while not list(Path(config.output).glob("checkpoints/*.npz")):
+        assert process.poll() is None, process.communicate()
+        threading.Event().wait(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(trained, config, number, tmp_path):
+    _, unbroken = trained
+    process = start(config, "--checkpoint-seconds=0.05")
+    wait_for_checkpoint(config, process)
+    process.send_signal(number)
+    _, error = process.communicate()
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "error: stopped by a signal in epoch" in error.splitlines()[-1]
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert not (Path(config.output) / "latest.json").exists()
+    done = subprocess.run(command(config, "--resume"), cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert artifact.load(config.output, tmp_path / "cache").meta["metrics"] == unbroken.metrics
+    table = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
+    assert float(table["nrms"].split()[0]) == pytest.approx(unbroken.metrics["auc"], abs=5e-5)
+    assert {"random", "popularity", "oracle", "model:"} <= table.keys()
+
+
+def test_a_mistake_in_the_data_is_one_line_and_exit_code_1(config, tmp_path):
+    done = subprocess.run(
+        command(replace(config, data=str(tmp_path / "nothing"))), cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "articles.parquet" in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+TWO_DEVICES = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from nrms.config import ModelConfig
+from nrms.models.registry import build_model
+from nrms.trainer import make_train_step
+
+def losses(strategy, batch_sizes):
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(0)
+    titles = rng.integers(1, 50, (31, 8)).astype(np.int32)
+    titles[0] = 0
+    with strategy.scope():
+        model = build_model(ModelConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, dropout=0.0), 50)
+        optimizer = keras.optimizers.Adam(0.01)
+        optimizer.build(model.trainable_variables)
+    step = make_train_step(model, optimizer, titles, strategy)
+    return [
+        float(step(rng.integers(0, 31, (n, 5)).astype(np.int32), rng.integers(1, 31, (n, 4)).astype(np.int32)))
+        for n in batch_sizes
+    ]
+
+sizes = [8, 8, 7, 1, 8]
+devices = ["CPU:0", "CPU:1"]
+print(json.dumps([losses(tf.distribute.get_strategy(), sizes), losses(tf.distribute.MirroredStrategy(devices), sizes)]))
+"""
+
+
+def test_two_devices_give_the_losses_of_one_at_the_same_batch():
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    assert len(set(one)) == len(one)
