@@ -20,9 +20,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Moves the bar; a resumed epoch starts where it was left."""
-        self._bar.set_postfix_str(
-            f"loss {logs['loss']:.4f}, {logs['samples_per_second']:.0f} samples/s", refresh=False
-        )
+        self._bar.set_postfix_str(f"loss {logs['loss']:.4f}, {logs['samples_per_second']:.0f} samples/s", refresh=False)
         self._bar.update(batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

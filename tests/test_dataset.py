@@ -60,6 +60,15 @@ def test_a_user_in_two_history_files_is_refused(folder):
         folder.split()
 
 
+def test_a_split_that_prepare_did_not_finish_is_refused(integers):
+    integers.write_all()
+    (integers.path / "train/manifest.json").write_text("{}")
+    with pytest.raises(SchemaError, match=r"must have the file _SUCCESS.*/train\. Run the same"):
+        integers.split()
+    (integers.path / "train/_SUCCESS").touch()
+    assert integers.split().rows == 2
+
+
 def test_ids_of_two_kinds_are_refused_at_the_door(integers):
     integers.write_all(behaviors={"article_ids_inview": pa.array([["10", "20"], ["20"]])})
     with pytest.raises(SchemaError, match=r"`article_ids_inview` must hold article ids .*\(int64\).*behaviors.parquet"):

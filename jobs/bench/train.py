@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from jobs.bench.machine import PeakMemory, matmul_peak
-from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
+from jobs.bench.naive import DenseAdam, NaiveNRMS, naive_weights, shared_weights
 from nrms.config import ModelConfig, PositiveInt, Seed, option
 from nrms.data.batches import Batch, Position, TrainingBatches
 from nrms.data.dataset import Dataset
@@ -31,7 +31,7 @@ from nrms.scoring import Scorer
 from nrms.trainer import make_train_step
 
 NPRATIO, TITLE_SIZE, NAIVE_BATCH, LARGE_BATCH = 4, 30, 64, 1024
-SAMPLES_A_ROUND = {NAIVE_BATCH: 8 * NAIVE_BATCH, LARGE_BATCH: 2 * LARGE_BATCH}
+ROUND_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,6 @@ class Case:
         name: what is printed.
         step: trains on one batch and waits until that is done.
         batches: where they come from.
-        batch_size: samples a batch.
         arithmetic: floating-point operations of a batch; 0 where not counted.
         speeds: samples a second of each round.
         gflops: arithmetic a second of each round.
@@ -134,22 +133,20 @@ class Case:
     name: str
     step: Callable[[Batch], None]
     batches: Iterator[Batch]
-    batch_size: int
     arithmetic: Callable[[Batch], float] = lambda _: 0.0
     speeds: list[float] = field(default_factory=list)
     gflops: list[float] = field(default_factory=list)
     gigabytes: float = 0.0
 
     def round(self) -> None:
-        """Trains on a few batches and notes speed and memory."""
+        """Trains for a few seconds and notes speed and memory."""
         memory = PeakMemory()
         memory.reset()
-        start = time.perf_counter()
         batches = []
-        for batch in itertools.islice(self.batches, SAMPLES_A_ROUND[self.batch_size] // self.batch_size):
-            self.step(batch)
-            batches.append(batch)
-        seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        while (seconds := time.perf_counter() - start) < ROUND_SECONDS:
+            batches.append(next(self.batches))
+            self.step(batches[-1])
         self.speeds.append(sum(map(len, batches)) / seconds)
         self.gflops.append(sum(map(self.arithmetic, batches)) / seconds / 1e9)
         self.gigabytes = max(self.gigabytes, memory.gigabytes() or 0.0)
@@ -163,7 +160,7 @@ class Case:
 def naive_step(site: Site, like: Recommender, lr: float) -> tuple[NaiveNRMS, Callable[[Batch], None]]:
     """The naive model with the weights of `like`, and its step: Keras' own."""
     model = NaiveNRMS(like)
-    model.compile(keras.optimizers.Adam(lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(DenseAdam(lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     def inputs(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         return site.titles[batch.history], site.titles[batch.candidates]
@@ -185,14 +182,14 @@ def speed_cases(site: Site, train_word_vectors: bool) -> list[Case]:
     """The naive form at batch 64; ours at 64 and 1,024, in float32 and in bfloat16."""
     like = site.model(train_word_vectors)
     _, step = naive_step(site, like, 1e-4)
-    cases = [Case(f"naive, batch {NAIVE_BATCH}", step, site.batches(NAIVE_BATCH), NAIVE_BATCH)]
+    cases = [Case(f"naive, batch {NAIVE_BATCH}", step, site.batches(NAIVE_BATCH))]
     for precision in ("float32", "mixed_bfloat16"):
         for batch_size in (NAIVE_BATCH, LARGE_BATCH):
             model = site.model(train_word_vectors, precision)
             name = f"ours, batch {batch_size}{', bfloat16' if precision != 'float32' else ''}"
             step = our_step(site, model, 1e-4)
             arithmetic = lambda batch, model=model: site.arithmetic(batch, model)  # noqa: E731
-            cases.append(Case(name, step, site.batches(batch_size), batch_size, arithmetic))
+            cases.append(Case(name, step, site.batches(batch_size), arithmetic))
     return cases
 
 
@@ -231,7 +228,7 @@ def measure_loader(site: Site, fastest: float) -> dict[str, Any]:
     return {"name": "loader alone", "ours": round(speed, 1), "naive": None, "ratio": None, "unit": "samples/s"}
 
 
-def measure_time_to_auc(site: Site, batches: int, check_every: int = 5, lr: float = 1e-3) -> dict[str, Any]:
+def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: float = 1e-3) -> dict[str, Any]:
     """Training time of the naive form for `batches` batches, and of ours until it has reached that validation AUC.
 
     Both start from the same weights and see the same batches. The first batch, which compiles, and validating are
@@ -269,7 +266,7 @@ def measure_time_to_auc(site: Site, batches: int, check_every: int = 5, lr: floa
 def _row(name: str, ours: float, naive: float, unit: str) -> dict[str, Any]:
     """`ratio` is how much better ours is: speeds as ours by naive, times as naive by ours."""
     ratio = naive / ours if unit == "s" else ours / naive
-    return {"name": name, "ours": round(ours, 1), "naive": round(naive, 1), "ratio": round(ratio, 2), "unit": unit}
+    return {"name": name, "ours": round(ours, 2), "naive": round(naive, 2), "ratio": round(ratio, 2), "unit": unit}
 
 
 def run_benchmark(config: Options) -> list[dict[str, Any]]:

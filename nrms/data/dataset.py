@@ -111,7 +111,16 @@ class Split:
         self.name = name
         self.uri = storage.join(dataset.uri, name)
         self._cache, self._articles = dataset.cache, dataset.articles
-        found = {info.uri[len(self.uri) + 1 :]: info for info in storage.list_files(self.uri, ".parquet")}
+        listed = {info.uri[len(self.uri) + 1 :]: info for info in storage.list_files(self.uri)}
+        # jobs.prepare writes the manifest first and _SUCCESS last; data from elsewhere has neither.
+        if "manifest.json" in listed and "_SUCCESS" not in listed:
+            raise schema_error(
+                "A split made by jobs.prepare must have the file _SUCCESS.",
+                "manifest.json without it, so the split is unfinished",
+                self.uri,
+                "Run the same jobs.prepare command again.",
+            )
+        found = {name: info for name, info in listed.items() if name.endswith(".parquet")}
         shards = _matching(found, "behaviors", self.uri)
         history_files = _matching(found, "history", self.uri)
         self.files = shards | history_files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-
 # Added to a score, or in its place, where there is padding: finite in float16, and 0 after the softmax.
 MASKED = -3e4
 

@@ -1,0 +1,77 @@
+"""Imports go one way, and the heavy libraries have one importer each."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+ORDER = (
+    "errors",
+    "config",
+    "storage",
+    "data",
+    "models",
+    "evaluation",
+    "scoring",
+    "artifact",
+    "tracking",
+    "checkpoint",
+    "trainer",
+    "training",
+)
+FILES = sorted(path.relative_to(REPOSITORY) for top in ("nrms", "jobs") for path in (REPOSITORY / top).rglob("*.py"))
+
+
+def imported(path):
+    """Full names of the modules that a file imports, anywhere in it; `from a import b` gives a and a.b."""
+    for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(name):
+    parts = name.split(".")
+    return ORDER.index(parts[1]) if parts[0] == "nrms" and len(parts) > 1 and parts[1] in ORDER else None
+
+
+def test_every_module_has_its_place_in_the_order():
+    placed = {path.parts[1].removesuffix(".py") for path in FILES if path.parts[0] == "nrms"} - {"__init__"}
+    assert placed == set(ORDER)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "nrms"], ids=str)
+def test_no_module_imports_one_above_it(path):
+    own = layer(".".join(path.with_suffix("").parts))
+    if own is None:
+        return
+    above = [name for name in imported(path) if name.startswith(("jobs", "api")) or (layer(name) or 0) > own]
+    assert above == []
+
+
+@pytest.mark.parametrize(
+    ("library", "importers"),
+    [
+        ("google.cloud", {"nrms/storage.py"}),
+        ("wandb", {"nrms/tracking.py"}),
+        ("tensorflow", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench"}),
+        ("keras", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench", "jobs/progress.py"}),
+    ],
+)
+def test_a_library_has_no_other_importers(library, importers):
+    found = {
+        path.as_posix()
+        for path in FILES
+        if any(name == library or name.startswith(f"{library}.") for name in imported(path))
+    }
+    assert found
+    assert [path for path in found if not any(path == i or path.startswith(f"{i}/") for i in importers)] == []
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[:2] == ("nrms", "models")], ids=str)
+def test_encoders_use_keras_operations_only(path):
+    if path.name != "keras_encoders.py":
+        assert not [name for name in imported(path) if name.startswith("tensorflow")]

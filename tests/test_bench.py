@@ -1,0 +1,45 @@
+import keras
+import numpy as np
+import pytest
+
+from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
+from jobs.bench.train import Options, run_benchmark
+from nrms.config import ModelConfig
+from nrms.models.registry import build_model
+
+
+@pytest.mark.parametrize("train_word_vectors", [True, False])
+def test_the_naive_form_is_the_same_model(train_word_vectors):
+    keras.utils.set_random_seed(3)
+    config = ModelConfig(
+        word_dim=5, heads=2, head_dim=3, attention_dim=4, dropout=0.0, train_word_vectors=train_word_vectors
+    )
+    ours = build_model(config, 30)
+    rng = np.random.default_rng(3)
+    ours.set_weights([rng.normal(size=weight.shape) for weight in ours.get_weights()])
+    titles = rng.integers(1, 30, (20, 7)).astype(np.int32)
+    titles = np.where(np.arange(7) < rng.integers(1, 8, 20)[:, None], titles, 0).astype(np.int32)
+    titles[0] = 0
+    history, candidates = rng.integers(0, 20, (6, 4)).astype(np.int32), rng.integers(0, 20, (6, 3)).astype(np.int32)
+    history.sort()
+    history = history[:, ::-1].copy()  # padding at the end
+
+    naive = NaiveNRMS(ours)
+    inputs = titles[history], titles[candidates]
+    naive(inputs)
+    naive.set_weights(naive_weights(ours.get_weights()))
+    np.testing.assert_allclose(naive(inputs), ours(titles, history, candidates), rtol=1e-4, atol=1e-4)
+    for before, after in zip(ours.get_weights(), shared_weights(naive.get_weights()), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
+    monkeypatch.setattr("jobs.bench.train.ROUND_SECONDS", 0.1)
+    monkeypatch.setattr("jobs.bench.train.LARGE_BATCH", 128)
+    monkeypatch.setattr("jobs.bench.train.matmul_peak", lambda dtype: 100.0)
+    options = Options(articles=500, users=100, impressions=400, rounds=1, auc_batches=2, history_size=3)
+    rows = run_benchmark(options)
+    assert len(rows) == 2 * 4 + 2
+    assert all(row.keys() == {"name", "ours", "naive", "ratio", "unit"} for row in rows)
+    assert all(row["ours"] > 0 for row in rows)
+    assert "time to validation AUC" in capsys.readouterr().out
