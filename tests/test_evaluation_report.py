@@ -7,7 +7,7 @@ import pytest
 from nrms.errors import SchemaError
 from nrms.evaluation import report
 from nrms.evaluation.baselines import Popularity, standard_baselines
-from nrms.evaluation.ranking import impression_metrics
+from nrms.evaluation.ranking import METRICS, impression_metrics
 from nrms.evaluation.report import Evaluation
 from tests.shards import random_shard, without_time
 
@@ -44,9 +44,12 @@ def test_metrics_are_means_over_the_impressions_of_all_shards(scored):
     assert json.loads(json.dumps(metrics)) == metrics
 
 
-def test_auc_is_given_by_history_length_hour_and_device(scored):
+def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
     metrics = evaluate(scored).metrics()
-    auc = np.concatenate([impression_metrics(s.offsets, scores, s.clicked).auc for s, _, scores in scored])
+    values = np.concatenate(
+        [impression_metrics(s.offsets, scores, s.clicked).values for s, _, scores in scored], axis=1
+    )
+    counted = ~np.isnan(values[0])
     length = np.concatenate([lengths for _, lengths, _ in scored])
     hour = np.array([-1 if np.isnat(t) else t.item().hour for shard, _, _ in scored for t in shard.time])
     device = np.concatenate([shard.device for shard, _, _ in scored])
@@ -60,8 +63,18 @@ def test_auc_is_given_by_history_length_hour_and_device(scored):
         assert list(metrics[attribute]) == list(members)
         for key, member in members.items():
             found = metrics[attribute][key]
-            assert found["impressions"] == (~np.isnan(auc[member])).sum()
-            assert found["auc"] == pytest.approx(np.nanmean(auc[member]))
+            assert list(found) == [*METRICS, "impressions"]
+            assert found["impressions"] == (counted & member).sum()
+            assert [found[name] for name in METRICS] == pytest.approx(values[:, counted & member].mean(axis=1))
+
+
+def test_plots_by_group_show_auc(scored):
+    evaluation = evaluate(scored)
+    metrics, figures = evaluation.metrics(), evaluation.figures()
+    for attribute in ("hour", "history_length"):
+        ((points, _, _),) = figures[f"auc_by_{attribute}"].axes[0].containers
+        groups = metrics[f"by_{attribute}"].values()
+        assert points.get_ydata() == pytest.approx([group["auc"] for group in groups])
 
 
 def test_baselines_stand_beside_the_model_where_the_data_allows_them(scored):

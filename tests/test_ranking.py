@@ -147,15 +147,25 @@ def test_means_are_absent_when_every_impression_was_skipped():
 
 def test_group_means_skip_nan_and_add_up_over_shards():
     rng = np.random.default_rng(6)
-    values, keys = rng.random(90), rng.integers(0, 4, 90)
-    values[keys == 3] = np.nan
-    values[:5] = np.nan
+    values, keys = rng.random((2, 90)), rng.integers(0, 4, 90)
+    values[:, keys == 3] = np.nan
+    values[:, :5] = np.nan
     whole = by_group(values, keys)
+    first, last = by_group(values[:, :40], keys[:40]), by_group(values[:, 40:], keys[40:])
     assert list(whole) == [0, 1, 2]
     for key, group in whole.items():
-        member = values[(keys == key) & ~np.isnan(values)]
-        assert group.count == len(member)
-        assert group.mean == pytest.approx(member.mean())
-        assert group.standard_error == pytest.approx(member.std(ddof=1) / len(member) ** 0.5)
-        parts = by_group(values[:40], keys[:40])[key] + by_group(values[40:], keys[40:])[key]
+        member = values[:, (keys == key) & ~np.isnan(values[0])]
+        assert group.count == member.shape[1]
+        assert group.mean == pytest.approx(member.mean(axis=1))
+        assert group.standard_error == pytest.approx(member.std(axis=1, ddof=1) / group.count**0.5)
+        parts = first[key] + last[key]
         assert (parts.mean, parts.count) == (pytest.approx(group.mean), group.count)
+        assert (parts[1].mean, parts[1].standard_error, parts[1].count) == (
+            pytest.approx(group.mean[1]),
+            pytest.approx(group.standard_error[1]),
+            group.count,
+        )
+
+
+def test_skipped_impressions_make_no_group():
+    assert by_group(np.full((4, 3), np.nan), np.arange(3)) == {}

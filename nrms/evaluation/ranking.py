@@ -77,24 +77,34 @@ class MetricSums:
 
 @dataclass(frozen=True)
 class GroupMean:
-    """The mean of a group, addable over shards."""
+    """The mean of a group, addable over shards: of one quantity (floats), or of several (float64 `[m]`).
 
-    total: float
-    squares: float
+    Attributes:
+        total: sum of the values.
+        squares: sum of their squares.
+        count: number of values, the same for all quantities.
+    """
+
+    total: float | np.ndarray
+    squares: float | np.ndarray
     count: int
 
     def __add__(self, other: GroupMean) -> GroupMean:
         return GroupMean(self.total + other.total, self.squares + other.squares, self.count + other.count)
 
+    def __getitem__(self, row: int) -> GroupMean:
+        """One of several quantities alone."""
+        return GroupMean(float(self.total[row]), float(self.squares[row]), self.count)
+
     @property
-    def mean(self) -> float:
+    def mean(self) -> float | np.ndarray:
         """The mean."""
         return self.total / self.count
 
     @property
-    def standard_error(self) -> float:
+    def standard_error(self) -> float | np.ndarray:
         """Standard error of the mean; 0 for a single value, whose spread is unknown."""
-        variance = max(0.0, self.squares / self.count - self.mean**2)
+        variance = np.maximum(0.0, self.squares / self.count - self.mean**2)
         return (variance / max(1, self.count - 1)) ** 0.5
 
 
@@ -160,13 +170,21 @@ def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def by_group(values: np.ndarray, keys: np.ndarray) -> dict[Any, GroupMean]:
-    """Means of `values` (float64 `[n]`, NaN = skipped) by `keys` (`[n]`, anything sortable), in key order."""
-    counted = ~np.isnan(values)
-    values = values[counted]
+    """Means of each row of `values` by `keys`, in key order.
+
+    Args:
+        values: float64 `[m, n]`; a column with a NaN is skipped.
+        keys: `[n]`, anything sortable.
+    """
+    counted = ~np.isnan(values).any(axis=0)
+    values = values[:, counted]
     groups, member = np.unique(np.asarray(keys)[counted], return_inverse=True)
-    columns = (np.bincount(member, weights).tolist() for weights in (values, values**2))
-    counts = np.bincount(member).tolist()
-    return {key: GroupMean(*sums) for key, *sums in zip(groups.tolist(), *columns, counts, strict=True)}
+    totals, squares = (
+        np.stack([np.bincount(member, row, minlength=len(groups)) for row in rows], axis=1)
+        for rows in (values, values**2)
+    )
+    counts = np.bincount(member, minlength=len(groups)).tolist()
+    return {key: GroupMean(*sums) for key, *sums in zip(groups.tolist(), totals, squares, counts, strict=True)}
 
 
 def check_scores(offsets: np.ndarray, scores: np.ndarray) -> None:

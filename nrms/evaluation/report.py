@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from nrms.data.impressions import Impressions
 from nrms.evaluation import plots
 from nrms.evaluation.baselines import Baseline
-from nrms.evaluation.ranking import GroupMean, MetricSums, by_group, check_scores, impression_metrics
+from nrms.evaluation.ranking import METRICS, GroupMean, MetricSums, by_group, check_scores, impression_metrics
 
 # Shortest history of each bucket, in clicks as the model sees them, and the bucket's name.
 HISTORY_BUCKETS = {0: "0", 1: "1-5", 6: "6-10", 11: "11-20", 21: "21-50", 51: "51+"}
@@ -22,6 +22,8 @@ _STARTS, _NAMES = np.array(list(HISTORY_BUCKETS)), list(HISTORY_BUCKETS.values()
 
 CLICKED, NOT_CLICKED, UNLABELLED = "clicked", "not clicked", "all candidates"
 SAMPLE = 50_000  # scores kept of each kind: plenty for a histogram
+
+_AUC = METRICS.index("auc")
 
 
 class Evaluation:
@@ -44,7 +46,7 @@ class Evaluation:
         self._baselines = baselines or {}
         self._sums = MetricSums()
         self._baseline_sums = {name: MetricSums() for name in self._baselines}
-        self._auc_by: dict[str, dict[Any, GroupMean]] = {"hour": {}, "history_length": {}, "device": {}}
+        self._groups: dict[str, dict[Any, GroupMean]] = {"hour": {}, "history_length": {}, "device": {}}
         self._counts = dict.fromkeys(
             ("impressions", "candidates", "unlabelled", "unknown_articles", "empty_histories"), 0
         )
@@ -75,14 +77,14 @@ class Evaluation:
         self._samples[NOT_CLICKED].add(scores[~impressions.clicked])
         metrics = impression_metrics(impressions.offsets, scores, impressions.clicked)
         self._sums.add(metrics)
-        self._group("history_length", metrics.auc, np.searchsorted(_STARTS, history_lengths, side="right") - 1)
+        self._group("history_length", metrics.values, np.searchsorted(_STARTS, history_lengths, side="right") - 1)
         if impressions.time is not None:
             known = ~np.isnat(impressions.time)
             hours = impressions.time[known].astype("datetime64[h]").astype(np.int64) % 24
-            self._group("hour", metrics.auc[known], hours)
+            self._group("hour", metrics.values[:, known], hours)
         if impressions.device is not None:
             known = impressions.device != 0
-            self._group("device", metrics.auc[known], impressions.device[known])
+            self._group("device", metrics.values[:, known], impressions.device[known])
         for name, baseline in self._baselines.items():
             if (ranking := baseline(impressions)) is not None:
                 self._baseline_sums[name].add(impression_metrics(impressions.offsets, ranking, impressions.clicked))
@@ -92,8 +94,9 @@ class Evaluation:
 
         `auc`, `mrr`, `ndcg@5`, `ndcg@10`; the counts `impressions`, `candidates`, `unlabelled` (impressions),
         `skipped_one_class` (impressions), `unknown_articles` (candidates), `empty_histories` (impressions);
-        `baselines` by name; `by_hour` (UTC), `by_history_length` and `by_device`, each `{group: {"auc",
-        "impressions"}}`. What could not be computed is absent, not zero.
+        `baselines` by name; `by_hour` (UTC), `by_history_length` and `by_device`, each
+        `{group: {"auc", "mrr", "ndcg@5", "ndcg@10", "impressions"}}`, where impressions are those not skipped.
+        What could not be computed is absent, not zero.
         """
         found: dict[str, Any] = {}
         if self._sums.impressions:
@@ -101,11 +104,11 @@ class Evaluation:
         found |= self._counts
         if reported := {name: sums.result() for name, sums in self._baseline_sums.items() if sums.impressions}:
             found["baselines"] = reported
-        for attribute, groups in self._auc_by.items():
+        for attribute, groups in self._groups.items():
             if groups:
                 found[f"by_{attribute}"] = {
                     _NAMES[key] if attribute == "history_length" else str(key): {
-                        "auc": groups[key].mean,
+                        **dict(zip(METRICS, groups[key].mean.tolist(), strict=True)),
                         "impressions": groups[key].count,
                     }
                     for key in sorted(groups)
@@ -121,16 +124,16 @@ class Evaluation:
                 {kind: sample.values for kind, sample in samples.items()},
                 {kind: sample.seen for kind, sample in samples.items()},
             )
-        if lengths := self._auc_by["history_length"]:
-            named = {_NAMES[key]: lengths[key] for key in sorted(lengths)}
+        if lengths := self._groups["history_length"]:
+            named = {_NAMES[key]: lengths[key][_AUC] for key in sorted(lengths)}
             figures["auc_by_history_length"] = plots.auc_by_history_length(named)
-        if hours := self._auc_by["hour"]:
-            figures["auc_by_hour"] = plots.auc_by_hour(hours)
+        if hours := self._groups["hour"]:
+            figures["auc_by_hour"] = plots.auc_by_hour({hour: hours[hour][_AUC] for hour in hours})
         return figures
 
-    def _group(self, attribute: str, auc: np.ndarray, keys: np.ndarray) -> None:
-        groups = self._auc_by[attribute]
-        for key, mean in by_group(auc, keys).items():
+    def _group(self, attribute: str, values: np.ndarray, keys: np.ndarray) -> None:
+        groups = self._groups[attribute]
+        for key, mean in by_group(values, keys).items():
             groups[key] = groups[key] + mean if key in groups else mean
 
 
