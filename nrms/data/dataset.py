@@ -23,8 +23,8 @@ from nrms.data.histories import read_histories, read_users
 from nrms.data.impressions import Impressions, read_impressions
 from nrms.data.leakage import count_clicked, first_impressions
 from nrms.data.report import DataReport
-from nrms.data.schema import BEHAVIORS, HISTORY, Families, open_parquet, schema_error
-from nrms.errors import ObjectNotFound
+from nrms.data.schema import BEHAVIORS, HISTORY, Families, open_parquet, schema_error, set_aside
+from nrms.errors import ObjectNotFound, SchemaError
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +66,15 @@ class Dataset:
             ) from None
         return cls(uri, cache, info)
 
-    def split(self, name: str, history_size: int) -> "Split":
+    def split(self, name: str, history_size: int, set_aside_bad: bool = False) -> "Split":
         """Open the split in the folder `name`, keeping the last `history_size` clicks of each user.
+
+        With `set_aside_bad`, a behaviours file that breaks the contract is noted in `Split.bad`, not raised.
 
         Raises:
             SchemaError: no behaviours or history file, or one that breaks the contract.
         """
-        return Split(self, name, history_size)
+        return Split(self, name, history_size, set_aside_bad)
 
     def fingerprint(self, splits: Iterable["Split"]) -> str:
         """sha256 (hex) of what these splits read: name, size and crc32c of every file.
@@ -103,11 +105,13 @@ class Split:
         files: Every file of the split by its path inside the folder, generations pinned.
         shards: The behaviours files, in order.
         rows: Impressions in all shards, from the Parquet footers.
+        file_rows: Rows of each file by its uri, as the footers say.
+        bad: The error of each shard that was set aside, by uri. Only the shards left out of it can be read.
         histories: The last clicks of each user, none of them from after the user's first impression.
         time_range: First and last impression time, datetime64[us] in UTC; None without times.
     """
 
-    def __init__(self, dataset: Dataset, name: str, history_size: int) -> None:
+    def __init__(self, dataset: Dataset, name: str, history_size: int, set_aside_bad: bool = False) -> None:
         self.name = name
         self.uri = storage.join(dataset.uri, name)
         self._cache, self._articles = dataset.cache, dataset.articles
@@ -127,25 +131,34 @@ class Split:
         self.shards = list(shards.values())
 
         families: Families = {"article": self._articles.ids.type}
-        self.rows = 0
+        self.bad: dict[str, SchemaError] = {}
+        bad = self.bad if set_aside_bad else None
+        self.file_rows: dict[str, int] = {}
         for contract, files in ((HISTORY, history_files), (BEHAVIORS, shards)):
             for info in files.values():
-                with open_parquet(info, self._cache, contract, families) as reader:
-                    self.rows += reader.rows if contract is BEHAVIORS else 0
+                with (
+                    set_aside(info, bad if contract is BEHAVIORS else None),
+                    open_parquet(info, self._cache, contract, families) as reader,
+                ):
+                    self.file_rows[info.uri] = reader.rows
+        self.rows = sum(self.file_rows.get(info.uri, 0) for info in self.shards)
 
         pinned = list(history_files.values())
         users = read_users(pinned, self._cache, families.get("user", pa.int64()))
-        first_impression, self.time_range = first_impressions(self.shards, self._cache, users)
+        first_impression, self.time_range = first_impressions(self._good(), self._cache, users, bad)
         self.histories, late, self._history_report = read_histories(
             pinned, self._cache, self._articles, users, first_impression, history_size
         )
         if len(late):
-            clicked = count_clicked(late, self.shards, self._cache, users, self._articles)
+            clicked = count_clicked(late, self._good(), self._cache, users, self._articles, bad)
             self._history_report.add("late_history_clicked", clicked)
         self._shard_reports: dict[int, DataReport] = {}
 
     def __len__(self) -> int:
         return len(self.shards)
+
+    def _good(self) -> list[storage.FileInfo]:
+        return [info for info in self.shards if info.uri not in self.bad]
 
     def read(self, i: int) -> Impressions:
         """Read shard i.

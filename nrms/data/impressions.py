@@ -30,6 +30,7 @@ class Impressions:
         candidate_ids: shape `(c,)`, of the type that came in.
         device: `device_type`, int32 of shape `(n,)`, 0 where null; None when the file has none.
         oracle: `oracle_scores`, float32 of shape `(c,)`; None when the file has none.
+        clicks: `article_ids_clicked` as it came in, a list array of shape `(n,)`; None when the file is unlabelled.
         report: what was counted in this file.
     """
 
@@ -43,6 +44,7 @@ class Impressions:
     candidate_ids: pa.Array
     device: np.ndarray | None
     oracle: np.ndarray | None
+    clicks: pa.Array | None
     report: DataReport
 
     def __len__(self) -> int:
@@ -107,6 +109,7 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
         candidate_ids=candidate_ids,
         device=device,
         oracle=oracle,
+        clicks=clicks,
         report=report,
     )
 

@@ -206,6 +206,17 @@ def _checked(array: pa.Array) -> pa.Array:
     return decoded(array)
 
 
+@contextmanager
+def set_aside(info: storage.FileInfo, bad: dict[str, SchemaError] | None) -> Iterator[None]:
+    """Note a SchemaError about a file in `bad`, by uri, instead of raising it; with None it is raised."""
+    try:
+        yield
+    except SchemaError as error:
+        if bad is None:
+            raise
+        bad[info.uri] = error
+
+
 def refuse_nulls(name: str, array: pa.Array, uri: str) -> None:
     """Raise SchemaError when an id column holds nulls, with their count and the first row."""
     if array.null_count:
