@@ -1,8 +1,10 @@
 """What every job does around its work: configuration, logging, errors, exit code."""
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
 from nrms.config import parse
@@ -29,9 +31,12 @@ def run(
 
     Ends the process with an exit code: 0 done; 1 failed (data, storage, model, training); 2 the configuration is
     wrong; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a checkpoint. All but 0 come with one line on
-    stderr. Any other exception is a bug and passes through.
+    stderr, where log lines are JSON objects unless it is a terminal. Any other exception is a bug and passes through.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler(sys.stderr)
+    lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(lines if sys.stderr.isatty() else _JsonLines())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("nrms").setLevel(logging.INFO)
     try:
         main(parse(config_class, argv, prog, description))
@@ -44,6 +49,18 @@ def run(
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C", 130)
     sys.exit(0)
+
+
+class _JsonLines(logging.Formatter):
+    """A JSON object for each line, for what collects logs: `time` (ISO 8601, UTC), `level`, `logger`, `message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
 
 
 def _fail(message: object, code: int) -> NoReturn:
