@@ -17,7 +17,6 @@ import pytest
 from nrms import artifact, storage
 from nrms.config import TrainConfig
 from nrms.data.dataset import Dataset
-from nrms.data.sources.demo import DemoSite
 from nrms.data.sources.mind import Mind
 from nrms.data.sources.writer import write_dataset
 from nrms.data.tokenizer import Tokenizer
@@ -26,26 +25,7 @@ from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.scoring import Scorer
 from nrms.training import train
-
-REPOSITORY = Path(__file__).parent.parent
-METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
-SMALL = {
-    "history_size": 10,
-    "title_size": 16,
-    "word_dim": 16,
-    "heads": 2,
-    "head_dim": 8,
-    "attention_dim": 16,
-    "lr": 0.01,
-    "epochs": 2,
-    "wandb_mode": "disabled",
-}
-
-
-def write_demo(output, shard_rows=700):
-    site = DemoSite(seed=1, articles=600, users=200, impressions=1500, validation_impressions=400)
-    write_dataset(site, output, shard_rows=shard_rows, overwrite=False, progress=lambda *_: None)
-    return output
+from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
 
 @pytest.fixture(scope="module")
