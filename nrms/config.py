@@ -40,6 +40,7 @@ LearningRate = restricted_number_type("LearningRate", float, [(">", 0), ("<=", 1
 DropoutRate = restricted_number_type("DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32")
 Text = restricted_string_type("Text", r"\s*\S", docstring="text that is not empty")
+Date = restricted_string_type("Date", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$", docstring="a date, YYYY-MM-DD")
 
 
 def option(default: Any, help: str) -> Any:
@@ -116,6 +117,33 @@ class TrainConfig(DataConfig, ModelConfig, TrainingConfig, TrackingConfig):
     def model_config(self) -> ModelConfig:
         """The part that says how the model is built."""
         return ModelConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(ModelConfig)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """Scoring"""
+
+    model: Text = required("model to score with: a version's folder, or a model root, whose latest version is taken")
+    data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
+    output: Text = required("where predictions, metrics and report go: a folder or gs:// URI")
+    split: Text = option("validation", "sub-folder of --data to score, labelled or not")
+    date: Date | None = option(None, "stands for {date} in --model, --data, --split and --output")
+    submission: Literal["none", "ebnerd", "mind"] = option(
+        "none", "zip file of ranks to write as well: RecSys Challenge 2024's (ebnerd) or MIND's"
+    )
+    overwrite: bool = option(False, "replace predictions of other data or another model in --output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(ScoringConfig, TrackingConfig):
+    """Everything that a night's scoring depends on."""
+
+    def __post_init__(self) -> None:
+        for name in ("model", "data", "output", "split"):
+            value = getattr(self, name)
+            if "{date}" in value and self.date is None:
+                raise ConfigError(f"{_flag(name)} holds {{date}}, so --date must be given. Received: {value}")
+            object.__setattr__(self, name, value.replace("{date}", self.date or ""))
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -16,6 +16,8 @@ ORDER = (
     "scoring",
     "artifact",
     "tracking",
+    "predictions",
+    "batch_scoring",
     "checkpoint",
     "trainer",
     "training",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import keras
 import numpy as np
 import tensorflow as tf
 
+from nrms.models import registry  # noqa: F401  the layers of every model must be known before one is loaded
 from nrms.models.recommender import Recommender
 
 
@@ -27,6 +31,11 @@ class KerasEncoders:
             input_signature=[tf.TensorSpec((None, None), tf.float32), tf.TensorSpec((None, None), tf.int32)],
             autograph=False,
         )
+
+    @classmethod
+    def load(cls, path: Path) -> KerasEncoders:
+        """The encoders of a `model.keras`, which must be verified: such a file carries code."""
+        return cls(keras.models.load_model(path, compile=False))
 
     def encode_news(self, titles: np.ndarray) -> np.ndarray:
         """See `nrms.scoring.Encoders`."""

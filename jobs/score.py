@@ -1,0 +1,62 @@
+"""Score the impressions of a data set with a trained model: `python -m jobs.score --model M --data D --output O`.
+
+The same command again does what is missing, nothing if nothing is. Exit codes: 0 done; 1 data, storage or model
+failed, a bad behaviours file among them; 2 the configuration is wrong, or --output holds something else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from tqdm import tqdm
+
+from jobs.cli import run
+from nrms.config import ScoreConfig, config_lines
+
+logger = logging.getLogger("nrms.score")
+
+
+class Progress:
+    """A bar on a terminal, elsewhere a line for each behaviours file: impressions, their rate, the time left."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Moves it; see `nrms.batch_scoring.score`."""
+        if self._bar is None:
+            self._start = time.monotonic()
+            self._bar = tqdm(total=total, unit=" impressions", unit_scale=True, disable=None)
+        elif self._bar.disable:
+            rate = done / max(1e-9, time.monotonic() - self._start)
+            left = (total - done) / max(1e-9, rate)
+            logger.info("%s of %s impressions, %s/s, %.0f s left", f"{done:,}", f"{total:,}", f"{rate:,.0f}", left)
+        else:
+            self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.close()
+
+
+def main(config: ScoreConfig) -> None:
+    """Scores, then prints the metrics beside the baselines', and where the predictions lie."""
+    for line in config_lines(config):
+        logger.info("%s", line)
+    from nrms.batch_scoring import METRICS, score
+
+    result = score(config, Progress())
+    if result.metrics is None:
+        print("complete already, nothing to do")
+    else:
+        rankings = {"model": result.metrics, **result.metrics.get("baselines", {})}
+        if "auc" in result.metrics:
+            print(f"{config.split:<14}" + "".join(f"{name:>10}" for name in METRICS))
+            for ranking, metrics in rankings.items():
+                print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
+        print(f"\n{result.metrics['impressions']:,} impressions, {result.written:,} parts written now")
+    print(f"model: {result.model_uri}")
+    print(f"predictions: {result.output}")
+
+
+if __name__ == "__main__":
+    run(main, ScoreConfig, prog="python -m jobs.score", description=__doc__)

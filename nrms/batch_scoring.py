@@ -1,0 +1,319 @@
+"""From a data set and a published model to predictions, metrics and report: everything that `jobs.score` does."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import logging
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nrms import artifact, storage
+from nrms.artifact import Bundle
+from nrms.config import ScoreConfig, as_dict
+from nrms.data.dataset import Dataset
+from nrms.data.impressions import Impressions
+from nrms.data.prefetch import prefetch
+from nrms.data.sources.writer import fingerprint
+from nrms.data.tokenizer import Tokenizer
+from nrms.errors import ArtifactError, SchemaError
+from nrms.evaluation import plots
+from nrms.evaluation.baselines import Popularity, standard_baselines
+from nrms.evaluation.html import Example, write_report
+from nrms.evaluation.ranking import METRICS, ranks
+from nrms.evaluation.report import Evaluation
+from nrms.predictions import Predictions
+from nrms.scoring import Encoders, Scorer
+from nrms.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+# The zip file that --submission writes, and the one file in it.
+SUBMISSIONS = {"ebnerd": ("predictions.zip", "predictions.txt"), "mind": ("prediction.zip", "prediction.txt")}
+_LIBRARIES = ("tensorflow", "keras", "numpy", "pyarrow")
+_SEED = 42  # of the random baseline: the same for every run, so that equal inputs give equal metrics
+_EXAMPLES = 10
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of the file in the zip, so that equal ranks give equal bytes
+
+
+@dataclass(frozen=True)
+class ScoringResult:
+    """What a scoring leaves.
+
+    Attributes:
+        output: the folder.
+        model_uri: the version that scored.
+        metrics: as `Evaluation.metrics` gives them; None where everything was there already.
+        written: parts that this run wrote; those that it found whole are not among them.
+    """
+
+    output: str
+    model_uri: str
+    metrics: dict[str, Any] | None
+    written: int
+
+
+def load_encoders(bundle: Bundle) -> Encoders:
+    """The encoders of a verified model."""
+    # TensorFlow takes seconds to import: not where all parts are there already.
+    from nrms.models.keras_encoders import KerasEncoders
+
+    return KerasEncoders.load(bundle.files["model.keras"])
+
+
+def score(config: ScoreConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> ScoringResult:
+    """Scores a split shard by shard. Run again after any end, it does what is missing and nothing else.
+
+    Args:
+        config: see `nrms.config.ScoreConfig`.
+        progress: called with the impressions done and those of the whole split, first with 0 done.
+
+    Returns:
+        Where the predictions lie and what the metrics are.
+
+    Raises:
+        ConfigError: the output holds predictions of other data or another model.
+        SchemaError: the data breaks the contract. Where only some behaviours files do, the others are scored before.
+        ArtifactError: the model is incomplete, altered or of another format.
+        StorageError: data, model or output could not be read or written, or another run took the output.
+    """
+    with tempfile.TemporaryDirectory(prefix="nrms-") as cache:
+        return _Scoring(config, Path(cache)).run(progress)
+
+
+class _Scoring:
+    """One run."""
+
+    def __init__(self, config: ScoreConfig, cache: Path) -> None:
+        self._config = config
+        self._cache = cache
+        self._seconds: Counter[str] = Counter()
+        with self._timed("open"):
+            self._bundle = artifact.load(config.model, cache)
+            self._dataset = Dataset.open(config.data, cache)
+            self._split = self._dataset.split(config.split, self._setting("history_size"), set_aside_bad=True)
+            self._inputs = self._files_read()
+        self._output = Predictions(config.output, self._plan())
+
+    def run(self, progress: Callable[[int, int], None]) -> ScoringResult:
+        """See `score`."""
+        submission = SUBMISSIONS.get(self._config.submission)
+        wanted = ["metrics.json", "report.html", *([submission[0]] if submission else [])]
+        if not self._output.claim(wanted, self._config.overwrite):
+            return ScoringResult(self._config.output, self._bundle.uri, None, 0)
+        with self._timed("check"):
+            popularity = self._check()
+        evaluation = Evaluation(standard_baselines(popularity, _SEED))
+        examples: list[Example] = []
+        with tempfile.TemporaryDirectory(prefix="nrms-") as name, ExitStack() as stack:
+            folder = Path(name)
+            write_ranks = stack.enter_context(_submission(folder, submission)) if submission else None
+            done, total = 0, sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good())
+            progress(0, total)
+            for number, impressions in self._shards():
+                with self._timed("parts"):
+                    scores = self._output.part(number, impressions, lambda shard=impressions: self._score(shard))
+                with self._timed("metrics"):
+                    lengths = self._split.histories.lengths[impressions.user]
+                    evaluation.add(impressions, lengths, scores)
+                    if write_ranks is not None:
+                        write_ranks(impressions, scores)
+                    examples += self._examples(impressions, scores, _EXAMPLES - len(examples))
+                done += len(impressions)
+                progress(done, total)
+            assert done == total, f"{total} rows in, {done} rows out"
+            self._refuse_bad()
+            stack.close()
+            metrics = evaluation.metrics()
+            self._finish(folder, metrics, evaluation, examples)
+        return ScoringResult(self._config.output, self._bundle.uri, metrics, len(self._output.written))
+
+    def _setting(self, name: str) -> int:
+        """A number of the training's configuration."""
+        value = self._bundle.meta.get("config", {}).get(name)
+        if not isinstance(value, int) or value < 1:
+            raise ArtifactError(
+                f"{self._bundle.uri}: meta.json must give {name} of the training's configuration. Received: {value!r}. "
+                "Train the model again."
+            )
+        return value
+
+    def _files_read(self) -> list[dict[str, Any]]:
+        """Every file that the predictions depend on."""
+        dataset, split = self._dataset, self._split
+        files = {"articles.parquet": (dataset.articles_file, len(dataset.articles))}
+        files |= {f"{split.name}/{path}": (info, split.file_rows.get(info.uri)) for path, info in split.files.items()}
+        return [
+            {"name": name, "generation": info.generation, **fingerprint(info, self._cache), "rows": rows}
+            for name, (info, rows) in sorted(files.items())
+        ]
+
+    def _plan(self) -> dict[str, Any]:
+        # Not the generation: the same bytes copied again are the same input.
+        inputs = [{name: file[name] for name in ("name", "size", "crc32c")} for file in self._inputs]
+        model = {"version": self._bundle.version, "sha256": self._bundle.sha256}
+        return {"model": model, "split": self._split.name, "inputs": inputs}
+
+    def _check(self) -> Popularity:
+        """Reads every shard once: sets the bad ones aside before any is scored, and counts recent clicks."""
+        split = self._split
+        popularity = Popularity(start=None if split.time_range is None else split.time_range[0])
+
+        def read(i: int) -> Impressions | None:
+            try:
+                return split.read(i)
+            except SchemaError as error:
+                split.bad[split.shards[i].uri] = error
+                return None
+
+        for impressions in prefetch((read(i) for i in self._good()), depth=1):
+            if impressions is not None:
+                popularity.add_evaluated(impressions)
+        for error in split.bad.values():
+            logger.error("not scored: %s", error)
+        for line in split.report.lines():
+            logger.info("%s: %s", split.name, line)
+        return popularity
+
+    def _good(self) -> list[int]:
+        return [i for i, info in enumerate(self._split.shards) if info.uri not in self._split.bad]
+
+    def _shards(self) -> Iterator[tuple[int, Impressions]]:
+        """The good shards in order, the next one read while one is worked on."""
+        return prefetch(((i, self._split.read(i)) for i in self._good()), depth=1)
+
+    def _refuse_bad(self) -> None:
+        bad = list(self._split.bad)
+        if bad:
+            first = self._split.bad[bad[0]]
+            raise SchemaError(
+                f"Every behaviours file must keep the contract. Received: {len(bad)} of {len(self._split)} that do "
+                f"not ({', '.join(storage.name(uri) for uri in bad[:5])}{', ...' if bad[5:] else ''}), in "
+                f"{self._split.uri}; the others are scored. Repair them and run again with --overwrite. First: {first}"
+            )
+
+    def _score(self, impressions: Impressions) -> np.ndarray:
+        return self._scorer.score(impressions, self._split.histories.rows)
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        """Made when the first part is missing: where none is, no model is loaded."""
+        with self._timed("catalogue"):
+            tokenizer = Tokenizer.load(self._bundle.files["tokenizer.json"])
+            all_titles = self._dataset.articles.titles.to_pylist()
+            titles = np.zeros((1 + len(all_titles), self._setting("title_size")), np.int32)
+            titles[1:] = tokenizer.encode(all_titles, titles.shape[1])
+            return Scorer(load_encoders(self._bundle), titles)
+
+    def _examples(self, impressions: Impressions, scores: np.ndarray, wanted: int) -> list[Example]:
+        """Impressions for people to look at: the first that show the model a choice and a history."""
+        lengths = np.diff(impressions.offsets)
+        telling = (lengths > 1) & (self._split.histories.lengths[impressions.user] > 0)
+        chosen = np.flatnonzero(telling)[: max(0, wanted)]
+        return [self._example(impressions, scores, row) for row in chosen]
+
+    def _example(self, impressions: Impressions, scores: np.ndarray, row: int) -> Example:
+        def title(article: int) -> str | None:
+            return self._dataset.articles.titles[article - 1].as_py() if article else None
+
+        start, end = impressions.offsets[row], impressions.offsets[row + 1]
+        history = self._split.histories.rows[impressions.user[row]]
+        clicked = impressions.clicked
+        return Example(
+            impression_id=impressions.impression_id[row].as_py(),
+            user_id=impressions.user_id[row].as_py(),
+            time=None if impressions.time is None else impressions.time[row],
+            history=[title(int(article)) for article in history[history > 0]],
+            candidates=[
+                (title(int(impressions.candidates[i])), float(scores[i]), None if clicked is None else bool(clicked[i]))
+                for i in start + np.argsort(-scores[start:end], kind="stable")
+            ],
+        )
+
+    def _finish(self, folder: Path, metrics: dict, evaluation: Evaluation, examples: list[Example]) -> None:
+        """Writes what is said about all parts, tells the tracker, then makes the folder valid."""
+        config, bundle = self._config, self._bundle
+        settings = as_dict(config)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+        figures = evaluation.figures()
+        libraries = {library: importlib.metadata.version(library) for library in _LIBRARIES}
+        # No times of this run: a run that goes on where another stopped writes the same report.
+        facts = {
+            "model": bundle.uri,
+            "model sha256": bundle.sha256,
+            "data": self._split.uri,
+            **({"date": config.date} if config.date else {}),
+            **libraries,
+        }
+        with self._timed("report"):
+            write_report(folder / "report.html", f"Predictions of {self._split.uri}", metrics, figures, examples, facts)
+        for path in sorted(folder.iterdir()):
+            self._output.add(path)
+        self._track(folder, settings, metrics, figures)
+        about = {
+            "config": settings,
+            "model": {"uri": bundle.uri, "version": bundle.version, "sha256": bundle.sha256},
+            "inputs": self._inputs,
+            "data": self._split.report.as_dict(),
+            "libraries": libraries,
+            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+        }
+        self._output.finish(about)
+
+    def _track(self, folder: Path, settings: dict, metrics: dict, figures: dict) -> None:
+        config = self._config
+        tracked = {**settings, "model_version": self._bundle.version, "model_sha256": self._bundle.sha256}
+        with Tracker(config.wandb_mode, config.wandb_project, "score", tracked, config.run_name) as tracker:
+            rankings = {"": metrics, **{f"{name}_": found for name, found in metrics.get("baselines", {}).items()}}
+            numbers = {
+                f"{ranking}{name}": found[name]
+                for ranking, found in rankings.items()
+                for name in METRICS
+                if name in found
+            }
+            counts = {name: value for name, value in metrics.items() if isinstance(value, int)}
+            tracker.summary(numbers | counts | {"predictions": config.output})
+            for name, figure in figures.items():
+                plots.save(figure, folder / f"{name}.png")
+                tracker.image(name, folder / f"{name}.png")
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] += time.perf_counter() - start
+
+
+@contextmanager
+def _submission(folder: Path, names: tuple[str, str]) -> Iterator[Callable[[Impressions, np.ndarray], None]]:
+    """Writes a challenge's zip file, shard by shard: a line `impression_id [rank,rank,...]` for each impression."""
+    archive, member = names
+    entry = zipfile.ZipInfo(member, _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(folder / archive, "w") as file, file.open(entry, "w", force_zip64=True) as stream:
+
+        def write(impressions: Impressions, scores: np.ndarray) -> None:
+            offsets = pa.array(impressions.offsets, pa.int32())
+            text = pa.array(ranks(impressions.offsets, scores)).cast(pa.string())
+            joined = pc.binary_join(pa.ListArray.from_arrays(offsets, text), ",")
+            parts = (impressions.impression_id, " [", joined, "]\n", "")
+            wide = (pc.cast(pa.scalar(part) if isinstance(part, str) else part, pa.large_string()) for part in parts)
+            lines = pc.binary_join_element_wise(*wide)
+            if len(lines):
+                stream.write(lines.buffers()[2])  # all lines, one after the other
+
+        yield write
