@@ -10,8 +10,8 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,17 @@ class _Scoring:
             return ScoringResult(self._config.output, self._bundle.uri, None, 0)
         with self._timed("check"):
             popularity = self._check()
-        evaluation = Evaluation(standard_baselines(popularity, _SEED))
+        baselines = standard_baselines(popularity, _SEED)
+        if self._split.time_range is None:
+            del baselines["popularity"]  # it would know of no click before an impression
+        evaluation = Evaluation(baselines)
         examples: list[Example] = []
         with tempfile.TemporaryDirectory(prefix="nrms-") as name, ExitStack() as stack:
             folder = Path(name)
             write_ranks = stack.enter_context(_submission(folder, submission)) if submission else None
             done, total = 0, sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good())
             progress(0, total)
-            for number, impressions in self._shards():
+            for number, impressions in stack.enter_context(closing(self._shards())):
                 with self._timed("parts"):
                     scores = self._output.part(number, impressions, lambda shard=impressions: self._score(shard))
                 with self._timed("metrics"):
@@ -190,7 +193,7 @@ class _Scoring:
     def _good(self) -> list[int]:
         return [i for i, info in enumerate(self._split.shards) if info.uri not in self._split.bad]
 
-    def _shards(self) -> Iterator[tuple[int, Impressions]]:
+    def _shards(self) -> Generator[tuple[int, Impressions]]:
         """The good shards in order, the next one read while one is worked on."""
         return prefetch(((i, self._split.read(i)) for i in self._good()), depth=1)
 

@@ -140,8 +140,21 @@ class Predictions:
                 return scores
 
     def add(self, path: Path) -> None:
-        """Writes a local file into the folder, under its own name."""
-        storage.upload(path, self._at(path.name))
+        """Writes a local file into the folder, under its own name, in place of any that is there.
+
+        Raises:
+            StorageError: writing failed, or a run with another plan took the folder.
+        """
+        uri = self._at(path.name)
+        while True:
+            # In this order: whoever takes the folder after the check also changes the file after the look at it.
+            generation = storage.stat(uri).generation if storage.exists(uri) else storage.ABSENT
+            self._check_ours()
+            try:
+                storage.upload(path, uri, if_generation=generation)
+                break
+            except PreconditionFailed:
+                continue
         self._note(path.name, path)
 
     def finish(self, about: dict[str, Any]) -> None:

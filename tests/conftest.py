@@ -92,7 +92,10 @@ class Request:
         try:
             connection.request(self.method, self.path, self.body, dict(self.handler.headers))
             answer = connection.getresponse()
-            return answer.status, answer.getheaders(), answer.read()
+            body = answer.read()
+            # Long answers come in chunks and go on in one piece.
+            headers = [pair for pair in answer.getheaders() if pair[0] not in ("Transfer-Encoding", "Content-Length")]
+            return answer.status, [*headers, ("Content-Length", str(len(body)))], body
         finally:
             connection.close()
 
