@@ -16,6 +16,7 @@ from nrms import errors
 from nrms.config import (
     ModelConfig,
     PositiveInt,
+    ScoreConfig,
     TrackingConfig,
     TrainConfig,
     as_dict,
@@ -242,6 +243,25 @@ def test_train_toml_holds_every_default():
     values = tomllib.loads((CONFIGS / "train.toml").read_text())
     defaults = as_dict(TrainConfig(data="in", output="out"))
     assert values == {k: v for k, v in defaults.items() if v is not None and k not in ("data", "output")}
+
+
+def test_score_toml_holds_every_default():
+    values = tomllib.loads((CONFIGS / "score.toml").read_text())
+    defaults = as_dict(ScoreConfig(model="m", data="in", output="out"))
+    assert values == {k: v for k, v in defaults.items() if v is not None and k not in ("model", "data", "output")}
+
+
+@pytest.mark.parametrize("date", ["tomorrow", "2026-13-01", "2026-1-1", "2026-11-21T00"])
+def test_a_date_that_is_none_is_one_line_and_exit_code_2(capsys, date):
+    code, _ = call([*REQUIRED, "--model", "m", "--date", date], ScoreConfig)
+    assert code == 2
+    assert f"--date must be a date, YYYY-MM-DD. Received: '{date}'." in capsys.readouterr().err
+
+
+def test_a_path_with_a_date_needs_one(capsys):
+    code, _ = call(["--model", "m", "--data", "d/{date}", "--output", "o"], ScoreConfig)
+    assert code == 2
+    assert "--data holds {date}, so --date must be given. Received: d/{date}" in capsys.readouterr().err
 
 
 def test_demo_toml_is_complete_and_valid():
