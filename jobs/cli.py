@@ -1,6 +1,7 @@
 """What every job does around its work: configuration, logging, errors, exit code."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
@@ -31,6 +32,8 @@ def run(
     wrong; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a checkpoint. All but 0 come with one line on
     stderr. Any other exception is a bug and passes through.
     """
+    # TensorFlow's own lines about GPUs it did not find; what matters comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("nrms").setLevel(logging.INFO)
     try:
