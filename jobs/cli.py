@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ def run(
     wrong; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a checkpoint. All but 0 come with one line on
     stderr, where log lines are JSON objects unless it is a terminal. Any other exception is a bug and passes through.
     """
+    # TensorFlow's own lines about GPUs it did not find; what matters comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     handler = logging.StreamHandler(sys.stderr)
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(lines if sys.stderr.isatty() else _JsonLines())

@@ -57,7 +57,7 @@ def test_no_module_imports_one_above_it(path):
 @pytest.mark.parametrize(
     ("library", "importers"),
     [
-        ("google.cloud", {"nrms/storage.py"}),
+        ("google.cloud", {"nrms/storage/gcs.py"}),
         ("wandb", {"nrms/tracking.py"}),
         ("tensorflow", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench"}),
         ("keras", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench", "jobs/progress.py"}),

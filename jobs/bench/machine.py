@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -20,20 +20,9 @@ def matmul_peak(dtype: str = "float32", size: int = 2048, seconds: float = 2.0) 
     return 2 * size**3 / best / 1e9
 
 
-class PeakMemory:
-    """The process's peak resident memory since `reset`, in GB; None where the system does not tell (not Linux)."""
+def peak_memory() -> float:
+    """Peak resident memory of this process since its start, in GB."""
+    import resource  # not on Windows
 
-    def __init__(self) -> None:
-        self._status, self._clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-    def reset(self) -> None:
-        """Starts anew."""
-        if self._clear.exists():
-            self._clear.write_text("5")
-
-    def gigabytes(self) -> float | None:
-        """The peak so far."""
-        if not self._status.exists():
-            return None
-        line = next(line for line in self._status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1e6
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

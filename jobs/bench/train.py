@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jobs.bench.machine import PeakMemory, matmul_peak
+from jobs.bench.machine import matmul_peak, peak_memory
 from jobs.bench.naive import DenseAdam, NaiveNRMS, naive_weights, shared_weights
 from nrms.config import ModelConfig, PositiveInt, Seed, option
 from nrms.data.batches import Batch, Position, TrainingBatches
@@ -30,8 +32,17 @@ from nrms.models.registry import build_model
 from nrms.scoring import Scorer
 from nrms.trainer import make_train_step
 
-NPRATIO, TITLE_SIZE, NAIVE_BATCH, LARGE_BATCH = 4, 30, 64, 1024
+NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
 ROUND_SECONDS = 3.0
+NAIVE = f"naive, batch {BATCH}"
+# Name: whether it is the naive form, batch size, precision. The naive form at 1,024 outgrows the memory.
+CASES = {
+    NAIVE: (True, BATCH, "float32"),
+    f"ours, batch {BATCH}": (False, BATCH, "float32"),
+    f"ours, batch {LARGE_BATCH}": (False, LARGE_BATCH, "float32"),
+    f"ours, batch {BATCH}, bfloat16": (False, BATCH, "mixed_bfloat16"),
+    f"ours, batch {LARGE_BATCH}, bfloat16": (False, LARGE_BATCH, "mixed_bfloat16"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +69,18 @@ class Site:
         vocabulary_size: number of word ids.
     """
 
-    def __init__(self, folder: Path, config: Options):
+    def __init__(self, folder: Path, options: Options):
         site = DemoSite(
-            seed=config.seed,
-            articles=config.articles,
-            users=config.users,
-            impressions=config.impressions,
-            validation_impressions=config.impressions // 10,
+            seed=options.seed,
+            articles=options.articles,
+            users=options.users,
+            impressions=options.impressions,
+            validation_impressions=options.impressions // 10,
         )
-        write_dataset(site, str(folder), shard_rows=100_000, overwrite=True, progress=lambda *_: None)
+        write_dataset(site, str(folder), shard_rows=100_000, overwrite=False, progress=lambda *_: None)
         dataset = Dataset.open(str(folder), folder / "cache")
-        self.training = dataset.split("train", config.history_size)
-        self.validation = dataset.split("validation", config.history_size)
+        self.training = dataset.split("train", options.history_size)
+        self.validation = dataset.split("validation", options.history_size)
         titles = dataset.articles.titles.to_pylist()
         tokenizer = Tokenizer.train(titles, min_count=1)
         self.vocabulary_size = len(tokenizer)
@@ -121,27 +132,21 @@ class Case:
     """One way to train, measured in rounds that alternate with those of the others.
 
     Attributes:
-        name: what is printed.
         step: trains on one batch and waits until that is done.
         batches: where they come from.
-        arithmetic: floating-point operations of a batch; 0 where not counted.
+        arithmetic: floating-point operations of a batch.
         speeds: samples a second of each round.
         gflops: arithmetic a second of each round.
-        gigabytes: peak resident memory of the process during the rounds.
     """
 
-    name: str
     step: Callable[[Batch], None]
     batches: Iterator[Batch]
-    arithmetic: Callable[[Batch], float] = lambda _: 0.0
+    arithmetic: Callable[[Batch], float]
     speeds: list[float] = field(default_factory=list)
     gflops: list[float] = field(default_factory=list)
-    gigabytes: float = 0.0
 
     def round(self) -> None:
-        """Trains for a few seconds and notes speed and memory."""
-        memory = PeakMemory()
-        memory.reset()
+        """Trains for a few seconds and notes the speed."""
         batches = []
         start = time.perf_counter()
         while (seconds := time.perf_counter() - start) < ROUND_SECONDS:
@@ -149,7 +154,6 @@ class Case:
             self.step(batches[-1])
         self.speeds.append(sum(map(len, batches)) / seconds)
         self.gflops.append(sum(map(self.arithmetic, batches)) / seconds / 1e9)
-        self.gigabytes = max(self.gigabytes, memory.gigabytes() or 0.0)
 
     @property
     def speed(self) -> float:
@@ -178,19 +182,14 @@ def our_step(site: Site, model: Recommender, lr: float) -> Callable[[Batch], Non
     return lambda batch: step(batch.history, batch.candidates).numpy()
 
 
-def speed_cases(site: Site, train_word_vectors: bool) -> list[Case]:
-    """The naive form at batch 64; ours at 64 and 1,024, in float32 and in bfloat16."""
-    like = site.model(train_word_vectors)
-    _, step = naive_step(site, like, 1e-4)
-    cases = [Case(f"naive, batch {NAIVE_BATCH}", step, site.batches(NAIVE_BATCH))]
-    for precision in ("float32", "mixed_bfloat16"):
-        for batch_size in (NAIVE_BATCH, LARGE_BATCH):
-            model = site.model(train_word_vectors, precision)
-            name = f"ours, batch {batch_size}{', bfloat16' if precision != 'float32' else ''}"
-            step = our_step(site, model, 1e-4)
-            arithmetic = lambda batch, model=model: site.arithmetic(batch, model)  # noqa: E731
-            cases.append(Case(name, step, site.batches(batch_size), arithmetic))
-    return cases
+def make_case(site: Site, name: str, train_word_vectors: bool) -> Case:
+    """The case of that name in `CASES`, compiled."""
+    naive, batch_size, precision = CASES[name]
+    model = site.model(train_word_vectors, precision)
+    step = naive_step(site, model, 1e-4)[1] if naive else our_step(site, model, 1e-4)
+    case = Case(step, site.batches(batch_size), lambda batch: site.arithmetic(batch, model))
+    case.step(next(case.batches))
+    return case
 
 
 def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
@@ -198,24 +197,37 @@ def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
     peaks = {dtype: matmul_peak(dtype) for dtype in ("float32", "bfloat16")}
     print("matrix-multiply peak: " + ", ".join(f"{dtype} {peak:.0f} GFLOP/s" for dtype, peak in peaks.items()))
     found = []
-    for train_word_vectors in (False, True):
-        kind = "trainable" if train_word_vectors else "frozen"
-        cases = speed_cases(site, train_word_vectors)
-        for case in cases:
-            case.step(next(case.batches))  # compiles
+    for kind in ("frozen", "trainable"):
+        cases = {name: make_case(site, name, kind == "trainable") for name in CASES}
         for _ in range(rounds):
-            for case in cases:
+            for case in cases.values():
                 case.round()
-        naive = cases[0]
-        print(f"\nword vectors {kind:<18} samples/s   ratio  peak GB  of matmul peak")
-        for case in cases:
-            peak = peaks["bfloat16" if "bfloat16" in case.name else "float32"]
-            share = f"{statistics.median(case.gflops) / peak:>14.0%}" if case is not naive else f"{'':>14}"
-            ratio = case.speed / naive.speed
-            print(f"  {case.name:<28} {case.speed:>9.0f} {ratio:>7.1f} {case.gigabytes:>8.1f}{share}")
-            if case is not naive:
-                found.append(_row(f"train, {kind} word vectors, {case.name}", case.speed, naive.speed, "samples/s"))
+        print(f"\nword vectors {kind:<18} samples/s   ratio  of matmul peak")
+        for name, case in cases.items():
+            row = _row(f"train, {kind} word vectors, {name}", case.speed, cases[NAIVE].speed, "samples/s")
+            share = ""
+            if name != NAIVE:
+                found.append(row)
+                share = f"{statistics.median(case.gflops) / peaks[CASES[name][2].removeprefix('mixed_')]:.0%}"
+            print(f"  {name:<28} {case.speed:>9.0f} {row['ratio']:>7.1f} {share:>15}")
     return found
+
+
+def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
+    """Peak memory of a process that trains in one way only, with trainable word vectors; a row for each of ours."""
+    peaks = {}
+    for name in CASES:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            peaks[name] = process.submit(_memory_of, folder, options, name).result()
+    print("\npeak memory: " + "; ".join(f"{name} {peak:.1f} GB" for name, peak in peaks.items()))
+    return [_row(f"peak memory, {name}", peaks[name], peaks[NAIVE], "GB") for name in CASES if name != NAIVE]
+
+
+def _memory_of(folder: Path, options: Options, name: str) -> float:
+    case = make_case(Site(folder, options), name, train_word_vectors=True)
+    for batch in itertools.islice(case.batches, 3):
+        case.step(batch)
+    return peak_memory()
 
 
 def measure_loader(site: Site, fastest: float) -> dict[str, Any]:
@@ -241,7 +253,7 @@ def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: floa
 
     def trained(step: Callable[[Batch], None]) -> Iterator[float]:
         seconds = 0.0
-        for i, batch in enumerate(site.batches(NAIVE_BATCH)):
+        for i, batch in enumerate(site.batches(BATCH)):
             start = time.perf_counter()
             step(batch)
             seconds += time.perf_counter() - start if i else 0.0
@@ -252,33 +264,36 @@ def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: floa
     judge.set_weights(shared_weights(naive.get_weights()))
     target, reached = site.auc(judge), 0.0
     ours = enumerate(trained(train_ours), start=1)
-    while reached < target:
+    i = 0
+    while reached < target and i < 5 * batches:
         i, our_seconds = next(itertools.islice(ours, check_every - 1, None))
         reached = site.auc(model)
+    verdict = f"ratio {naive_seconds / our_seconds:.1f}" if reached >= target else "not reached"
     print(
-        f"\ntime to validation AUC {target:.4f} (untrained: {before:.4f}), batch {NAIVE_BATCH}: naive "
-        f"{naive_seconds:.1f} s, {batches} batches; ours {our_seconds:.1f} s, {i} batches, AUC {reached:.4f}; "
-        f"ratio {naive_seconds / our_seconds:.1f}"
+        f"\ntime to validation AUC {target:.4f} (untrained: {before:.4f}), batch {BATCH}: naive {naive_seconds:.1f} s, "
+        f"{batches} batches; ours {our_seconds:.1f} s, {i} batches, AUC {reached:.4f}; {verdict}"
     )
-    return _row("time to the same validation AUC", our_seconds, naive_seconds, "s")
+    name = "time to the same validation AUC" if reached >= target else f"time to AUC {reached:.4f} of {target:.4f}"
+    return _row(name, our_seconds, naive_seconds, "s")
 
 
 def _row(name: str, ours: float, naive: float, unit: str) -> dict[str, Any]:
-    """`ratio` is how much better ours is: speeds as ours by naive, times as naive by ours."""
-    ratio = naive / ours if unit == "s" else ours / naive
+    """`ratio` is how much better ours is: speeds as ours by naive, times and memory as naive by ours."""
+    ratio = ours / naive if unit == "samples/s" else naive / ours
     return {"name": name, "ours": round(ours, 2), "naive": round(naive, 2), "ratio": round(ratio, 2), "unit": unit}
 
 
-def run_benchmark(config: Options) -> list[dict[str, Any]]:
+def run_benchmark(options: Options) -> list[dict[str, Any]]:
     """Makes the data, measures everything, prints it; gives one row a case."""
     with tempfile.TemporaryDirectory(prefix="nrms-bench-") as folder:
-        site = Site(Path(folder), config)
+        site = Site(Path(folder), options)
         print(
-            f"data: {config.articles:,} articles, {config.users:,} users, {config.impressions:,} impressions, "
-            f"history {config.history_size}, vocabulary {site.vocabulary_size:,}, "
+            f"data: {options.articles:,} articles, {options.users:,} users, {options.impressions:,} impressions, "
+            f"history {options.history_size}, vocabulary {site.vocabulary_size:,}, "
             f"titles of {np.count_nonzero(site.titles, axis=1)[1:].mean():.1f} words"
         )
-        rows = measure_speed(site, config.rounds)
-        rows.append(measure_loader(site, max(row["ours"] for row in rows)))
-        rows.append(measure_time_to_auc(site, config.auc_batches))
+        rows = measure_speed(site, options.rounds)
+        rows += measure_memory(Path(folder), options)
+        rows.append(measure_loader(site, max(row["ours"] for row in rows if row["unit"] == "samples/s")))
+        rows.append(measure_time_to_auc(site, options.auc_batches))
     return rows

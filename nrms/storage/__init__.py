@@ -1,0 +1,173 @@
+"""Local paths and `gs://bucket/name` behind one small interface.
+
+- A write is whole or invisible: locally a temporary file is renamed; in a bucket the object appears once the
+  server has checked the crc32c that was declared with it.
+- Every write to a bucket carries `if_generation_match`, so that trying again after a fault cannot undo what
+  somebody else wrote in between.
+- A `FileInfo` pins one generation of a file: reading it gives exactly those bytes or an error.
+- Faults that pass (408, 429, 5xx, broken connections) are tried again with backoff, for at most
+  `NRMS_RETRY_SECONDS` (environment variable, default 120) without progress.
+
+`STORAGE_EMULATOR_HOST` (for example `http://localhost:4443`) is used without credentials; otherwise Google's
+application default credentials apply.
+"""
+
+import hashlib
+import io
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+from nrms.errors import ObjectNotFound, StorageError
+from nrms.storage import gcs, local
+from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed
+
+__all__ = [
+    "ABSENT",
+    "FileInfo",
+    "Location",
+    "delete",
+    "exists",
+    "fetch",
+    "is_gcs",
+    "join",
+    "list_files",
+    "name",
+    "read_bytes",
+    "stat",
+    "upload",
+    "write_bytes",
+]
+
+
+def is_gcs(uri: Location) -> bool:
+    """Whether `uri` is in a bucket. Raises StorageError for any scheme but `gs://`."""
+    text = os.fspath(uri)
+    if re.match(r"\w+:/", text) and not re.match("gs://[^/]", text):
+        raise StorageError(f"A location must be a local path or gs://bucket/name. Received: {text}")
+    return text.startswith("gs://")
+
+
+def join(base: Location, *parts: str) -> str:
+    """The location of `parts` below `base`."""
+    if is_gcs(base):
+        return "/".join([os.fspath(base).rstrip("/"), *parts])
+    return str(Path(base, *parts))
+
+
+def name(uri: Location) -> str:
+    """The last part of a location."""
+    return os.fspath(uri).rstrip("/").rpartition("/")[2]
+
+
+def stat(uri: Location) -> FileInfo:
+    """The file's current generation. Raises ObjectNotFound (for a folder too), AccessDenied, StorageError."""
+    if is_gcs(uri):
+        with gcs.errors(uri, "read"):
+            return gcs.stat(uri)
+    with local.errors(uri, "read"):
+        return local.stat(uri)
+
+
+def exists(uri: Location) -> bool:
+    """Whether there is such a file. Raises AccessDenied or StorageError where that cannot be known."""
+    try:
+        stat(uri)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def list_files(folder: Location, suffix: str = "") -> list[FileInfo]:
+    """All files below `folder` whose name ends in `suffix`, sorted by uri.
+
+    Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out. A folder
+    that does not exist is empty, a bucket that does not exist raises ObjectNotFound, no access AccessDenied.
+    """
+    if is_gcs(folder):
+        with gcs.errors(folder, "listed"):
+            files = list(gcs.list_files(folder, suffix))
+    else:
+        with local.errors(folder, "listed"):
+            files = list(local.list_files(folder, suffix))
+    return sorted(files, key=lambda info: info.uri)
+
+
+def fetch(info: FileInfo, cache: Path) -> Path:
+    """The path of a local file that holds exactly the generation `info`.
+
+    A local file is returned as it is; an object is downloaded into `cache` once and found there from then on.
+    Raises PreconditionFailed when the file was replaced or deleted since `info` was taken, StorageError when
+    it arrives damaged, AccessDenied.
+    """
+    if not is_gcs(info.uri):
+        if not exists(info.uri) or stat(info.uri).generation != info.generation:
+            raise changed(info)
+        return Path(info.uri)
+    key = hashlib.sha256(f"{info.uri}#{info.generation}".encode()).hexdigest()[:16]
+    path = cache / f"{key}-{name(info.uri)[-50:]}"
+    if not exists(path) or stat(path).size != info.size:
+        local.write(path, lambda stream: gcs.download(info.uri, stream, info), None)
+    return path
+
+
+def read_bytes(source: Location | FileInfo) -> bytes:
+    """The whole content: of the current generation of a location, or of the generation that a FileInfo pins.
+
+    Raises ObjectNotFound, AccessDenied, and what `fetch` raises.
+    """
+    info = source if isinstance(source, FileInfo) else None
+    uri = source.uri if isinstance(source, FileInfo) else source
+    if is_gcs(uri):
+        stream = io.BytesIO()
+        gcs.download(uri, stream, info)
+        return stream.getvalue()
+    with local.errors(uri, "read"):
+        return local.read(uri, info)
+
+
+def write_bytes(data: bytes, uri: Location, *, if_generation: str | None = None) -> FileInfo:
+    """Write `data` to `uri`; `if_generation`, result and errors as those of `upload`."""
+    return _write(io.BytesIO(data), uri, if_generation)
+
+
+def upload(path: Location, uri: Location, *, if_generation: str | None = None) -> FileInfo:
+    """Copy the local file `path` to `uri`, making local folders as needed.
+
+    Args:
+        path: Local file.
+        uri: Local path or `gs://bucket/name`.
+        if_generation: None replaces whatever is there. ABSENT creates the file once. Any other generation
+            replaces exactly that one (compare-and-swap). A local file that moves by compare-and-swap should
+            be written in no other way once it exists: its lock binds only those who take it.
+
+    Returns:
+        What was written.
+
+    Raises:
+        PreconditionFailed: `uri` is not at `if_generation`.
+        ObjectNotFound: no such `path`, no such bucket.
+        AccessDenied: no credentials, or they may not do this.
+        StorageError: any other fault; nothing or the whole file is then visible at `uri`.
+    """
+    with local.errors(path, "read"), Path(path).open("rb") as source:
+        return _write(source, uri, if_generation)
+
+
+def delete(uri: Location) -> None:
+    """Delete the file; one that is not there is fine. Raises AccessDenied, StorageError."""
+    if is_gcs(uri):
+        with gcs.errors(uri, "deleted"):
+            gcs.delete(uri)
+    else:
+        with local.errors(uri, "deleted"):
+            local.delete(uri)
+
+
+def _write(source: BinaryIO, uri: Location, if_generation: str | None) -> FileInfo:
+    if is_gcs(uri):
+        with gcs.errors(uri, "written"):
+            return gcs.upload(source, uri, if_generation)
+    return local.write(uri, lambda stream: shutil.copyfileobj(source, stream), if_generation)

@@ -1,0 +1,42 @@
+"""What files and objects have in common: their description and the errors of a condition that does not hold."""
+
+import os
+from dataclasses import dataclass
+
+from nrms.errors import PreconditionFailed
+
+Location = str | os.PathLike[str]
+
+ABSENT = "0"
+"""The generation of a file that does not exist: `if_generation=ABSENT` writes only where nothing is yet."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One generation of one file.
+
+    Attributes:
+        uri: Local path or `gs://bucket/name`.
+        size: Bytes.
+        generation: Token that changes with every write; meaningful only for this `uri`.
+        crc32c: Checksum of the content (RFC 4960; base64 of the big-endian value), None for local files.
+    """
+
+    uri: str
+    size: int
+    generation: str
+    crc32c: str | None
+
+
+def changed(info: FileInfo) -> PreconditionFailed:
+    """The error of reading a pinned generation that is no longer there."""
+    return PreconditionFailed(
+        f"{info.uri}: was replaced or deleted during the run: generation {info.generation} is gone; run again"
+    )
+
+
+def not_expected(uri: Location, if_generation: str, current: FileInfo | None) -> PreconditionFailed:
+    """The error of a conditional write that found `current` in place of `if_generation`."""
+    expected = "no file" if if_generation == ABSENT else f"generation {if_generation}"
+    found = f"generation {current.generation}" if current else "no file"
+    return PreconditionFailed(f"{uri}: not written: expected {expected} there, found {found}")

@@ -1,0 +1,118 @@
+"""Local files. A write goes to a temporary file, which then takes the name."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock
+
+from nrms.errors import AccessDenied, ObjectNotFound, StorageError
+from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed, not_expected
+
+
+@contextmanager
+def errors(uri: Location, verb: str) -> Iterator[None]:
+    """Make the operating system's errors in the block ours; `uri` is what could not be `verb` ("read", ...)."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise StorageError(f"{uri}: could not be {verb}: {error.filename} is a file, not a folder") from error
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        kind = ObjectNotFound if verb == "read" else StorageError
+        raise kind(f"{uri}: no file can be {verb} here: {error.strerror}") from error
+    except PermissionError as error:
+        raise AccessDenied(
+            f"{uri}: may not be {verb}: {error.strerror}; check the owner and mode of the file and its folders"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{uri}: could not be {verb}: {error.strerror or error}") from error
+
+
+def _info(uri: Location, status: os.stat_result) -> FileInfo:
+    generation = f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}"
+    return FileInfo(os.fspath(uri), status.st_size, generation, None)
+
+
+def stat(uri: Location) -> FileInfo:
+    """The file's current generation."""
+    path = Path(uri)
+    if path.is_dir():
+        raise ObjectNotFound(f"{uri}: is a folder; a file was expected")
+    return _info(uri, path.stat())
+
+
+def _find(uri: Location) -> FileInfo | None:
+    try:
+        with errors(uri, "read"):
+            return stat(uri)
+    except ObjectNotFound:
+        return None
+
+
+def list_files(folder: Location, suffix: str) -> Iterator[FileInfo]:
+    """The files below `folder` whose name ends in `suffix`, in no order, without hidden ones."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            with errors(error.filename, "listed"):
+                raise error
+
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [child for child in folders if not child.startswith(".")]
+        for file in files:
+            if file.endswith(suffix) and not file.startswith("."):
+                yield stat(Path(parent, file))
+
+
+def read(uri: Location, info: FileInfo | None) -> bytes:
+    """The whole content: of the generation `info`, or of the current one."""
+    with Path(uri).open("rb") as file:
+        data = file.read()
+        if info and _info(uri, os.fstat(file.fileno())).generation != info.generation:
+            raise changed(info)
+        return data
+
+
+def write(uri: Location, fill: Callable[[BinaryIO], Any], if_generation: str | None) -> FileInfo:
+    """Make a file of what `fill` writes to a stream; it appears under its name when it is whole."""
+    target = Path(uri)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    with errors(uri, "written"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("x+b") as stream:
+                fill(stream)
+                stream.flush()
+                # The kernel's own clock for this may stand still for milliseconds; generations would repeat.
+                os.utime(stream.fileno(), ns=(time.time_ns(), time.time_ns()))
+                os.fsync(stream.fileno())
+                info = _info(uri, os.fstat(stream.fileno()))
+            _publish(temporary, target, if_generation)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return info
+
+
+def _publish(temporary: Path, target: Path, if_generation: str | None) -> None:
+    if if_generation is None:
+        temporary.replace(target)
+    elif if_generation == ABSENT:
+        try:
+            target.hardlink_to(temporary)
+        except FileExistsError:
+            raise not_expected(target, ABSENT, stat(target)) from None
+    else:
+        with FileLock(target.with_name(f".{target.name}.lock"), poll_interval=0.01):
+            current = _find(target)
+            if current is None or current.generation != if_generation:
+                raise not_expected(target, if_generation, current)
+            temporary.replace(target)
+
+
+def delete(uri: Location) -> None:
+    """Delete the file, if there is one."""
+    Path(uri).unlink(missing_ok=True)
