@@ -33,6 +33,8 @@ def _connect(process: int, emulator: str | None, credentials: str | None) -> "Cl
 
     if emulator and "://" not in emulator:
         raise ConfigError(f"STORAGE_EMULATOR_HOST must begin with http:// or https://. Received: {emulator}")
+    # Else the library looks each bucket up in a thread of its own, for traces that nobody reads.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     return storage.Client(project=None)
 
 
