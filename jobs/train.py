@@ -23,8 +23,14 @@ def main(config: TrainConfig) -> None:
     from nrms.training import train
 
     stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: object) -> None:
+        logger.info("stopping after this batch with a checkpoint; a second signal stops at once")
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, ask_to_stop)
     result = train(config, stop, [TrainingProgress()])
     rankings = {config.model: result.metrics, **result.metrics["baselines"]}
     print(f"{'validation':<14}" + "".join(f"{name:>10}" for name in METRICS))

@@ -215,9 +215,8 @@ class _Scoring:
         """Made when the first part is missing: where none is, no model is loaded."""
         with self._timed("catalogue"):
             tokenizer = Tokenizer.load(self._bundle.files["tokenizer.json"])
-            all_titles = self._dataset.articles.titles.to_pylist()
-            titles = np.zeros((1 + len(all_titles), self._setting("title_size")), np.int32)
-            titles[1:] = tokenizer.encode(all_titles, titles.shape[1])
+            texts = ["", *self._dataset.articles.titles.to_pylist()]  # row 0 is the unknown article
+            titles = tokenizer.encode(texts, self._setting("title_size"))
             return Scorer(load_encoders(self._bundle), titles)
 
     def _examples(self, impressions: Impressions, scores: np.ndarray, wanted: int) -> list[Example]:

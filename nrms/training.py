@@ -189,15 +189,13 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     if config.word_vectors is not None:
         word_vectors, coverage = read_word_vectors(config.word_vectors, tokenizer.words, config.word_dim, config.seed)
         logger.info("word vectors: %.1f%% of the vocabulary is in %s", 100 * coverage, config.word_vectors)
-    titles = np.zeros((1 + len(all_titles), config.title_size), np.int32)
-    titles[1:] = tokenizer.encode(all_titles, config.title_size)
     return _Data(
         training=training,
         validation=validation,
         samples=samples,
         popularity=popularity,
         tokenizer=tokenizer,
-        titles=titles,
+        titles=tokenizer.encode(["", *all_titles], config.title_size),  # row 0 is the unknown article
         word_vectors=word_vectors,
         fingerprint=dataset.fingerprint([training, validation]),
     )

@@ -52,8 +52,7 @@ def overall(result):
 def rescored(config, encoders, tokenizer, cache):
     """Validation AUC of a bundle's encoders, from nothing but its files."""
     dataset = Dataset.open(config.data, cache)
-    titles = np.zeros((1 + len(dataset.articles), config.title_size), np.int32)
-    titles[1:] = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
+    titles = tokenizer.encode(["", *dataset.articles.titles.to_pylist()], config.title_size)
     split = dataset.split("validation", config.history_size)
     scorer, evaluation = Scorer(encoders, titles), Evaluation()
     for i in range(len(split)):

@@ -84,7 +84,7 @@ class Site:
         titles = dataset.articles.titles.to_pylist()
         tokenizer = Tokenizer.train(titles, min_count=1)
         self.vocabulary_size = len(tokenizer)
-        self.titles = np.concatenate([np.zeros((1, TITLE_SIZE), np.int32), tokenizer.encode(titles, TITLE_SIZE)])
+        self.titles = tokenizer.encode(["", *titles], TITLE_SIZE)
 
     def model(self, train_word_vectors: bool, precision: str = "float32") -> Recommender:
         """A model with the paper's dimensions, the same weights each time."""
