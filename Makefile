@@ -9,6 +9,7 @@ IN := .venv/bin/python
 # A second run shows the result of the first; a run that was cut short goes on where it stopped.
 demo: runs/demo/result.txt
 	@cat $<
+	@echo "(the table is in $<; delete that file to train again)"
 
 runs/demo/result.txt: configs/demo.toml | .venv/.installed
 	$(IN) -m jobs.prepare --source demo --output runs/demo/data

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import keras
 from tqdm import tqdm
+
+_LOG_SECONDS = 30  # between two lines where there is no terminal
 
 logger = logging.getLogger("nrms.train")
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """A bar on a terminal while an epoch trains, and a line with its metrics when it is done."""
+    """A bar on a terminal while an epoch trains, elsewhere a line now and then; and the epoch's metrics at its end."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the bar."""
         self._name = f"epoch {epoch + 1}/{self.params['epochs']}"
         self._bar = tqdm(total=self.params["steps"], desc=self._name, unit="batch", disable=None)
+        self._logged = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Moves the bar; a resumed epoch starts where it was left."""
-        self._bar.set_postfix_str(f"loss {logs['loss']:.4f}, {logs['samples_per_second']:.0f} samples/s", refresh=False)
+        state = f"loss {logs['loss']:.4f}, {logs['samples_per_second']:.0f} samples/s"
+        if self._bar.disable and time.monotonic() - self._logged >= _LOG_SECONDS:
+            logger.info("%s: batch %d of %d, %s", self._name, batch + 1, self.params["steps"], state)
+            self._logged = time.monotonic()
+        self._bar.set_postfix_str(state, refresh=False)
         self._bar.update(batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -47,6 +47,16 @@ class Checkpoint:
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         self.uri = storage.join(output, "checkpoints", f"{key}.npz")
 
+    def check(self) -> None:
+        """Makes sure that checkpoints can be written, before hours of training depend on it.
+
+        Raises:
+            StorageError: they cannot.
+        """
+        probe = f"{self.uri}.probe"
+        storage.write_bytes(b"", probe)
+        storage.delete(probe)
+
     def save(self, arrays: dict[str, list[np.ndarray]], progress: Progress) -> None:
         """Replaces the checkpoint.
 

@@ -190,7 +190,7 @@ def parse(config_class: type[Config], argv: Sequence[str] | None, prog: str, des
     missing = [_flag(name) for name in names if name in required_names - values.keys()]
     if missing:
         raise ConfigError(
-            f"{' and '.join(missing)} must be given, as a flag or in the --config file. Received: neither. "
+            f"{' and '.join(missing)} must be given, as a flag or in the --config file. Received: nothing. "
             f"See {prog} --help."
         )
     return config_class(**values)
@@ -246,7 +246,7 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these values; flags go before it")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these values; flags override it")
     hints = typing.get_type_hints(config_class)
     for title, group in _groups(config_class):
         section = parser.add_argument_group(title)

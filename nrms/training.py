@@ -24,7 +24,7 @@ from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
 from nrms.data.tokenizer import Tokenizer
 from nrms.data.word_vectors import read_word_vectors
-from nrms.errors import TrainingError
+from nrms.errors import ConfigError, TrainingError
 from nrms.evaluation import plots
 from nrms.evaluation.baselines import Baseline, Popularity, standard_baselines
 from nrms.evaluation.report import Evaluation
@@ -81,11 +81,14 @@ def train(
         Where the model lies and how well it ranks.
 
     Raises:
+        ConfigError: there is no file of word vectors.
         SchemaError: the data breaks the contract.
         StorageError: data, checkpoint or model could not be read or written.
         TrainingError: no samples, a loss that is not a number; `Interrupted` where `stop` was set.
     """
-    keras.utils.set_random_seed(config.seed)
+    Checkpoint(config.output, {}).check()
+    if config.word_vectors is not None and not config.word_vectors.is_file():
+        raise ConfigError(f"--word-vectors must name a file. Received: {config.word_vectors}, where there is none.")
     with tempfile.TemporaryDirectory(prefix="nrms-") as cache:
         return _train(config, stop or threading.Event(), callbacks, Path(cache))
 
@@ -98,6 +101,8 @@ def _train(
 ) -> TrainingResult:
     data = _open_data(config, cache)
     strategy = _strategy()
+    # Here and not earlier: Keras draws from Python's generator, and so do libraries that read and write buckets.
+    keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config.model_config, len(data.tokenizer), data.word_vectors, config.precision)
         optimizer = keras.optimizers.Adam(config.lr)

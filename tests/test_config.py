@@ -181,7 +181,7 @@ def test_required_flags_that_are_missing_are_named_together(capsys):
     assert call([]) == (2, None)
     assert capsys.readouterr() == (
         "",
-        "error: --data and --output must be given, as a flag or in the --config file. Received: neither. "
+        "error: --data and --output must be given, as a flag or in the --config file. Received: nothing. "
         "See python -m jobs.train --help.\n",
     )
 

@@ -20,7 +20,7 @@ from nrms.data.dataset import Dataset
 from nrms.data.sources.mind import Mind
 from nrms.data.sources.writer import write_dataset
 from nrms.data.tokenizer import Tokenizer
-from nrms.errors import Interrupted, SchemaError, TrainingError
+from nrms.errors import ConfigError, Interrupted, SchemaError, StorageError, TrainingError
 from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.scoring import Scorer
@@ -340,3 +340,21 @@ def test_two_devices_give_the_losses_of_one_at_the_same_batch():
     one, two = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(two, one, rtol=1e-5)
     assert len(set(one)) == len(one)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_training(config, tmp_path):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    heard = []
+
+    class Heard(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            heard.append(self)
+
+    with pytest.raises(StorageError, match="taken"):
+        train(replace(config, output=str(tmp_path / "taken")), callbacks=[Heard()])
+    assert heard == []
+
+
+def test_a_missing_file_of_word_vectors_is_named(config, tmp_path):
+    with pytest.raises(ConfigError, match=r"--word-vectors must name a file.*nope\.vec"):
+        train(replace(config, word_vectors=tmp_path / "nope.vec"))
