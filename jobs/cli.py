@@ -4,12 +4,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
 from nrms.config import parse
 from nrms.errors import ConfigError, Interrupted, NrmsError
+from nrms.evaluation.ranking import METRICS
 
 Config = TypeVar("Config")
 
@@ -52,6 +53,13 @@ def run(
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C", 130)
     sys.exit(0)
+
+
+def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints a table of the ranking metrics, a line for each ranking."""
+    print(f"{title:<14}" + "".join(f"{name:>10}" for name in METRICS))
+    for ranking, metrics in rankings.items():
+        print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
 
 
 class _JsonLines(logging.Formatter):

@@ -11,7 +11,7 @@ import time
 
 from tqdm import tqdm
 
-from jobs.cli import run
+from jobs.cli import print_rankings, run
 from nrms.config import ScoreConfig, config_lines
 
 logger = logging.getLogger("nrms.score")
@@ -42,17 +42,14 @@ def main(config: ScoreConfig) -> None:
     """Scores, then prints the metrics beside the baselines', and where the predictions lie."""
     for line in config_lines(config):
         logger.info("%s", line)
-    from nrms.batch_scoring import METRICS, score
+    from nrms.batch_scoring import score
 
     result = score(config, Progress())
     if result.metrics is None:
         print("complete already, nothing to do")
     else:
-        rankings = {"model": result.metrics, **result.metrics.get("baselines", {})}
         if "auc" in result.metrics:
-            print(f"{config.split:<14}" + "".join(f"{name:>10}" for name in METRICS))
-            for ranking, metrics in rankings.items():
-                print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
+            print_rankings(config.split, {"model": result.metrics, **result.metrics.get("baselines", {})})
         print(f"\n{result.metrics['impressions']:,} impressions, {result.written:,} parts written now")
     print(f"model: {result.model_uri}")
     print(f"predictions: {result.output}")

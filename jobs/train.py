@@ -6,10 +6,8 @@ import logging
 import signal
 import threading
 
-from jobs.cli import run
+from jobs.cli import print_rankings, run
 from nrms.config import TrainConfig, config_lines
-
-METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 
 logger = logging.getLogger("nrms.train")
 
@@ -32,10 +30,7 @@ def main(config: TrainConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
     result = train(config, stop, [TrainingProgress()])
-    rankings = {config.model: result.metrics, **result.metrics["baselines"]}
-    print(f"{'validation':<14}" + "".join(f"{name:>10}" for name in METRICS))
-    for ranking, metrics in rankings.items():
-        print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
+    print_rankings("validation", {config.model: result.metrics, **result.metrics["baselines"]})
     print(f"\nmodel: {result.model_uri}")
 
 

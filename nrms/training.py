@@ -27,6 +27,7 @@ from nrms.data.word_vectors import read_word_vectors
 from nrms.errors import ConfigError, TrainingError
 from nrms.evaluation import plots
 from nrms.evaluation.baselines import Baseline, Popularity, standard_baselines
+from nrms.evaluation.ranking import METRICS
 from nrms.evaluation.report import Evaluation
 from nrms.models.export import export_model
 from nrms.models.keras_encoders import KerasEncoders
@@ -43,7 +44,6 @@ _NOT_IDENTITY = {
     *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience"),
     *("wandb_mode", "wandb_project", "run_name"),
 }
-_METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
 _PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
 
@@ -119,7 +119,7 @@ def _train(
         optimizer,
         make_train_step(model, optimizer, data.titles, strategy),
         TrainingBatches(data.training, config.npratio, config.batch_size, config.seed),
-        lambda: {name: validator.evaluate().metrics()[name] for name in _METRICS},
+        validator.metrics,
         checkpoint,
     )
     if config.resume and not trainer.restore():
@@ -236,6 +236,10 @@ class _Validator:
             evaluation.add(impressions, histories.lengths[impressions.user], scores)
         return evaluation
 
+    def metrics(self) -> dict[str, float]:
+        found = self.evaluate().metrics()
+        return {name: found[name] for name in METRICS}
+
 
 def _publish(
     config: TrainConfig,
@@ -272,7 +276,7 @@ def _publish(
             "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
         }
         model_uri = artifact.publish(config.output, folder, meta)
-        tracker.summary({f"val_{name}": metrics[name] for name in _METRICS} | {"model": model_uri})
+        tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
         for title, path in images.items():
             tracker.image(title, path)
         tracker.artifact("nrms", "model", model_uri)
