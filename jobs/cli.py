@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
@@ -37,6 +38,8 @@ def run(
     """
     # TensorFlow's own lines about GPUs it did not find; what matters comes as an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A title of one word has one attention weight, which is 1.
+    warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
     handler = logging.StreamHandler(sys.stderr)
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(lines if sys.stderr.isatty() else _JsonLines())

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nrms import artifact, storage
+from nrms.article_vectors import ArticleVectors
 from nrms.artifact import Bundle
 from nrms.config import ScoreConfig, as_dict
 from nrms.data.dataset import Dataset
@@ -35,14 +36,14 @@ from nrms.evaluation.html import Example, write_report
 from nrms.evaluation.ranking import METRICS, ranks
 from nrms.evaluation.report import Evaluation
 from nrms.predictions import Predictions
-from nrms.scoring import Encoders, Scorer
+from nrms.scoring import Encoders, Scorer, encode_titles
 from nrms.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
 # The zip file that --submission writes, and the one file in it.
 SUBMISSIONS = {"ebnerd": ("predictions.zip", "predictions.txt"), "mind": ("prediction.zip", "prediction.txt")}
-_LIBRARIES = ("tensorflow", "keras", "numpy", "pyarrow")
+_LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy", "pyarrow")
 _SEED = 42  # of the random baseline: the same for every run, so that equal inputs give equal metrics
 _EXAMPLES = 10
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of the file in the zip, so that equal ranks give equal bytes
@@ -65,9 +66,13 @@ class ScoringResult:
     written: int
 
 
-def load_encoders(bundle: Bundle) -> Encoders:
-    """The encoders of a verified model."""
-    # TensorFlow takes seconds to import: not where all parts are there already.
+def load_encoders(bundle: Bundle, runtime: str) -> Encoders:
+    """The encoders of a verified model, run by `keras` or by `onnx`."""
+    # Imported here: TensorFlow takes seconds, and neither is needed where all parts are there already.
+    if runtime == "onnx":
+        from nrms.models.onnx_encoders import OnnxEncoders
+
+        return OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
     from nrms.models.keras_encoders import KerasEncoders
 
     return KerasEncoders.load(bundle.files["model.keras"])
@@ -100,8 +105,10 @@ class _Scoring:
         self._config = config
         self._cache = cache
         self._seconds: Counter[str] = Counter()
-        with self._timed("open"):
+        self._inner_seconds = 0.0
+        with self._timed("model"):
             self._bundle = artifact.load(config.model, cache)
+        with self._timed("open"):
             self._dataset = Dataset.open(config.data, cache)
             self._split = self._dataset.split(config.split, self._setting("history_size"), set_aside_bad=True)
             self._inputs = self._files_read()
@@ -126,7 +133,7 @@ class _Scoring:
             done, total = 0, sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good())
             progress(0, total)
             for number, impressions in stack.enter_context(closing(self._shards())):
-                with self._timed("parts"):
+                with self._timed("write"):
                     scores = self._output.part(number, impressions, lambda shard=impressions: self._score(shard))
                 with self._timed("metrics"):
                     lengths = self._split.histories.lengths[impressions.user]
@@ -170,9 +177,10 @@ class _Scoring:
         return {"model": model, "split": self._split.name, "inputs": inputs}
 
     def _check(self) -> Popularity:
-        """Reads every shard once: sets the bad ones aside before any is scored, and counts recent clicks."""
+        """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts recent clicks."""
         split = self._split
         popularity = Popularity(start=None if split.time_range is None else split.time_range[0])
+        self._occurring = np.zeros(len(split.histories.rows), bool)
 
         def read(i: int) -> Impressions | None:
             try:
@@ -184,6 +192,7 @@ class _Scoring:
         for impressions in prefetch((read(i) for i in self._good()), depth=1):
             if impressions is not None:
                 popularity.add_evaluated(impressions)
+                self._occurring[impressions.user] = True
         for error in split.bad.values():
             logger.error("not scored: %s", error)
         for line in split.report.lines():
@@ -195,7 +204,13 @@ class _Scoring:
 
     def _shards(self) -> Generator[tuple[int, Impressions]]:
         """The good shards in order, the next one read while one is worked on."""
-        return prefetch(((i, self._split.read(i)) for i in self._good()), depth=1)
+        with closing(prefetch(((i, self._split.read(i)) for i in self._good()), depth=1)) as shards:
+            while True:
+                with self._timed("read"):
+                    shard = next(shards, None)
+                if shard is None:
+                    return
+                yield shard
 
     def _refuse_bad(self) -> None:
         bad = list(self._split.bad)
@@ -208,16 +223,31 @@ class _Scoring:
             )
 
     def _score(self, impressions: Impressions) -> np.ndarray:
-        return self._scorer.score(impressions, self._split.histories.rows)
+        scorer = self._scorer
+        with self._timed("dot products"):
+            return scorer.score(impressions)
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
         """Made when the first part is missing: where none is, no model is loaded."""
+        bundle, title_size = self._bundle, self._setting("title_size")
+        with self._timed("model"):
+            tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
+            encoders = load_encoders(bundle, self._config.runtime)
         with self._timed("catalogue"):
-            tokenizer = Tokenizer.load(self._bundle.files["tokenizer.json"])
-            texts = ["", *self._dataset.articles.titles.to_pylist()]  # row 0 is the unknown article
-            titles = tokenizer.encode(texts, self._setting("title_size"))
-            return Scorer(load_encoders(self._bundle), titles)
+            kept = self._config.article_vectors or storage.join(storage.parent(bundle.uri), "article_vectors")
+            vectors = ArticleVectors(
+                bundle.sha256, lambda titles: encode_titles(encoders, tokenizer.encode(titles, title_size))
+            )
+            vectors.load(kept, self._cache)
+            news_vectors = vectors.of(self._dataset.articles.titles.to_pylist())
+            vectors.save(kept)
+        logger.info("%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}")
+        scorer = Scorer(encoders, news_vectors, self._split.histories.rows)
+        with self._timed("users"):
+            # All at once, whichever shards are missing: a vector's last digits depend on the batch it is encoded in.
+            scorer.encode_users(np.flatnonzero(self._occurring))
+        return scorer
 
     def _examples(self, impressions: Impressions, scores: np.ndarray, wanted: int) -> list[Example]:
         """Impressions for people to look at: the first that show the model a choice and a history."""
@@ -277,7 +307,11 @@ class _Scoring:
     def _track(self, folder: Path, settings: dict, metrics: dict, figures: dict) -> None:
         config = self._config
         tracked = {**settings, "model_version": self._bundle.version, "model_sha256": self._bundle.sha256}
-        with Tracker(config.wandb_mode, config.wandb_project, "score", tracked, config.run_name) as tracker:
+        # The same run for the same predictions: a night that was killed after this is not recorded twice.
+        run_id = self._output.key[:16]
+        with Tracker(
+            config.wandb_mode, config.wandb_project, "score", tracked, config.run_name, run_id=run_id
+        ) as tracker:
             rankings = {"": metrics, **{f"{name}_": found for name, found in metrics.get("baselines", {}).items()}}
             numbers = {
                 f"{ranking}{name}": found[name]
@@ -293,11 +327,15 @@ class _Scoring:
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """Adds the block's seconds to those of the stage, without those of stages inside it."""
+        start, outer = time.perf_counter(), self._inner_seconds
+        self._inner_seconds = 0.0
         try:
             yield
         finally:
-            self._seconds[stage] += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self._seconds[stage] += seconds - self._inner_seconds
+            self._inner_seconds = outer + seconds
 
 
 @contextmanager

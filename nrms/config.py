@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field
+from datetime import date as calendar_date
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -40,7 +41,9 @@ LearningRate = restricted_number_type("LearningRate", float, [(">", 0), ("<=", 1
 DropoutRate = restricted_number_type("DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32")
 Text = restricted_string_type("Text", r"\s*\S", docstring="text that is not empty")
-Date = restricted_string_type("Date", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$", docstring="a date, YYYY-MM-DD")
+DateText = restricted_string_type(
+    "Date", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$", docstring="a date, YYYY-MM-DD"
+)
 
 
 def option(default: Any, help: str) -> Any:
@@ -127,11 +130,19 @@ class ScoringConfig:
     data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
     output: Text = required("where predictions, metrics and report go: a folder or gs:// URI")
     split: Text = option("validation", "sub-folder of --data to score, labelled or not")
-    date: Date | None = option(None, "stands for {date} in --model, --data, --split and --output")
+    date: DateText | None = option(None, "stands for {date} in --model, --data, --split and --output")
     submission: Literal["none", "ebnerd", "mind"] = option(
         "none", "zip file of ranks to write as well: RecSys Challenge 2024's (ebnerd) or MIND's"
     )
     overwrite: bool = option(False, "replace predictions of other data or another model in --output")
+    runtime: Literal["keras", "onnx"] = option(
+        "keras", "what runs the encoders: keras is faster, with a GPU much; onnx starts faster and takes less memory"
+    )
+    article_vectors: Text | None = option(
+        None,
+        "folder or gs:// URI that keeps article vectors from night to night; not set: article_vectors beside the "
+        "model's version",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +150,11 @@ class ScoreConfig(ScoringConfig, TrackingConfig):
     """Everything that a night's scoring depends on."""
 
     def __post_init__(self) -> None:
+        if self.date is not None:
+            try:
+                calendar_date.fromisoformat(self.date)
+            except ValueError:
+                raise ConfigError(f"--date must be a day of the calendar. Received: {self.date!r}.") from None
         for name in ("model", "data", "output", "split"):
             value = getattr(self, name)
             if "{date}" in value and self.date is None:

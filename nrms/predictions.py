@@ -45,6 +45,7 @@ class Predictions:
     Attributes:
         files: name, rows, size and crc32c of each file written or found whole, by name.
         written: names of the parts that this run wrote.
+        key: of folder and plan, hex digits: the same for every run that would write the same.
     """
 
     def __init__(self, uri: str, plan: dict[str, Any]) -> None:
@@ -52,7 +53,8 @@ class Predictions:
         self.files: dict[str, dict[str, Any]] = {}
         self.written: list[str] = []
         self._plan = plan
-        self._key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest().encode()
+        self._key = _sha256(plan).encode()
+        self.key = _sha256([uri, plan])
         self._generation = storage.ABSENT  # of the manifest
 
     def claim(self, wanted: Iterable[str], overwrite: bool) -> bool:
@@ -250,6 +252,10 @@ class Predictions:
             impressions.impression_id
         )
         return scores.to_numpy(zero_copy_only=False) if same else None
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(plan: dict[str, Any], other: object) -> str:

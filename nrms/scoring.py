@@ -9,13 +9,18 @@ import numpy as np
 
 from nrms.data.impressions import Impressions
 
-_TITLES = 1024  # titles encoded at once
-_USERS = 512  # histories encoded at once
-_CANDIDATES = 65_536  # dot products at once: two gathered blocks of 100 MB at 400 dimensions
+# Dot products at once: their vectors stay in the processor's cache. 65,536 at once take ten times as long.
+_CANDIDATES = 2048
 
 
 class Encoders(Protocol):
-    """What a model must offer to be scored with, whatever runtime executes it."""
+    """What a model must offer to be scored with, whatever runtime executes it.
+
+    Attributes:
+        positions: words or clicks, padding counted, that the runtime is given at once: where it is fastest.
+    """
+
+    positions: int
 
     def encode_news(self, titles: np.ndarray) -> np.ndarray:
         """Int32 word ids `(articles, title)` to float32 vectors `(articles, dim)`."""
@@ -24,69 +29,81 @@ class Encoders(Protocol):
         """Float32 `(articles, dim)` and int32 rows into them `(users, history)` to float32 `(users, dim)`."""
 
 
+def encode_titles(encoders: Encoders, titles: np.ndarray) -> np.ndarray:
+    """News vectors of titles, float32 `(articles, dim)`, from int32 word ids `(articles, title)`, 0 = padding at the
+    end. At least one title."""
+    return _by_length(titles, encoders.positions, encoders.encode_news)
+
+
 class Scorer:
-    """Scores impressions: the catalogue is encoded once, users once, then dot products.
+    """Scores impressions: each article is encoded once, each user once, then dot products.
 
     Pure: no file, bucket or clock is touched.
 
     Args:
         encoders: the model.
-        titles: int32 array of shape `(articles + 1, title)`, word ids of the catalogue; row 0 is empty.
+        news_vectors: float32 array of shape `(articles, dim)`, those of articles 1, 2, ... of the catalogue, as
+            `encode_titles` gives them.
+        histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding at the end; row 0 is empty.
 
     Attributes:
-        news_vectors: float32 array of shape `(articles + 1, dim)`, the whole catalogue; row 0, the unknown
-            article, is zeros, so an unknown candidate scores 0.
+        news_vectors: float32 array of shape `(articles + 1, dim)`; row 0, the unknown article, is zeros, so an
+            unknown candidate scores 0.
     """
 
-    def __init__(self, encoders: Encoders, titles: np.ndarray):
+    def __init__(self, encoders: Encoders, news_vectors: np.ndarray, histories: np.ndarray):
         self._encoders = encoders
-        self.news_vectors = self._encode_titles(titles)
+        self._histories = histories
+        self.news_vectors = np.concatenate([np.zeros_like(news_vectors[:1]), news_vectors])
+        # The operating system gives memory to the rows that are written: those of users that occur.
+        self._user_vectors = np.zeros((len(histories), news_vectors.shape[1]), np.float32)
+        self._encoded = np.zeros(len(histories), bool)
 
-    def score(self, impressions: Impressions, histories: np.ndarray) -> np.ndarray:
+    def encode_users(self, users: np.ndarray) -> None:
+        """Encodes those of these users, rows of `histories`, that are not encoded yet; `score` then has less to do."""
+        missing = np.unique(users)
+        missing = missing[~self._encoded[missing]]
+        if len(missing):
+            histories = self._histories[missing]
+            self._user_vectors[missing] = _by_length(histories, self._encoders.positions, self._encode_histories)
+            self._encoded[missing] = True
+
+    def score(self, impressions: Impressions) -> np.ndarray:
         """Scores every candidate of a shard.
 
         Args:
             impressions: a shard of `n` impressions with `c` candidates in all.
-            histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding at the end.
 
         Returns:
             Float32 array of shape `(c,)`, in the order of `impressions.candidates`; higher is better.
         """
-        users, user_of = np.unique(impressions.user, return_inverse=True)
-        user_vectors = self.encode_histories(histories[users])
-        owner = np.repeat(user_of, np.diff(impressions.offsets))
+        self.encode_users(impressions.user)
+        owner = np.repeat(impressions.user, np.diff(impressions.offsets))
         scores = np.empty(len(impressions.candidates), np.float32)
         for start in range(0, len(scores), _CANDIDATES):
             part = slice(start, start + _CANDIDATES)
             candidates = self.news_vectors[impressions.candidates[part]]
-            np.einsum("cd,cd->c", candidates, user_vectors[owner[part]], out=scores[part])
+            np.einsum("cd,cd->c", candidates, self._user_vectors[owner[part]], out=scores[part])
         return scores
 
-    def encode_histories(self, histories: np.ndarray) -> np.ndarray:
-        """Int32 article rows `(users, history)` to float32 user vectors `(users, dim)`."""
-
-        def encode(history: np.ndarray) -> np.ndarray:
-            articles, rows = np.unique(np.append(0, history), return_inverse=True)
-            rows = rows[1:].reshape(history.shape).astype(np.int32)
-            return self._encoders.encode_users(self.news_vectors[articles], rows)
-
-        return _by_length(histories, _USERS, encode)
-
-    def _encode_titles(self, titles: np.ndarray) -> np.ndarray:
-        vectors = _by_length(titles, _TITLES, self._encoders.encode_news)
-        vectors[0] = 0
-        return vectors
+    def _encode_histories(self, history: np.ndarray) -> np.ndarray:
+        articles, rows = np.unique(np.append(0, history), return_inverse=True)
+        rows = rows[1:].reshape(history.shape).astype(np.int32)
+        return self._encoders.encode_users(self.news_vectors[articles], rows)
 
 
-def _by_length(rows: np.ndarray, batch: int, encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _by_length(rows: np.ndarray, positions: int, encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Encodes zero-padded rows in batches of like length, each cut to its longest: no arithmetic on padding."""
     lengths = np.count_nonzero(rows, axis=1)
-    order = np.argsort(lengths, kind="stable")
+    order = np.argsort(-lengths, kind="stable")
     encoded = None
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        vectors = encode(rows[chosen, : max(1, lengths[chosen[-1]])])
+    start = 0
+    while start < len(order):
+        longest = max(1, lengths[order[start]])
+        chosen = order[start : start + max(1, positions // longest)]
+        vectors = encode(rows[chosen, :longest])
         if encoded is None:
             encoded = np.empty((len(rows), vectors.shape[1]), np.float32)
         encoded[chosen] = vectors
+        start += len(chosen)
     return encoded

@@ -36,6 +36,7 @@ class Tracker:
         config: the run's configuration, JSON-ready.
         run_name: the run's name, or None for one that Weights & Biases makes up.
         folder: where `wandb/` with the run's files goes; None for `WANDB_DIR`, else `runs`.
+        run_id: recorded again under the same id, a run takes the place of the earlier one; None for a new id.
         init_seconds: bound on starting, in seconds.
         call_seconds: bound on every call between, in seconds.
         finish_seconds: bound on the last upload, in seconds. What it does not reach stays in the folder.
@@ -53,12 +54,15 @@ class Tracker:
         run_name: str | None = None,
         folder: str | Path | None = None,
         *,
+        run_id: str | None = None,
         init_seconds: float = 60.0,
         call_seconds: float = 60.0,
         finish_seconds: float = 300.0,
     ) -> None:
         self._mode = mode or os.environ.get("WANDB_MODE")
         self._run_options = {"project": project, "job_type": job_type, "config": dict(config), "name": run_name}
+        if run_id is not None:
+            self._run_options |= {"id": run_id, "resume": "allow"}
         self._folder = Path(folder or os.environ.get("WANDB_DIR") or "runs").absolute()
         self._init_seconds = init_seconds
         self._call_seconds = call_seconds

@@ -33,7 +33,7 @@ from nrms.models.export import export_model
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import build_model
-from nrms.scoring import Scorer
+from nrms.scoring import Scorer, encode_titles
 from nrms.tracking import Tracker
 from nrms.trainer import FitOptions, Trainer, make_train_step
 
@@ -228,12 +228,11 @@ class _Validator:
     def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
         if self.model is not self._trained:
             self.model.set_weights(self._trained.get_weights())
-        scorer = Scorer(self._encoders, self._data.titles)
         histories = self._data.validation.histories
+        scorer = Scorer(self._encoders, encode_titles(self._encoders, self._data.titles[1:]), histories.rows)
         evaluation = Evaluation(baselines)
         for impressions in _shards(self._data.validation):
-            scores = scorer.score(impressions, histories.rows)
-            evaluation.add(impressions, histories.lengths[impressions.user], scores)
+            evaluation.add(impressions, histories.lengths[impressions.user], scorer.score(impressions))
         return evaluation
 
     def metrics(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ ORDER = (
     "evaluation",
     "scoring",
     "artifact",
+    "article_vectors",
     "tracking",
     "predictions",
     "batch_scoring",

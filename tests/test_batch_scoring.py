@@ -169,7 +169,8 @@ def test_the_manifest_says_what_was_read_and_written(night, trained, tmp_path):
     assert [files[name]["rows"] for name in PARTS] == [100] * SHARDS
     assert manifest["config"] == as_dict(night)
     assert {"tensorflow", "pyarrow"} <= manifest["libraries"].keys()
-    assert {"open", "check", "parts", "metrics"} <= manifest["seconds"].keys()
+    stages = {"model", "open", "check", "read", "catalogue", "users", "dot products", "metrics", "write", "report"}
+    assert manifest["seconds"].keys() == stages
 
 
 def test_the_report_shows_metrics_and_ten_examples(config):
@@ -258,6 +259,8 @@ def test_a_date_stands_in_every_path(config, tmp_path):
     assert (tmp_path / "predictions/date=2026-11-21/_SUCCESS").exists()
     with pytest.raises(ConfigError, match=r"--data holds \{date\}, so --date must be given"):
         ScoreConfig(model="m", data="d/{date}", output="o")
+    with pytest.raises(ConfigError, match="--date must be a day of the calendar"):
+        ScoreConfig(model="m", data="d/{date}", output="o", date="2026-02-30")
 
 
 def test_a_night_is_recorded_in_weights_and_biases(config, monkeypatch, tmp_path):
@@ -267,6 +270,11 @@ def test_a_night_is_recorded_in_weights_and_biases(config, monkeypatch, tmp_path
     content = record.read_bytes()
     assert b"score" in content
     assert b"ndcg@10" in content
+    # Killed before _SUCCESS, a night is recorded again: as the same run.
+    storage.delete(storage.join(config.output, "_SUCCESS"))
+    storage.delete(storage.join(config.output, "metrics.json"))
+    score(replace(config, wandb_mode="offline"))
+    assert len({path.name for path in (tmp_path / "runs").rglob("*.wandb")}) == 1
     assert list((tmp_path / "runs").rglob("auc_by_hour*.png"))
 
 
@@ -303,6 +311,77 @@ def test_progress_is_a_bar_on_a_terminal_and_log_lines_elsewhere(monkeypatch, ca
         steps()
     assert re.search(r"400/400 \[.* impressions/s\]", terminal.getvalue())
     assert caplog.messages == []
+
+
+# --- article vectors, from night to night, and the two runtimes
+
+
+def encoded(caplog):
+    """How many articles the last night encoded, of how many."""
+    line = [line for line in caplog.messages if line.endswith("of them encoded now")][-1]
+    return tuple(int(number) for number in re.findall(r"\d+", line.replace(",", "")))
+
+
+def test_a_second_night_encodes_new_and_changed_articles_only(night, data, caplog, tmp_path):
+    caplog.set_level("INFO")
+    articles = pq.read_table(storage.fetch(storage.stat(storage.join(night.data, "articles.parquet")), tmp_path))
+    kept = (
+        storage.join(night.output, "..", "vectors") if not storage.is_gcs(night.output) else night.output + "-vectors"
+    )
+    first = replace(night, article_vectors=kept)
+    score(first)
+    assert encoded(caplog) == (600, 600)
+
+    titles = articles["title"].to_pylist()
+    titles[3], titles[-1] = "Changed since yesterday", "New today"
+    changed = articles.set_column(articles.column_names.index("title"), "title", pa.array(titles))
+    second = replace(first, data=copied(data, night.output + "-day2"), output=night.output + "2")
+    pq.write_table(changed, tmp_path / "articles.parquet")
+    storage.upload(tmp_path / "articles.parquet", storage.join(second.data, "articles.parquet"))
+    score(second)
+    assert encoded(caplog) == (600, 2)
+    anew = replace(second, article_vectors=kept + "-none", output=night.output + "3")
+    score(anew)
+    assert encoded(caplog) == (600, 600)
+    for number in range(SHARDS):
+        warm, cold = (part(config, number)["scores"].combine_chunks().flatten().to_numpy() for config in (second, anew))
+        np.testing.assert_allclose(warm, cold, atol=1e-6)
+    score(replace(first, output=night.output + "4"))
+    assert encoded(caplog) == (600, 0)
+
+
+def test_article_vectors_lie_beside_the_version_unless_said_otherwise(night):
+    score(night)
+    models = night.model if storage.is_gcs(night.model) else str(Path(night.model).parent)
+    assert len(storage.list_files(storage.join(models, "article_vectors"), ".parquet")) == 1
+
+
+def test_a_second_model_does_not_use_the_vectors_of_the_first(config, other_model, caplog, tmp_path):
+    caplog.set_level("INFO")
+    for model in (config.model, other_model):
+        output = str(tmp_path / storage.name(model))
+        score(replace(config, model=model, output=output, article_vectors=str(tmp_path / "vectors")))
+        assert encoded(caplog) == (600, 600)
+
+
+def test_both_runtimes_write_the_same_scores(config, tmp_path):
+    score(config)
+    onnx = replace(config, runtime="onnx", output=str(tmp_path / "onnx"), article_vectors=str(tmp_path / "vectors"))
+    score(onnx)
+    for number in range(SHARDS):
+        ours, others = (part(night, number)["scores"].combine_chunks().flatten().to_numpy() for night in (config, onnx))
+        np.testing.assert_allclose(ours, others, atol=1e-5)
+
+
+def test_scoring_with_onnx_runtime_imports_no_tensorflow(config, tmp_path):
+    night = replace(config, runtime="onnx", output=str(tmp_path / "out"))
+    flags = ", ".join(f"{name}={value!r}" for name, value in as_dict(night).items())
+    code = (
+        "import sys; from nrms.batch_scoring import score; from nrms.config import ScoreConfig; "
+        f"score(ScoreConfig({flags})); print({{'tensorflow', 'keras'}} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 # --- the same inputs again
@@ -637,7 +716,7 @@ def test_faults_of_the_server_that_pass_change_nothing(proxy, remote, rng):
     def forward(request):
         request.answer(*request.forward())
 
-    unbroken = replace(remote, output=remote.output + "-unbroken")
+    unbroken = replace(remote, output=remote.output + "-unbroken", article_vectors=remote.output + "-vectors")
     seen = len(proxy.seen)
     score(unbroken)
     for _ in proxy.seen[seen:]:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from jobs.bench import train
+from jobs.bench import score, train
 from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
 from nrms.config import ModelConfig
 from nrms.models.registry import build_model
@@ -47,3 +47,15 @@ def test_the_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
     assert all(row.keys() == {"name", "ours", "naive", "ratio", "unit"} for row in rows)
     assert all(row["ours"] > 0 for row in rows)
     assert "time to validation AUC" in capsys.readouterr().out
+
+
+def test_the_scoring_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
+    monkeypatch.setattr(score, "matmul_peak", lambda: 100.0)
+    monkeypatch.setattr(score, "HISTORY_SIZES", (3,))
+    rows = score.run_benchmark(score.Options(articles=500, users=100, impressions=200, naive_impressions=20, rounds=1))
+    speeds = [
+        f"score, history 3, {way}, article vectors {state}" for way in score.RUNTIMES for state in ("cold", "warm")
+    ]
+    assert [row["name"] for row in rows] == [*speeds, "peak memory, keras", "peak memory, onnx"]
+    assert all(row["ours"] > 0 and row["naive"] > 0 for row in rows)
+    assert "of the matrix-multiply peak" in capsys.readouterr().out

@@ -1,11 +1,15 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from nrms.config import ModelConfig
+from nrms.errors import ArtifactError
+from nrms.models.export import export_model
 from nrms.models.keras_encoders import KerasEncoders
+from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.models.registry import build_model
-from nrms.scoring import Scorer
+from nrms.scoring import Scorer, encode_titles
 
 SMALL = ModelConfig(word_dim=5, heads=2, head_dim=3, attention_dim=4)
 
@@ -32,10 +36,14 @@ def world(rng, articles=50, users=20, impressions=60, history=6):
     )
 
 
+def scorer(encoders, titles, histories):
+    return Scorer(encoders, encode_titles(encoders, titles[1:]), histories)
+
+
 def test_scores_equal_the_model_called_on_one_impression_at_a_time():
     titles, histories, impressions = world(np.random.default_rng(5))
     model = build_model(SMALL, 30)
-    scores = Scorer(KerasEncoders(model), titles).score(impressions, histories)
+    scores = scorer(KerasEncoders(model), titles, histories).score(impressions)
     for i in range(len(impressions.user)):
         part = slice(impressions.offsets[i], impressions.offsets[i + 1])
         candidates = impressions.candidates[part]
@@ -47,10 +55,38 @@ def test_scores_equal_the_model_called_on_one_impression_at_a_time():
 def test_batching_does_not_change_a_score(monkeypatch):
     titles, histories, impressions = world(np.random.default_rng(6))
     encoders = KerasEncoders(build_model(SMALL, 30))
-    whole = Scorer(encoders, titles).score(impressions, histories)
-    for name, size in (("_TITLES", 7), ("_USERS", 3), ("_CANDIDATES", 11)):
-        monkeypatch.setattr(f"nrms.scoring.{name}", size)
-    np.testing.assert_allclose(Scorer(encoders, titles).score(impressions, histories), whole, atol=1e-6)
+    whole = scorer(encoders, titles, histories).score(impressions)
+    monkeypatch.setattr("nrms.scoring._CANDIDATES", 11)
+    for encoders.positions in (1, 20):
+        np.testing.assert_allclose(scorer(encoders, titles, histories).score(impressions), whole, atol=1e-6)
+
+
+def test_both_runtimes_give_the_same_scores(tmp_path):
+    titles, histories, impressions = world(np.random.default_rng(9))
+    model = build_model(SMALL, 30)
+    export_model(model, tmp_path, titles)
+    onnx = OnnxEncoders(tmp_path / "news_encoder.onnx", tmp_path / "user_encoder.onnx")
+    keras, onnx = (scorer(encoders, titles, histories).score(impressions) for encoders in (KerasEncoders(model), onnx))
+    np.testing.assert_allclose(onnx, keras, atol=1e-5)
+    assert np.abs(keras).max() > 1e-3
+
+
+def test_what_is_no_onnx_model_is_refused_by_name(tmp_path):
+    for content in (b"", b"not a model", b"\x08" * 1000):
+        (tmp_path / "news_encoder.onnx").write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"news_encoder\.onnx: must be a model") as caught:
+            OnnxEncoders(tmp_path / "news_encoder.onnx", tmp_path / "user_encoder.onnx")
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_users_encoded_before_score_as_those_encoded_with_their_shard():
+    titles, histories, impressions = world(np.random.default_rng(10))
+    encoders = KerasEncoders(build_model(SMALL, 30))
+    ahead, one_by_one = (scorer(encoders, titles, histories) for _ in range(2))
+    ahead.encode_users(np.arange(len(histories)))
+    for user in range(len(histories)):
+        one_by_one.encode_users(np.array([user]))
+    np.testing.assert_allclose(ahead.score(impressions), one_by_one.score(impressions), atol=1e-6)
 
 
 def test_the_catalogue_is_encoded_once_and_only_users_that_occur():
@@ -59,6 +95,8 @@ def test_the_catalogue_is_encoded_once_and_only_users_that_occur():
     seen = {"titles": 0, "users": 0}
 
     class Counting:
+        positions = encoders.positions
+
         def encode_news(self, batch):
             seen["titles"] += len(batch)
             return encoders.encode_news(batch)
@@ -68,14 +106,14 @@ def test_the_catalogue_is_encoded_once_and_only_users_that_occur():
             return encoders.encode_users(vectors, history)
 
     impressions.user[:] = impressions.user % 4
-    scorer = Scorer(Counting(), titles)
-    scorer.score(impressions, histories)
-    scorer.score(impressions, histories)
-    assert seen == {"titles": len(titles), "users": 2 * len(np.unique(impressions.user))}
+    counted = scorer(Counting(), titles, histories)
+    counted.score(impressions)
+    counted.score(impressions)
+    assert seen == {"titles": len(titles) - 1, "users": len(np.unique(impressions.user))}
 
 
 def test_an_empty_shard_has_no_scores():
     titles, histories, impressions = world(np.random.default_rng(8), impressions=0)
-    scores = Scorer(KerasEncoders(build_model(SMALL, 30)), titles).score(impressions, histories)
+    scores = scorer(KerasEncoders(build_model(SMALL, 30)), titles, histories).score(impressions)
     assert scores.shape == (0,)
     assert scores.dtype == np.float32

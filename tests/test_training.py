@@ -11,7 +11,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 
 from nrms import artifact, storage
@@ -23,7 +22,8 @@ from nrms.data.tokenizer import Tokenizer
 from nrms.errors import ConfigError, Interrupted, SchemaError, StorageError, TrainingError
 from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
-from nrms.scoring import Scorer
+from nrms.models.onnx_encoders import OnnxEncoders
+from nrms.scoring import Scorer, encode_titles
 from nrms.training import train
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
@@ -52,28 +52,13 @@ def overall(result):
 def rescored(config, encoders, tokenizer, cache):
     """Validation AUC of a bundle's encoders, from nothing but its files."""
     dataset = Dataset.open(config.data, cache)
-    titles = tokenizer.encode(["", *dataset.articles.titles.to_pylist()], config.title_size)
+    titles = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
     split = dataset.split("validation", config.history_size)
-    scorer, evaluation = Scorer(encoders, titles), Evaluation()
+    scorer, evaluation = Scorer(encoders, encode_titles(encoders, titles), split.histories.rows), Evaluation()
     for i in range(len(split)):
         shard = split.read(i)
-        scores = scorer.score(shard, split.histories.rows)
-        evaluation.add(shard, split.histories.lengths[shard.user], scores)
+        evaluation.add(shard, split.histories.lengths[shard.user], scorer.score(shard))
     return evaluation.metrics()["auc"]
-
-
-class OnnxEncoders:
-    def __init__(self, files):
-        self.news, self.users = (
-            onnxruntime.InferenceSession(files[f"{name}_encoder.onnx"], providers=["CPUExecutionProvider"])
-            for name in ("news", "user")
-        )
-
-    def encode_news(self, titles):
-        return self.news.run(None, {"titles": titles})[0]
-
-    def encode_users(self, news_vectors, history):
-        return self.users.run(None, {"news_vectors": news_vectors, "history": history})[0]
 
 
 def test_a_trained_model_ranks_better_than_random_and_popularity_and_worse_than_the_oracle(trained):
@@ -89,7 +74,8 @@ def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tm
     assert bundle.uri == result.model_uri
     tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
     model = keras.models.load_model(bundle.files["model.keras"])
-    for encoders in (KerasEncoders(model), OnnxEncoders(bundle.files)):
+    onnx = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
+    for encoders in (KerasEncoders(model), onnx):
         assert rescored(config, encoders, tokenizer, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
 
 

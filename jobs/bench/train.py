@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jobs.bench.machine import matmul_peak, peak_memory
+from jobs.bench.machine import encoder_arithmetic, figure, matmul_peak, peak_memory
 from jobs.bench.naive import DenseAdam, NaiveNRMS, naive_weights, shared_weights
 from nrms.config import ModelConfig, PositiveInt, Seed, option
 from nrms.data.batches import Batch, Position, TrainingBatches
@@ -29,7 +29,7 @@ from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import build_model
-from nrms.scoring import Scorer
+from nrms.scoring import Scorer, encode_titles
 from nrms.trainer import make_train_step
 
 NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
@@ -100,30 +100,26 @@ class Site:
 
     def auc(self, model: Recommender) -> float:
         """Per-impression validation AUC."""
-        scorer, evaluation = Scorer(KerasEncoders(model), self.titles), Evaluation()
-        histories = self.validation.histories
+        encoders, histories, evaluation = KerasEncoders(model), self.validation.histories, Evaluation()
+        scorer = Scorer(encoders, encode_titles(encoders, self.titles[1:]), histories.rows)
         for i in range(len(self.validation)):
             shard = self.validation.read(i)
-            evaluation.add(shard, histories.lengths[shard.user], scorer.score(shard, histories.rows))
+            evaluation.add(shard, histories.lengths[shard.user], scorer.score(shard))
         return evaluation.metrics()["auc"]
 
     def arithmetic(self, batch: Batch, model: Recommender) -> float:
         """Floating-point operations that training on `batch` takes, none of them on padding, a multiply-add as 2."""
         news = model.news_encoder
-        width = news.heads * news.head_dim
-
-        def sequences(items: int, dim: int, lengths: np.ndarray, input_gradient: bool) -> float:
-            projection = 2 * items * dim * 3 * width * (3 if input_gradient else 2)
-            attention = 4 * width * np.square(lengths, dtype=np.float64).sum()
-            pooling = lengths.sum() * (2 * width * news.attention_dim + 2 * width)
-            return projection + 3 * (attention + pooling)
-
         clicked = np.unique(batch.history[batch.history > 0])
         titles = self.titles[np.union1d(clicked, batch.candidates[batch.candidates > 0])]
         words = len(np.unique(titles[titles > 0]))
-        title_lengths, history_lengths = (np.count_nonzero(rows, axis=1) for rows in (titles, batch.history))
-        return sequences(words, news.word_dim, title_lengths, news.train_word_vectors) + sequences(
-            len(clicked), width, history_lengths, True
+        # The gradients take twice what the result takes; frozen word vectors need none.
+        times = 3 if news.train_word_vectors else 2
+        projection, rest = encoder_arithmetic(news, words, news.word_dim, np.count_nonzero(titles, axis=1))
+        total = times * projection + 3 * rest
+        lengths = np.count_nonzero(batch.history, axis=1)
+        return total + 3 * sum(
+            encoder_arithmetic(model.user_encoder, len(clicked), news.heads * news.head_dim, lengths)
         )
 
 
@@ -204,7 +200,7 @@ def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
                 case.round()
         print(f"\nword vectors {kind:<18} samples/s   ratio  of matmul peak")
         for name, case in cases.items():
-            row = _row(f"train, {kind} word vectors, {name}", case.speed, cases[NAIVE].speed, "samples/s")
+            row = figure(f"train, {kind} word vectors, {name}", case.speed, cases[NAIVE].speed, "samples/s")
             share = ""
             if name != NAIVE:
                 found.append(row)
@@ -220,7 +216,7 @@ def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             peaks[name] = process.submit(_memory_of, folder, options, name).result()
     print("\npeak memory: " + "; ".join(f"{name} {peak:.1f} GB" for name, peak in peaks.items()))
-    return [_row(f"peak memory, {name}", peaks[name], peaks[NAIVE], "GB") for name in CASES if name != NAIVE]
+    return [figure(f"peak memory, {name}", peaks[name], peaks[NAIVE], "GB") for name in CASES if name != NAIVE]
 
 
 def _memory_of(folder: Path, options: Options, name: str) -> float:
@@ -274,13 +270,7 @@ def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: floa
         f"{batches} batches; ours {our_seconds:.1f} s, {i} batches, AUC {reached:.4f}; {verdict}"
     )
     name = "time to the same validation AUC" if reached >= target else f"time to AUC {reached:.4f} of {target:.4f}"
-    return _row(name, our_seconds, naive_seconds, "s")
-
-
-def _row(name: str, ours: float, naive: float, unit: str) -> dict[str, Any]:
-    """`ratio` is how much better ours is: speeds as ours by naive, times and memory as naive by ours."""
-    ratio = ours / naive if unit == "samples/s" else naive / ours
-    return {"name": name, "ours": round(ours, 2), "naive": round(naive, 2), "ratio": round(ratio, 2), "unit": unit}
+    return figure(name, our_seconds, naive_seconds, "s")
 
 
 def run_benchmark(options: Options) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ A baseline is a function from `Impressions` to float32 scores `[c]`, or to None 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 
@@ -35,8 +34,8 @@ class Popularity:
     hence all shards of both splits are added before the first one is scored, in any order. An impression
     without a time gets the article's clicks in the training split. An unknown article (row 0) has no clicks.
 
-    Memory: about 30 bytes for each click that can matter, and 8 for each article. Give `start` so that older
-    training clicks are dropped as they come.
+    Memory: 8 bytes for each click that can matter, 20 before and while the first shard is scored, and 8 for each
+    article. Give `start` so that older training clicks are dropped as they come.
 
     Args:
         hours: length of the window, > 0.
@@ -55,7 +54,11 @@ class Popularity:
         self._window = round(hours * _HOUR)
         self._since = None if start is None else _microseconds(start) - self._window
         self._training_clicks = np.zeros(1, np.int64)
-        self._timed_clicks: list[tuple[np.ndarray, np.ndarray]] = []
+        self._timed_clicks: list[tuple[np.ndarray, np.ndarray]] = []  # articles and microseconds, not sorted yet
+        # One integer for each click, sorted: article * span + time in units since the origin. A span is longer than
+        # all clicks' times, so that a moment after them has its place, too.
+        self._keys = np.zeros(0, np.int64)
+        self._articles, self._origin, self._span, self._unit = 0, 0, 1, 1
 
     def add_training(self, impressions: Impressions) -> None:
         """Collects the clicks of a training shard; an unlabelled one has none."""
@@ -78,7 +81,6 @@ class Popularity:
         if self._since is not None:
             kept &= _microseconds(times) >= self._since
         self._timed_clicks.append((articles[kept], _microseconds(times[kept])))
-        self.__dict__.pop("_index", None)
 
     def scores(self, impressions: Impressions) -> np.ndarray:
         """Clicks of each candidate, float32 `[c]`."""
@@ -87,25 +89,43 @@ class Popularity:
         untimed = training[np.minimum(articles, len(training) - 1)].astype(np.float32)
         if impressions.time is None:
             return untimed
-        times, keys = self._index
-        lengths = np.diff(impressions.offsets)
-        now = _microseconds(impressions.time)
-        # Only impressions look up their time; candidates look up (article, place of the time), one integer.
-        base = articles.astype(np.int64) * (len(times) + 1)
-        before, old = (
-            np.searchsorted(keys, base + np.repeat(np.searchsorted(times, moment), lengths))
-            for moment in (now, now - self._window)
-        )
-        return np.where(np.repeat(np.isnat(impressions.time), lengths), untimed, (before - old).astype(np.float32))
+        self._sort_clicks()
+        now = np.repeat(_microseconds(impressions.time), np.diff(impressions.offsets))
+        base = np.minimum(articles, self._articles).astype(np.int64) * self._span
 
-    @cached_property
-    def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct click times, sorted, and each click's key, sorted: article, then place of its time."""
-        if not self._timed_clicks:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        articles, clicked_at = (np.concatenate(parts) for parts in zip(*self._timed_clicks, strict=True))
-        times, place = np.unique(clicked_at, return_inverse=True)
-        return times, np.sort(articles.astype(np.int64) * (len(times) + 1) + place)
+        def place(moment: np.ndarray) -> np.ndarray:
+            return base + np.clip(moment // self._unit - self._origin, 0, self._span - 1)
+
+        # Sorted, since neighbouring look-ups then touch neighbouring keys: seven times as fast among ten million.
+        order = np.argsort(articles, kind="stable")
+        before, old = (np.searchsorted(self._keys, place(moment)[order]) for moment in (now, now - self._window))
+        recent = np.empty(len(articles), np.float32)
+        recent[order] = before - old
+        return np.where(np.repeat(np.isnat(impressions.time), np.diff(impressions.offsets)), untimed, recent)
+
+    def _sort_clicks(self) -> None:
+        parts = self._timed_clicks
+        if not parts:
+            return
+        if len(self._keys):
+            parts.append((self._keys // self._span, (self._keys % self._span + self._origin) * self._unit))
+        moments = [bound for _, times in parts if len(times) for bound in (int(times.min()), int(times.max()))] or [0]
+        # Articles from here on have no click.
+        self._articles = 1 + max(int(articles.max(initial=0)) for articles, _ in parts)
+        length = 2 + max(moments) - min(moments)
+        # Microseconds, but for a catalogue and a time too large for 63 bits: a million articles over 53 days.
+        self._unit = 1 + (self._articles + 1) * length // 2**62
+        self._origin = min(moments) // self._unit
+        self._span = 2 + max(moments) // self._unit - self._origin
+        self._keys = np.empty(sum(len(times) for _, times in parts), np.int64)
+        end = len(self._keys)
+        while parts:
+            article, times = parts.pop()
+            self._keys[end - len(times) : end] = (
+                article.astype(np.int64) * self._span + times // self._unit - self._origin
+            )
+            end -= len(times)
+        self._keys.sort()
 
 
 def _clicks(impressions: Impressions) -> np.ndarray:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import onnxruntime
 
 from nrms.errors import ArtifactError
 from nrms.models.keras_encoders import KerasEncoders
+from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.models.recommender import Recommender
+from nrms.models.sequence_encoder import SequenceEncoder
 
 PARITY = 1e-5  # largest difference allowed between Keras and ONNX Runtime, relative to the largest vector entry
 
@@ -44,6 +45,11 @@ def export_model(model: Recommender, folder: Path, titles: np.ndarray) -> float:
     log = logging.getLogger("tf2onnx")
     level = log.level
     log.setLevel(logging.ERROR)
+    sequences = [layer for layer in model._flatten_layers() if isinstance(layer, SequenceEncoder)]
+    buckets = [layer.buckets for layer in sequences]
+    for layer in sequences:
+        # A graph of an eighth of the size: it exports in a third of the time and runs small batches twice as fast.
+        layer.buckets = 1
     try:
         with warnings.catch_warnings():
             # tf2onnx 1.17 looks for `np.object`, which NumPy warns about.
@@ -54,24 +60,18 @@ def export_model(model: Recommender, folder: Path, titles: np.ndarray) -> float:
                 )
     finally:
         log.setLevel(level)
+        for layer, count in zip(sequences, buckets, strict=True):
+            layer.buckets = count
     return _check_parity(model, folder, titles)
 
 
 def _check_parity(model: Recommender, folder: Path, titles: np.ndarray) -> float:
-    sessions = {
-        name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        for name in ("news_encoder", "user_encoder")
-    }
-    encoders = KerasEncoders(model)
-    vectors = encoders.encode_news(titles)
+    runtimes = KerasEncoders(model), OnnxEncoders(folder / "news_encoder.onnx", folder / "user_encoder.onnx")
+    news = [encoders.encode_news(titles) for encoders in runtimes]
     # Histories of every length that the sample allows, the empty one among them.
     history = np.tril(np.tile(np.arange(1, len(titles), dtype=np.int32), (len(titles), 1)), -1)
-    users = encoders.encode_users(vectors, history)
-    pairs = (
-        (vectors, sessions["news_encoder"].run(None, {"titles": titles})[0]),
-        (users, sessions["user_encoder"].run(None, {"news_vectors": vectors, "history": history})[0]),
-    )
-    worst = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) for a, b in pairs)
+    users = [encoders.encode_users(news[0], history) for encoders in runtimes]
+    worst = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) for a, b in (news, users))
     if not worst <= PARITY:
         raise ArtifactError(
             f"the ONNX encoders must equal the Keras ones to {PARITY}. Received: a relative difference of {worst}. "

@@ -19,8 +19,10 @@ class KerasEncoders:
         model: the model; its current weights are used at each call.
     """
 
+    positions = 65_536  # tensors of 100 MB at 400 dimensions, worked on in 8 buckets
+
     def __init__(self, model: Recommender):
-        # Compiled once for every shape: batches differ in size and length.
+        # Traced once for every shape: batches differ in size and length.
         self._news = tf.function(
             lambda titles: model.news_encoder(titles),
             input_signature=[tf.TensorSpec((None, None), tf.int32)],
@@ -35,7 +37,11 @@ class KerasEncoders:
     @classmethod
     def load(cls, path: Path) -> KerasEncoders:
         """The encoders of a `model.keras`, which must be verified: such a file carries code."""
-        return cls(keras.models.load_model(path, compile=False))
+        encoders = cls(keras.models.load_model(path, compile=False))
+        # Now and not in the first batch, whose time would say nothing.
+        encoders._news.get_concrete_function()
+        encoders._users.get_concrete_function()
+        return encoders
 
     def encode_news(self, titles: np.ndarray) -> np.ndarray:
         """See `nrms.scoring.Encoders`."""

@@ -13,16 +13,16 @@ from nrms.models.self_attention import SelfAttention
 class SequenceEncoder(keras.layers.Layer):
     """Multi-head self-attention, dropout, additive attention (Wu et al., EMNLP-IJCNLP 2019, section 2).
 
-    A title is a sequence of words, a history a sequence of articles. In training, where a batch mixes lengths,
-    the sequences are worked on in groups of similar length, each cut to its longest: no result changes, and little
-    arithmetic is spent on padding. In inference the caller sorts and cuts its batches itself.
+    A title is a sequence of words, a history a sequence of articles. The sequences are worked on in groups of similar
+    length, each cut to its longest: no result changes, little arithmetic is spent on padding, and a large batch, whose
+    distinct items are projected once, is still worked on in tensors of moderate size.
 
     Args:
         heads: attention heads.
         head_dim: size of a head.
         attention_dim: hidden size of the pooling.
         dropout: rate between self-attention and pooling.
-        buckets: groups in training. More of them save padding and cost more, smaller operations.
+        buckets: groups. More of them save padding and cost more, smaller operations.
 
     Call arguments:
         items: float tensor of shape `(items, dim)`, the distinct items of the batch.
@@ -34,12 +34,13 @@ class SequenceEncoder(keras.layers.Layer):
         Tensor of shape `(batch, heads * head_dim)`; zeros for a sequence of padding only.
     """
 
-    def __init__(self, heads: int, head_dim: int, attention_dim: int, dropout: float = 0.0, buckets: int = 1, **kwargs):
+    def __init__(self, heads: int, head_dim: int, attention_dim: int, dropout: float = 0.0, buckets: int = 8, **kwargs):
         super().__init__(**kwargs)
         self.heads = heads
         self.head_dim = head_dim
         self.attention_dim = attention_dim
         self.dropout = dropout
+        # Measured on 2 cores at 8 words a title: training in 4 buckets is 15% slower, in 12 or 16 no faster.
         self.buckets = buckets
         self.self_attention = SelfAttention(heads, head_dim, name="self_attention", dtype=self.dtype_policy)
         self.context_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
@@ -54,8 +55,6 @@ class SequenceEncoder(keras.layers.Layer):
     def call(self, items, rows, padding_mask, training=False):
         """See the class."""
         projected = self.self_attention.project(items)
-        if not training:
-            return self._encode(projected, rows, padding_mask, training)
         lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1)
         order = ops.argsort(lengths)
         count = ops.shape(rows)[0]

@@ -37,9 +37,7 @@ class UserEncoder(keras.Model):
         self.heads = heads
         self.head_dim = head_dim
         self.attention_dim = attention_dim
-        self.history = SequenceEncoder(
-            heads, head_dim, attention_dim, buckets=2, name="history", dtype=self.dtype_policy
-        )
+        self.history = SequenceEncoder(heads, head_dim, attention_dim, name="history", dtype=self.dtype_policy)
 
     def build(self, news_vectors_shape: tuple | None = None, history_shape: tuple | None = None) -> None:
         """Creates all weights; their shapes do not depend on the input's."""

@@ -35,6 +35,7 @@ __all__ = [
     "join",
     "list_files",
     "name",
+    "parent",
     "read_bytes",
     "stat",
     "upload",
@@ -60,6 +61,13 @@ def join(base: Location, *parts: str) -> str:
 def name(uri: Location) -> str:
     """The last part of a location."""
     return os.fspath(uri).rstrip("/").rpartition("/")[2]
+
+
+def parent(uri: Location) -> str:
+    """The folder that `uri` is in."""
+    if is_gcs(uri):
+        return os.fspath(uri).rstrip("/").rpartition("/")[0]
+    return str(Path(uri).parent)
 
 
 def stat(uri: Location) -> FileInfo:

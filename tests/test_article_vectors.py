@@ -1,0 +1,138 @@
+"""Vectors by content: what was encoded once is not encoded again, whatever happens to the file that keeps it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nrms import storage
+from nrms.article_vectors import ArticleVectors
+
+DIM = 3
+
+
+def vector(title):
+    return np.random.default_rng(list(title.encode())).normal(size=DIM).astype(np.float32)
+
+
+class Kept:
+    """Vectors that remember what they were asked to encode."""
+
+    def __init__(self, model="a" * 64):
+        self.asked = []
+        self.vectors = ArticleVectors(model, self._encode)
+
+    def _encode(self, titles):
+        self.asked += titles
+        return np.stack([vector(title) for title in titles])
+
+    def of(self, *titles):
+        found = self.vectors.of(titles)
+        np.testing.assert_array_equal(found, [vector(title) for title in titles])
+        return self
+
+
+@pytest.fixture(params=["local", "gs"])
+def folder(request, tmp_path):
+    if request.param == "local":
+        return str(tmp_path / "vectors")
+    return storage.join(request.getfixturevalue("bucket"), "vectors")
+
+
+def loaded(folder, tmp_path, model="a" * 64):
+    kept = Kept(model)
+    kept.vectors.load(folder, tmp_path)
+    return kept
+
+
+def test_a_title_is_encoded_once_however_often_it_stands():
+    kept = Kept().of("a", "b", "a").of("b", "c")
+    assert kept.asked == ["a", "b", "c"]
+    assert kept.vectors.encoded == 3
+
+
+def test_what_was_saved_is_not_encoded_again(folder, tmp_path):
+    Kept().of("a", "b", "").vectors.save(folder)
+    second = loaded(folder, tmp_path).of("b", "c", "a", "")
+    assert second.asked == ["c"]
+    second.vectors.save(folder)
+    assert loaded(folder, tmp_path).of("a", "b", "c").asked == []
+
+
+def test_another_model_has_a_file_of_its_own(folder, tmp_path):
+    Kept().of("a").vectors.save(folder)
+    other = loaded(folder, tmp_path, "b" * 64).of("a")
+    assert other.asked == ["a"]
+    other.vectors.save(folder)
+    assert len(storage.list_files(folder)) == 2
+
+
+def test_nothing_is_written_when_nothing_is_new(folder, tmp_path):
+    Kept().of("a").vectors.save(folder)
+    before = storage.list_files(folder)
+    loaded(folder, tmp_path).of("a").vectors.save(folder)
+    assert storage.list_files(folder) == before
+
+
+def test_the_file_holds_at_most_twice_what_a_night_needs(folder, tmp_path):
+    Kept().of(*"abcdefgh").vectors.save(folder)
+    loaded(folder, tmp_path).of("a", "x").vectors.save(folder)
+    (file,) = storage.list_files(folder)
+    assert pq.read_metadata(storage.fetch(file, tmp_path)).num_rows == 4
+    assert loaded(folder, tmp_path).of("a", "x").asked == []
+
+
+def damaged(change):
+    def spoil(uri, path):
+        table = change(pq.read_table(path))
+        pq.write_table(table, path.with_name("spoilt"))
+        storage.upload(path.with_name("spoilt"), uri)
+
+    return spoil
+
+
+def with_column(name, values):
+    return damaged(lambda table: table.set_column(table.column_names.index(name), name, values))
+
+
+KEYS = pa.array([b"k" * 16] * 2, pa.binary(16))
+SPOILT = {
+    "cut short": lambda uri, path: storage.write_bytes(path.read_bytes()[:-9], uri),
+    "no Parquet": lambda uri, path: storage.write_bytes(b"hello", uri),
+    "empty": lambda uri, path: storage.write_bytes(b"", uri),
+    "flipped bytes": lambda uri, path: storage.write_bytes(
+        path.read_bytes()[:60] + bytes(255 - b for b in path.read_bytes()[60:90]) + path.read_bytes()[90:], uri
+    ),
+    "another model": damaged(lambda table: table.replace_schema_metadata({b"nrms.model": b"b" * 64})),
+    "a column less": damaged(lambda table: table.drop_columns("vector")),
+    "a title twice": with_column("title", KEYS),
+    "titles of another length": with_column("title", pa.array([b"a", b"b"], pa.binary(1))),
+    "no lists": with_column("vector", pa.array([1.0, 2.0], pa.float32())),
+    "doubles": with_column("vector", pa.array([[1.0] * DIM] * 2, pa.list_(pa.float64(), DIM))),
+    "not finite": with_column("vector", pa.array([[float("nan")] * DIM] * 2, pa.list_(pa.float32(), DIM))),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_file_that_is_damaged_counts_as_none_and_is_replaced(folder, tmp_path, spoil, caplog):
+    Kept().of("a", "b").vectors.save(folder)
+    (file,) = storage.list_files(folder)
+    spoil(file.uri, storage.fetch(file, tmp_path))
+    kept = loaded(folder, tmp_path).of("a", "b")
+    assert kept.asked == ["a", "b"]
+    assert "cannot be read, so all articles are encoded" in caplog.text
+    kept.vectors.save(folder)
+    assert loaded(folder, tmp_path).of("a", "b").asked == []
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    Kept().of("a").vectors.save(str(tmp_path / "file" / "vectors"))
+    assert "cannot be written, so the next night encodes these articles again" in caplog.text
+
+
+def test_of_two_runs_at_once_the_first_to_save_stays(folder, tmp_path):
+    first, second = loaded(folder, tmp_path).of("a"), loaded(folder, tmp_path).of("b")
+    first.vectors.save(folder)
+    second.vectors.save(folder)
+    assert loaded(folder, tmp_path).of("a", "b").asked == ["b"]
