@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +43,16 @@ class Bundle:
     sha256: str
     meta: dict
     files: dict[str, Path]
+
+    def number(self, name: str) -> int:
+        """A whole number >= 1 of the training's configuration. Raises ArtifactError where there is none."""
+        value = self.meta.get("config", {}).get(name)
+        if not isinstance(value, int) or value < 1:
+            raise ArtifactError(
+                f"{self.uri}: meta.json must give {name} of the training's configuration. Received: {value!r}. "
+                "Train the model again."
+            )
+        return value
 
 
 def publish(models: str, folder: Path, meta: dict) -> str:
@@ -79,12 +90,19 @@ def publish(models: str, folder: Path, meta: dict) -> str:
     return uri
 
 
-def load(uri: str, cache: Path) -> Bundle:
+def latest_version(models: str) -> str | None:
+    """The version that `latest.json` of a model root names; None where there is none, as in a version's folder."""
+    latest = _read_latest(models)
+    return None if latest is None else latest[0]["version"]
+
+
+def load(uri: str, cache: Path, names: Sequence[str] = FILES) -> Bundle:
     """Fetches and verifies a model.
 
     Args:
         uri: a version's folder, or a model root, whose `latest.json` then says which version.
         cache: local folder for what comes from a bucket.
+        names: the files that are needed; the others are neither fetched nor verified.
 
     Raises:
         ArtifactError: no model there, or one that is incomplete, altered or of another format.
@@ -110,7 +128,7 @@ def load(uri: str, cache: Path) -> Bundle:
             f"{uri}: a model must be of format {FORMAT}. Received: format {meta.get('format')!r}. "
             "Train it again, or install the release that wrote it."
         )
-    files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in FILES}
+    files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in names}
     return Bundle(uri, str(meta.get("version")), sha256, meta, files)
 
 

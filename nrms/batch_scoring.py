@@ -29,14 +29,14 @@ from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
 from nrms.data.sources.writer import fingerprint
 from nrms.data.tokenizer import Tokenizer
-from nrms.errors import ArtifactError, SchemaError
+from nrms.errors import SchemaError
 from nrms.evaluation import plots
 from nrms.evaluation.baselines import Popularity, standard_baselines
 from nrms.evaluation.html import Example, write_report
 from nrms.evaluation.ranking import METRICS, ranks
 from nrms.evaluation.report import Evaluation
 from nrms.predictions import Predictions
-from nrms.scoring import Encoders, Scorer, encode_titles
+from nrms.scoring import Encoders, Scorer, encode_titles, with_unknown
 from nrms.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class _Scoring:
             self._bundle = artifact.load(config.model, cache)
         with self._timed("open"):
             self._dataset = Dataset.open(config.data, cache)
-            self._split = self._dataset.split(config.split, self._setting("history_size"), set_aside_bad=True)
+            self._split = self._dataset.split(config.split, self._bundle.number("history_size"), set_aside_bad=True)
             self._inputs = self._files_read()
         self._output = Predictions(config.output, self._plan())
 
@@ -149,16 +149,6 @@ class _Scoring:
             metrics = evaluation.metrics()
             self._finish(folder, metrics, evaluation, examples)
         return ScoringResult(self._config.output, self._bundle.uri, metrics, len(self._output.written))
-
-    def _setting(self, name: str) -> int:
-        """A number of the training's configuration."""
-        value = self._bundle.meta.get("config", {}).get(name)
-        if not isinstance(value, int) or value < 1:
-            raise ArtifactError(
-                f"{self._bundle.uri}: meta.json must give {name} of the training's configuration. Received: {value!r}. "
-                "Train the model again."
-            )
-        return value
 
     def _files_read(self) -> list[dict[str, Any]]:
         """Every file that the predictions depend on."""
@@ -230,7 +220,8 @@ class _Scoring:
     @functools.cached_property
     def _scorer(self) -> Scorer:
         """Made when the first part is missing: where none is, no model is loaded."""
-        bundle, title_size = self._bundle, self._setting("title_size")
+        bundle = self._bundle
+        title_size = bundle.number("title_size")
         with self._timed("model"):
             tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
             encoders = load_encoders(bundle, self._config.runtime)
@@ -243,7 +234,7 @@ class _Scoring:
             news_vectors = vectors.of(self._dataset.articles.titles.to_pylist())
             vectors.save(kept)
         logger.info("%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}")
-        scorer = Scorer(encoders, news_vectors, self._split.histories.rows)
+        scorer = Scorer(encoders, with_unknown(news_vectors), self._split.histories.rows)
         with self._timed("users"):
             # All at once, whichever shards are missing: a vector's last digits depend on the batch it is encoded in.
             scorer.encode_users(np.flatnonzero(self._occurring))

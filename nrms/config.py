@@ -16,7 +16,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field
 from datetime import date as calendar_date
 from pathlib import Path
@@ -44,6 +44,9 @@ Text = restricted_string_type("Text", r"\s*\S", docstring="text that is not empt
 DateText = restricted_string_type(
     "Date", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$", docstring="a date, YYYY-MM-DD"
 )
+
+
+ENVIRONMENT = "environment"  # where a value comes from, if not from a flag or a file
 
 
 def option(default: Any, help: str) -> Any:
@@ -212,6 +215,24 @@ def parse(config_class: type[Config], argv: Sequence[str] | None, prog: str, des
     return config_class(**values)
 
 
+def parse_environment(config_class: type[Config], environ: Mapping[str, str]) -> Config:
+    """Builds a configuration from environment variables: a field's name in capitals; an empty one counts as not set.
+
+    Args:
+        config_class: a frozen dataclass.
+        environ: the variables; others than the fields' are left alone.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of range, a required one that is missing.
+    """
+    convert = _Converter(config_class)
+    given = {name: environ[name.upper()] for name in _names(config_class) if environ.get(name.upper())}
+    missing = [f.name.upper() for f in dataclasses.fields(config_class) if _is_required(f) and f.name not in given]
+    if missing:
+        raise ConfigError(f"The environment must set {' and '.join(missing)}. Received: nothing.")
+    return config_class(**{name: convert(name, value, ENVIRONMENT) for name, value in given.items()})
+
+
 class _Converter:
     """Brings one value, a word of the command line or one of TOML's types, to the type of its field."""
 
@@ -223,7 +244,7 @@ class _Converter:
         for name in self._names:
             self._parser.add_argument(f"--{name}", type=self._types[name])
 
-    def __call__(self, name: str, value: Any, file: Path | None) -> Any:
+    def __call__(self, name: str, value: Any, file: Path | Literal["environment"] | None) -> Any:
         if name not in self._names:
             why = "keys stand in no section" if isinstance(value, dict) else f"known are {', '.join(self._names)}"
             raise ConfigError(f"{name} in {file} is not a key. {_near(name, self._names) or f'Note: {why}.'}".rstrip())
@@ -233,12 +254,10 @@ class _Converter:
             pass
         else:
             # A word becomes a number or a truth value on the command line; TOML has its own for these.
-            if file is None or not isinstance(value, str) or isinstance(converted, str | Path):
+            if file in (None, ENVIRONMENT) or not isinstance(value, str) or isinstance(converted, str | Path):
                 return _plain(converted)
-        raise ConfigError(
-            f"{_flag(name) if file is None else f'{name} in {file}'} must be {_allowed(self._types[name])}. "
-            f"Received: {value!r}."
-        )
+        where = _flag(name) if file is None else name.upper() if file == ENVIRONMENT else f"{name} in {file}"
+        raise ConfigError(f"{where} must be {_allowed(self._types[name])}. Received: {value!r}.")
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,15 @@ class ConfigError(NrmsError):
 
 
 class SchemaError(NrmsError):
-    """Data that breaks the Parquet contract."""
+    """Data that breaks the Parquet contract.
+
+    Attributes:
+        parts: the message taken apart: `rule`, `received`, `where` and `todo`; empty where it has no such parts.
+    """
+
+    def __init__(self, message: str, parts: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.parts = parts or {}
 
 
 class StorageError(NrmsError):

@@ -29,7 +29,7 @@ from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
 from nrms.data.sources.writer import MANIFEST, SUCCESS, checksum
 from nrms.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
-from nrms.evaluation.ranking import ranks
+from nrms.scoring import predictions
 
 _OURS = re.compile(r"part-\d{5,}\.parquet|metrics\.json|report\.html|predictions?\.zip")
 _PLAN = b"nrms.plan"  # key of the Parquet metadata
@@ -223,19 +223,7 @@ class Predictions:
         self.files[name] = {"name": name, **counted, "size": path.stat().st_size, "crc32c": checksum(path)}
 
     def _write(self, path: Path, impressions: Impressions, scores: np.ndarray) -> None:
-        def lists(values: pa.Array) -> pa.Array:
-            return pa.ListArray.from_arrays(pa.array(impressions.offsets, pa.int32()), values)
-
-        columns = {
-            "impression_id": impressions.impression_id,
-            "user_id": impressions.user_id,
-            "article_ids_inview": lists(impressions.candidate_ids),
-            "scores": lists(pa.array(scores, pa.float32())),
-            "ranks": lists(pa.array(ranks(impressions.offsets, scores))),
-        }
-        if impressions.clicks is not None:
-            columns["article_ids_clicked"] = impressions.clicks
-        table = pa.table(columns).replace_schema_metadata({_PLAN: self._key})
+        table = predictions(impressions, scores).replace_schema_metadata({_PLAN: self._key})
         pq.write_table(table, path, compression="zstd")
 
     def _read(self, path: Path, impressions: Impressions) -> np.ndarray | None:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from nrms.data.impressions import Impressions
+from nrms.evaluation.ranking import ranks
 
 # Dot products at once: their vectors stay in the processor's cache. 65,536 at once take ten times as long.
 _CANDIDATES = 2048
@@ -35,6 +37,11 @@ def encode_titles(encoders: Encoders, titles: np.ndarray) -> np.ndarray:
     return _by_length(titles, encoders.positions, encoders.encode_news)
 
 
+def with_unknown(news_vectors: np.ndarray) -> np.ndarray:
+    """Puts row 0, the unknown article, before the vectors of articles 1, 2, ...: zeros, so that it scores 0."""
+    return np.concatenate([np.zeros_like(news_vectors[:1]), news_vectors])
+
+
 class Scorer:
     """Scores impressions: each article is encoded once, each user once, then dot products.
 
@@ -42,19 +49,14 @@ class Scorer:
 
     Args:
         encoders: the model.
-        news_vectors: float32 array of shape `(articles, dim)`, those of articles 1, 2, ... of the catalogue, as
-            `encode_titles` gives them.
+        news_vectors: float32 array of shape `(articles + 1, dim)`, the whole catalogue as `with_unknown` gives it.
         histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding at the end; row 0 is empty.
-
-    Attributes:
-        news_vectors: float32 array of shape `(articles + 1, dim)`; row 0, the unknown article, is zeros, so an
-            unknown candidate scores 0.
     """
 
     def __init__(self, encoders: Encoders, news_vectors: np.ndarray, histories: np.ndarray):
         self._encoders = encoders
+        self._news_vectors = news_vectors
         self._histories = histories
-        self.news_vectors = np.concatenate([np.zeros_like(news_vectors[:1]), news_vectors])
         # The operating system gives memory to the rows that are written: those of users that occur.
         self._user_vectors = np.zeros((len(histories), news_vectors.shape[1]), np.float32)
         self._encoded = np.zeros(len(histories), bool)
@@ -82,14 +84,41 @@ class Scorer:
         scores = np.empty(len(impressions.candidates), np.float32)
         for start in range(0, len(scores), _CANDIDATES):
             part = slice(start, start + _CANDIDATES)
-            candidates = self.news_vectors[impressions.candidates[part]]
+            candidates = self._news_vectors[impressions.candidates[part]]
             np.einsum("cd,cd->c", candidates, self._user_vectors[owner[part]], out=scores[part])
         return scores
 
     def _encode_histories(self, history: np.ndarray) -> np.ndarray:
         articles, rows = np.unique(np.append(0, history), return_inverse=True)
         rows = rows[1:].reshape(history.shape).astype(np.int32)
-        return self._encoders.encode_users(self.news_vectors[articles], rows)
+        return self._encoders.encode_users(self._news_vectors[articles], rows)
+
+
+def predictions(impressions: Impressions, scores: np.ndarray) -> pa.Table:
+    """The predictions of a shard in the contract, a row for each impression in its order.
+
+    Args:
+        impressions: the shard, `c` candidates in all.
+        scores: float32 of shape `(c,)`.
+
+    Returns:
+        `impression_id`, `user_id`, `article_ids_inview`, `scores` (list of float32), `ranks` (list of int32, 1 = best),
+        and `article_ids_clicked` where clicks were given.
+    """
+
+    def lists(values: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(pa.array(impressions.offsets, pa.int32()), values)
+
+    columns = {
+        "impression_id": impressions.impression_id,
+        "user_id": impressions.user_id,
+        "article_ids_inview": lists(impressions.candidate_ids),
+        "scores": lists(pa.array(scores, pa.float32())),
+        "ranks": lists(pa.array(ranks(impressions.offsets, scores))),
+    }
+    if impressions.clicks is not None:
+        columns["article_ids_clicked"] = impressions.clicks
+    return pa.table(columns)
 
 
 def _by_length(rows: np.ndarray, positions: int, encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -33,7 +33,7 @@ from nrms.models.export import export_model
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import build_model
-from nrms.scoring import Scorer, encode_titles
+from nrms.scoring import Scorer, encode_titles, with_unknown
 from nrms.tracking import Tracker
 from nrms.trainer import FitOptions, Trainer, make_train_step
 
@@ -229,7 +229,8 @@ class _Validator:
         if self.model is not self._trained:
             self.model.set_weights(self._trained.get_weights())
         histories = self._data.validation.histories
-        scorer = Scorer(self._encoders, encode_titles(self._encoders, self._data.titles[1:]), histories.rows)
+        news_vectors = encode_titles(self._encoders, self._data.titles[1:])
+        scorer = Scorer(self._encoders, with_unknown(news_vectors), histories.rows)
         evaluation = Evaluation(baselines)
         for impressions in _shards(self._data.validation):
             evaluation.add(impressions, histories.lengths[impressions.user], scorer.score(impressions))

@@ -9,7 +9,7 @@ from nrms.models.export import export_model
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.models.registry import build_model
-from nrms.scoring import Scorer, encode_titles
+from nrms.scoring import Scorer, encode_titles, with_unknown
 
 SMALL = ModelConfig(word_dim=5, heads=2, head_dim=3, attention_dim=4)
 
@@ -37,7 +37,7 @@ def world(rng, articles=50, users=20, impressions=60, history=6):
 
 
 def scorer(encoders, titles, histories):
-    return Scorer(encoders, encode_titles(encoders, titles[1:]), histories)
+    return Scorer(encoders, with_unknown(encode_titles(encoders, titles[1:])), histories)
 
 
 def test_scores_equal_the_model_called_on_one_impression_at_a_time():

@@ -23,7 +23,7 @@ from nrms.errors import ConfigError, Interrupted, SchemaError, StorageError, Tra
 from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.onnx_encoders import OnnxEncoders
-from nrms.scoring import Scorer, encode_titles
+from nrms.scoring import Scorer, encode_titles, with_unknown
 from nrms.training import train
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
@@ -54,7 +54,8 @@ def rescored(config, encoders, tokenizer, cache):
     dataset = Dataset.open(config.data, cache)
     titles = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
     split = dataset.split("validation", config.history_size)
-    scorer, evaluation = Scorer(encoders, encode_titles(encoders, titles), split.histories.rows), Evaluation()
+    news_vectors = with_unknown(encode_titles(encoders, titles))
+    scorer, evaluation = Scorer(encoders, news_vectors, split.histories.rows), Evaluation()
     for i in range(len(split)):
         shard = split.read(i)
         evaluation.add(shard, split.histories.lengths[shard.user], scorer.score(shard))

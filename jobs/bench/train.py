@@ -29,7 +29,7 @@ from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import build_model
-from nrms.scoring import Scorer, encode_titles
+from nrms.scoring import Scorer, encode_titles, with_unknown
 from nrms.trainer import make_train_step
 
 NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
@@ -101,7 +101,7 @@ class Site:
     def auc(self, model: Recommender) -> float:
         """Per-impression validation AUC."""
         encoders, histories, evaluation = KerasEncoders(model), self.validation.histories, Evaluation()
-        scorer = Scorer(encoders, encode_titles(encoders, self.titles[1:]), histories.rows)
+        scorer = Scorer(encoders, with_unknown(encode_titles(encoders, self.titles[1:])), histories.rows)
         for i in range(len(self.validation)):
             shard = self.validation.read(i)
             evaluation.add(shard, histories.lengths[shard.user], scorer.score(shard))

@@ -39,11 +39,11 @@ class Dataset:
             impressions = train.read(i)
     """
 
-    def __init__(self, uri: str, cache: Path, articles_file: storage.FileInfo) -> None:
+    def __init__(self, uri: str, cache: Path, articles_file: storage.FileInfo, articles: Articles) -> None:
         self.uri = uri
         self.cache = cache
         self.articles_file = articles_file
-        self.articles = Articles.read(articles_file, cache)
+        self.articles = articles
 
     @classmethod
     def open(cls, uri: str, cache: Path) -> "Dataset":
@@ -64,7 +64,7 @@ class Dataset:
                 uri,
                 "Check the path or run jobs.prepare.",
             ) from None
-        return cls(uri, cache, info)
+        return cls(uri, cache, info, Articles.read(info, cache))
 
     def split(self, name: str, history_size: int, set_aside_bad: bool = False) -> "Split":
         """Open the split in the folder `name`, keeping the last `history_size` clicks of each user.

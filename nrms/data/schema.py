@@ -56,7 +56,7 @@ HISTORY = (
 )
 
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
-_EXPECTED: dict[Kind, str] = {
+EXPECTED: dict[Kind, str] = {
     "id": "an integer or a string",
     "ids": "a list of integers or of strings",
     "text": "a string",
@@ -70,7 +70,9 @@ _EXPECTED: dict[Kind, str] = {
 def schema_error(rule: str, received: str, uri: str, todo: str) -> SchemaError:
     """The one line a user reads: the rule, what arrived, where, what to do."""
     # What arrived may come from a hostile file: newlines, a thousand column names.
-    return SchemaError(f"{rule} Received: {shorten(received, 400, placeholder=' ...')}, in {uri}. {todo}")
+    received = shorten(received, 400, placeholder=" ...")
+    parts = {"rule": rule, "received": received, "where": uri, "todo": todo}
+    return SchemaError(f"{rule} Received: {received}, in {uri}. {todo}", parts)
 
 
 class ParquetReader:
@@ -79,6 +81,7 @@ class ParquetReader:
     Attributes:
         uri: Where the file came from, for messages.
         rows: Number of rows, from the footer.
+        size: Bytes of all values before compression, from the footer.
         present: Names of the contract's columns that hold values (an optional column of type null is absent).
     """
 
@@ -86,6 +89,7 @@ class ParquetReader:
         self._file = file
         self.uri = uri
         self.rows: int = file.metadata.num_rows
+        self.size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
         schema = file.schema_arrow
         self.present = {
             column.name
@@ -150,7 +154,7 @@ def _check_columns(file: pq.ParquetFile, uri: str, contract: tuple[Column, ...],
             )
         if not found and column.required:
             raise schema_error(
-                f"Column `{column.name}` ({_EXPECTED[column.kind]}) is required.",
+                f"Column `{column.name}` ({EXPECTED[column.kind]}) is required.",
                 f"{rows} of columns {', '.join(schema.names) or '(none)'}",
                 uri,
                 "Add or rename the column.",
@@ -161,7 +165,7 @@ def _check_columns(file: pq.ParquetFile, uri: str, contract: tuple[Column, ...],
         family = _family(arrived, column.kind)
         if family is None:
             raise schema_error(
-                f"Column `{column.name}` must be {_EXPECTED[column.kind]}.",
+                f"Column `{column.name}` must be {EXPECTED[column.kind]}.",
                 f"{arrived} ({rows})",
                 uri,
                 "Cast the column to that type.",

@@ -1,0 +1,157 @@
+"""The door for uploads: so many at once, so many bytes, so many seconds; whoever leaves frees the place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import ErrorDetail, Refusal
+from api.settings import Settings
+
+if TYPE_CHECKING:
+    from api.service import Service
+
+_DRAIN_SECONDS = 5.0  # a client that still sends hears of its refusal only when it has been listened to
+
+
+class _Refused(Exception):
+    pass
+
+
+class Admission:
+    """ASGI middleware in front of everything that takes a body.
+
+    A place is taken before the first byte is read and given back when the answer is out, or when the client leaves or
+    is too slow. So the disk holds at most as many uploads as there are places.
+
+    Args:
+        app: what is behind the door.
+        settings: places, bytes and seconds.
+        service: whose metrics count.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, service: Service) -> None:
+        self._app = app
+        self._settings = settings
+        self._service = service
+        self._places = settings.workers + settings.queue_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                await self._with_place(scope, receive, noted)
+            else:
+                await self._app(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._service.metrics.requests.labels(route, status).inc()
+
+    async def _with_place(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["started"] = time.perf_counter()
+        if self._places == 0:
+            await self._refuse(_busy(self._settings), scope, receive, send)
+            return
+        self._places -= 1
+        self._service.metrics.in_flight.inc()
+        try:
+            await self._let_in(scope, receive, send)
+        finally:
+            self._places += 1
+            self._service.metrics.in_flight.dec()
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit, seconds = self._settings.max_body_bytes, self._settings.upload_seconds
+        end = asyncio.get_running_loop().time() + seconds
+        refusal: Refusal | None = None
+        arrived, complete = 0, False
+
+        async def counted() -> Message:
+            nonlocal refusal, arrived, complete
+            if complete:
+                return await receive()  # waits for the client to leave
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                refusal = _slow(seconds)
+                raise _Refused from None
+            arrived += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if arrived > limit:
+                refusal = _large(limit, f"more than {limit:,} bytes")
+                raise _Refused
+            return message
+
+        async def guarded(message: Message) -> None:
+            if refusal is None:
+                await send(message)
+
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            await self._refuse(_large(limit, f"{int(declared):,} bytes"), scope, receive, send)
+            return
+        with contextlib.suppress(_Refused):
+            await self._app(scope, counted, guarded)
+        if refusal is not None:
+            await self._refuse(refusal, scope, receive, send, drain=refusal.status == 413)
+
+    async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send, drain: bool = True) -> None:
+        self._service.metrics.rejections.labels(refusal.reason).inc()
+        if drain:
+            try:
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    left = self._settings.max_body_bytes
+                    while left > 0 and (message := await receive()).get("more_body"):
+                        left -= len(message["body"])
+            except TimeoutError:
+                pass
+        await refusal.response()(scope, receive, send)
+
+
+def _busy(settings: Settings) -> Refusal:
+    return Refusal(
+        429,
+        "busy",
+        ErrorDetail(
+            rule=f"At most {settings.workers + settings.queue_size} requests may arrive or wait at once.",
+            received="one more",
+            where="request",
+            todo="Send it again after the seconds in Retry-After.",
+        ),
+        retry_after=1,
+    )
+
+
+def _large(limit: int, received: str) -> Refusal:
+    detail = ErrorDetail(
+        rule=f"A body may have {limit:,} bytes.",
+        received=received,
+        where="body",
+        todo="Send the rows in several uploads, without columns that are not needed, compressed with zstd.",
+    )
+    return Refusal(413, "body_too_large", detail)
+
+
+def _slow(seconds: float) -> Refusal:
+    detail = ErrorDetail(
+        rule=f"A body must arrive within {seconds:g} seconds.",
+        received="a part of one",
+        where="body",
+        todo="Send less at once, or over a faster connection.",
+    )
+    return Refusal(408, "upload_too_slow", detail)

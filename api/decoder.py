@@ -1,0 +1,241 @@
+"""Reads uploads in processes of their own, which may die: `python -m api.decoder`, started by `api.decoding`.
+
+One process waits; for each upload it forks a child that may take so much memory and time and no more. The child reads
+the hostile Parquet, checks it against the contract, and writes what it found as plain Parquet, which is all that the
+service ever opens.
+
+    <folder>/file, history, articles        what was uploaded, the last two if given
+    <folder>/upload/behaviors.parquet       what the child writes
+    <folder>/upload/history.parquet
+    <folder>/articles.parquet               if articles were uploaded
+    <folder>/result.json                    rows, or the parts of a SchemaError
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nrms import storage
+from nrms.data.articles import Articles
+from nrms.data.columns import unnest
+from nrms.data.schema import BEHAVIORS, HISTORY, Column, ParquetReader, open_parquet, refuse_nulls, schema_error
+from nrms.errors import SchemaError
+
+FILE, HISTORY_FILE, ARTICLES_FILE = "file", "history", "articles"
+ROW_USERS = "row_user_id"  # the users as they came, where each row brings a history of its own
+RESULT = "result.json"
+
+# The rows' own history beside the contract's columns, but for the demo data's planted scores.
+UPLOAD = (
+    *(column for column in BEHAVIORS if column.name != "oracle_scores"),
+    Column("article_id_fixed", "ids", required=False, names="article"),
+    Column("impression_time_fixed", "times", required=False),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One upload to read.
+
+    Attributes:
+        folder: see the module.
+        strings: whether the catalogue's article ids are strings, and not integers.
+        max_impressions: rows at most.
+        max_candidates: candidates of a row at most.
+        memory_bytes: what the child may take beyond what the process has.
+        seconds: of processor time.
+    """
+
+    folder: str
+    strings: bool
+    max_impressions: int
+    max_candidates: int
+    memory_bytes: int
+    seconds: float
+
+    def line(self) -> bytes:
+        """The task as the line that the process reads."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def decode(task: Task) -> dict[str, object]:
+    """Reads an upload and writes it as plain Parquet.
+
+    Returns:
+        `rows`, and `row_histories`: whether the histories came in the rows.
+
+    Raises:
+        SchemaError: it breaks the contract or a limit.
+    """
+    folder = Path(task.folder)
+    families = {"article": pa.string() if task.strings else pa.int64()}
+    has_history = (folder / HISTORY_FILE).exists()
+    (folder / "upload").mkdir()
+    with open_parquet(storage.stat(folder / FILE), folder, UPLOAD, families) as reader:
+        _limit(reader, task.max_impressions, "impressions", task.memory_bytes)
+        row_histories = "article_id_fixed" in reader.present
+        if row_histories == has_history:
+            raise schema_error(
+                "Histories must come in one way: as the column `article_id_fixed` of the rows, or as a file `history`.",
+                "both" if has_history else "neither",
+                FILE,
+                "Leave one out." if has_history else "Add the column, or send the history file as well.",
+            )
+        columns = reader.read()
+        for name in ("impression_id", "user_id"):
+            refuse_nulls(name, columns[name], FILE)
+        offsets, _ = unnest(columns["article_ids_inview"])
+        _limit_candidates(offsets, task.max_candidates)
+    rows = len(columns["user_id"])
+    if row_histories:
+        names = ("article_id_fixed", "impression_time_fixed")
+        history = {name: columns.pop(name) for name in names if name in columns}
+        columns[ROW_USERS] = columns["user_id"]
+        history["user_id"] = columns["user_id"] = pa.array(np.arange(rows))
+    else:
+        columns.pop("impression_time_fixed", None)
+        with open_parquet(storage.stat(folder / HISTORY_FILE), folder, HISTORY, families) as reader:
+            _limit(reader, task.max_impressions, "users", task.memory_bytes)
+            history = reader.read()
+    if (folder / ARTICLES_FILE).exists():
+        articles = Articles.read(storage.stat(folder / ARTICLES_FILE), folder)
+        _write({"article_id": articles.ids, "title": articles.titles}, folder / "articles.parquet")
+    _write(history, folder / "upload" / "history.parquet")
+    _write(columns, folder / "upload" / "behaviors.parquet")
+    return {"rows": rows, "row_histories": row_histories}
+
+
+def write_rows(folder: Path, impressions: list[dict[str, object]], articles: list[dict[str, object]]) -> None:
+    """Writes rows that came as JSON, each with its history, as `decode` writes those of a file.
+
+    Args:
+        folder: see the module.
+        impressions: `impression_id`, `user_id`, `article_ids_inview`, `article_id_fixed`, `article_ids_clicked`.
+        articles: `article_id` and `title`.
+
+    Raises:
+        SchemaError: ids of one thing are integers and strings, or an article stands there twice.
+    """
+    columns = {name: _column(name, [row[name] for row in impressions]) for name in impressions[0]}
+    columns[ROW_USERS] = columns["user_id"]
+    columns["user_id"] = pa.array(np.arange(len(impressions)))
+    (folder / "upload").mkdir()
+    history = {"user_id": columns["user_id"], "article_id_fixed": columns.pop("article_id_fixed")}
+    _write(history, folder / "upload" / "history.parquet")
+    _write(columns, folder / "upload" / "behaviors.parquet")
+    if articles:
+        table = {name: _column(name, [row[name] for row in articles]) for name in ("article_id", "title")}
+        _write(table, folder / "articles.parquet")
+
+
+def _column(name: str, values: list[object]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException as error:
+        raise schema_error(
+            f"`{name}` must hold integers or strings, the same in all rows.",
+            " ".join(str(error).split()),
+            "body",
+            "Write all ids in one way.",
+        ) from None
+
+
+def _limit(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> None:
+    """Looks at the footer, before anything is read."""
+    if reader.rows > rows:
+        raise schema_error(
+            f"One upload may hold {rows:,} {what}.", f"{reader.rows:,}", reader.uri, "Send it in several uploads."
+        )
+    if reader.size > memory_bytes:
+        raise schema_error(
+            f"A file may take {memory_bytes:,} bytes when it is read.",
+            f"one that takes {reader.size:,}",
+            reader.uri,
+            "Send it in several uploads, without columns that are not needed.",
+        )
+
+
+def _limit_candidates(offsets: np.ndarray, limit: int) -> None:
+    lengths = np.diff(offsets)
+    if len(lengths) and lengths.max() > limit:
+        raise schema_error(
+            f"One impression may have {limit:,} candidates.",
+            f"{lengths.max():,} in row {lengths.argmax():,} (from 0)",
+            FILE,
+            "Cut the list.",
+        )
+
+
+def _write(columns: dict[str, pa.Array], path: Path) -> None:
+    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False, write_statistics=False)
+
+
+def _child(task: Task) -> int:
+    """The child's life: limits, work, result; its exit code."""
+    folder = Path(task.folder)
+    _lower(resource.RLIMIT_AS, _address_space() + task.memory_bytes)
+    _lower(resource.RLIMIT_CPU, max(1, round(task.seconds)))
+    _lower(resource.RLIMIT_FSIZE, 4 * task.memory_bytes)
+    _lower(resource.RLIMIT_CORE, 0)
+    try:
+        result = decode(task)
+    except SchemaError as error:
+        result = {"error": error.parts or {"rule": str(error), "received": "", "where": FILE, "todo": ""}}
+    except MemoryError:
+        limit = f"{task.memory_bytes:,} bytes"
+        result = {
+            "error": schema_error(
+                f"A file may take {limit} when it is read.", "one that takes more", FILE, "Send it in several uploads."
+            ).parts
+        }
+    except OSError as error:
+        result = {"disk": str(error.strerror)}
+    (folder / RESULT).write_text(json.dumps(result))
+    return 0
+
+
+def _address_space() -> int:
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[0]) * resource.getpagesize() if status.exists() else 0
+
+
+def _lower(limit: int, value: int) -> None:
+    _, hard = resource.getrlimit(limit)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    try:
+        resource.setrlimit(limit, (value, value))
+    except (ValueError, OSError):  # macOS has no limit of the address space
+        return
+
+
+def main() -> None:
+    """Answers each line, a task, with a line, the child's wait status, until there are no more."""
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    answers = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)  # what Arrow says of a hostile file before it aborts belongs in no log
+    os.write(answers, b"ready\n")
+    for line in sys.stdin.buffer:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = _child(Task(**json.loads(line)))
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        os.write(answers, f"{status}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

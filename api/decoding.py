@@ -1,0 +1,177 @@
+"""The service's side of reading uploads: processes that fork a child for each, see `api.decoder`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from api.decoder import FILE, RESULT, Task
+from nrms.data.schema import schema_error
+from nrms.errors import SchemaError
+
+_GRACE = 1.0  # seconds beyond a task's own before its process is killed
+
+
+class DecoderUnavailable(Exception):
+    """No child could finish, for reasons that lie in this machine and not in the upload."""
+
+
+class DecoderPool:
+    """Reads uploads, each in a child process; as many at once as there are processes.
+
+    Args:
+        processes: how many wait.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._idle: queue.SimpleQueue[_Decoder | None] = queue.SimpleQueue()
+        for _ in range(processes):
+            self._idle.put(None)  # started by the first who needs it
+
+    def start(self) -> None:
+        """Starts all processes and waits until they are ready."""
+        started = []
+        for _ in range(self._idle.qsize()):
+            started.append(self._idle.get() or _Decoder())
+        for decoder in started:
+            self._idle.put(decoder)
+
+    def decode(self, task: Task) -> dict[str, object]:
+        """Reads an upload; see `api.decoder`.
+
+        Raises:
+            SchemaError: it breaks the contract or a limit, or what reads it died of it.
+            DecoderUnavailable: a child was killed from outside twice, or the disk is full.
+        """
+        for _ in range(2):
+            status = self._run(task)
+            if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+                raise schema_error(
+                    f"A file must be read within {task.seconds:g} seconds.",
+                    "one that takes longer",
+                    FILE,
+                    "Send it in several uploads.",
+                )
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+                _clear(Path(task.folder))
+                continue  # somebody else's doing: the upload deserves another child
+            return _result(Path(task.folder), task)
+        raise DecoderUnavailable("the process that reads uploads was killed")
+
+    def close(self) -> None:
+        """Ends all idle processes."""
+        while not self._idle.empty():
+            decoder = self._idle.get()
+            if decoder is not None:
+                decoder.kill()
+
+    def pids(self) -> list[int]:
+        """Of the idle processes."""
+        decoders = [self._idle.get() for _ in range(self._idle.qsize())]
+        for decoder in decoders:
+            self._idle.put(decoder)
+        return [decoder.process.pid for decoder in decoders if decoder is not None]
+
+    def _run(self, task: Task) -> int | None:
+        """The child's wait status; that of SIGKILL where its parent died, None where time ran out."""
+        decoder = self._idle.get()
+        status: int | None = int(signal.SIGKILL)
+        try:
+            if decoder is None or decoder.process.poll() is not None:
+                decoder = None
+                decoder = _Decoder()
+            status = decoder.run(task)
+            self._idle.put(decoder)
+            return status
+        except TimeoutError:
+            status = None
+        except (OSError, ValueError):
+            pass
+        if decoder is not None:
+            decoder.kill()
+        self._idle.put(None)
+        return status
+
+
+class _Decoder:
+    """One waiting process."""
+
+    def __init__(self) -> None:
+        # Arrow's own allocators reserve address space that the limit would count.
+        environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "api.decoder"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd=Path(__file__).parent.parent,
+            start_new_session=True,
+        )
+        try:
+            self._answer(30.0)
+        except OSError as error:
+            self.kill()
+            raise BrokenPipeError("the process did not start") from error
+
+    def run(self, task: Task) -> int:
+        self.process.stdin.write(task.line())
+        self.process.stdin.flush()
+        return int(self._answer(task.seconds + _GRACE))
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def _answer(self, seconds: float) -> bytes:
+        end = time.monotonic() + seconds
+        answer = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while not answer.endswith(b"\n"):
+                if not selector.select(end - time.monotonic()):
+                    raise TimeoutError
+                more = os.read(self.process.stdout.fileno(), 100)
+                if not more:
+                    raise BrokenPipeError("the process has ended")
+                answer += more
+        return answer
+
+
+def _result(folder: Path, task: Task) -> dict[str, object]:
+    try:
+        result = json.loads((folder / RESULT).read_text())
+    except (OSError, ValueError):
+        # It died without a word: of a crash in Arrow, or of the memory limit.
+        raise schema_error(
+            f"A file must be whole Parquet that can be read within {task.memory_bytes:,} bytes of memory.",
+            "one that broke the process reading it",
+            FILE,
+            "Write the file again, with pyarrow or Polars, or send it in several uploads.",
+        ) from None
+    if "disk" in result:
+        raise DecoderUnavailable(f"no room for the upload: {result['disk']}")
+    if "error" in result:
+        parts = result["error"]
+        raise SchemaError(parts["rule"], parts)
+    return result
+
+
+def _clear(folder: Path) -> None:
+    """Takes away what a killed child left."""
+    (folder / RESULT).unlink(missing_ok=True)
+    (folder / "articles.parquet").unlink(missing_ok=True)
+    for path in (folder / "upload").glob("*"):
+        path.unlink()
+    with contextlib.suppress(FileNotFoundError):
+        (folder / "upload").rmdir()

@@ -1,0 +1,113 @@
+"""How the service says no: one body for every error, and the statuses it comes with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from nrms.errors import SchemaError
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong, in four parts."""
+
+    rule: str = Field(description="what must hold", examples=["Column `user_id` (an integer or a string) is required."])
+    received: str = Field(description="what arrived", examples=["10 rows of columns impression_id"])
+    where: str = Field(description="the part of the request: file, history, articles, body, ...", examples=["file"])
+    todo: str = Field(description="what to do", examples=["Add or rename the column."])
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+class Refusal(Exception):
+    """A request that is refused.
+
+    Args:
+        status: HTTP status.
+        reason: short name, for metrics.
+        detail: what the body says.
+        retry_after: seconds after which another try makes sense, if any.
+    """
+
+    def __init__(self, status: int, reason: str, detail: ErrorDetail, retry_after: int | None = None) -> None:
+        super().__init__(detail.rule)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        self.retry_after = retry_after
+
+    def response(self) -> JSONResponse:
+        """The answer."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "ApiKey"
+        return JSONResponse(ErrorBody(error=self.detail).model_dump(), self.status, headers)
+
+
+def contract_refusal(error: SchemaError) -> Refusal:
+    """The refusal of an upload that breaks the contract: 422, its parts as they are, files named as in the request."""
+    parts = error.parts or {"rule": str(error), "received": "", "where": "file", "todo": ""}
+    folder, _, name = parts["where"].rpartition("/")
+    # Histories that came in the rows are read back from a file that the request never had.
+    where = {"behaviors.parquet": "file", "history.parquet": "history", "articles.parquet": "articles"}.get(name, name)
+    clean = {key: value.replace(folder + "/", "") if folder else value for key, value in parts.items()}
+    return Refusal(422, "contract", ErrorDetail(**{**clean, "where": where or "file"}))
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses for the OpenAPI document."""
+    return {status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses}
+
+
+_DESCRIPTIONS = {
+    400: "The multipart form could not be read.",
+    401: "The key in X-API-Key is missing or wrong.",
+    404: "No such page.",
+    408: "The body did not arrive in time.",
+    413: "The body is larger than the limit.",
+    422: "The data break the contract or a limit, or a parameter has no legal value.",
+    429: "Too many requests at once; Retry-After says when to come back.",
+    503: "No model is loaded yet, or this machine has no room or no process for the upload; try again.",
+}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Gives every error the same body."""
+
+    async def refused(request: Request, error: Refusal) -> JSONResponse:
+        request.app.state.service.metrics.rejections.labels(error.reason).inc()
+        return error.response()
+
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        received = first.get("input")
+        detail = ErrorDetail(
+            rule=f"{first['msg']}.".replace("..", "."),
+            received="nothing" if received is None else " ".join(str(received)[:200].split()),
+            where=where,
+            todo="See /docs for what this request takes.",
+        )
+        return await refused(request, Refusal(422, "parameters", detail))
+
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        received = f"{request.method} {request.url.path}"
+        detail = ErrorDetail(rule=str(error.detail), received=received, where="request", todo="See /docs.")
+        refusal = Refusal(error.status_code, f"http_{error.status_code}", detail)
+        request.app.state.service.metrics.rejections.labels(refusal.reason).inc()
+        response = refusal.response()
+        response.headers.update(error.headers or {})
+        return response
+
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)

@@ -1,0 +1,45 @@
+"""What `/metrics` shows, in Prometheus' format."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The metrics of one service. Rates of unknown articles and empty histories are ratios of these counters."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        options = {"registry": self.registry}
+        self.requests = Counter("nrms_requests_total", "Requests answered.", ["route", "status"], **options)
+        self.rejections = Counter("nrms_rejections_total", "Requests refused.", ["reason"], **options)
+        self.seconds = Histogram(
+            "nrms_stage_seconds",
+            "Seconds that a scored request spent: upload, queue, decode, score, respond.",
+            ["stage"],
+            buckets=_SECONDS,
+            **options,
+        )
+        self.in_flight = Gauge("nrms_requests_in_flight", "Uploads that arrive, wait or are scored.", **options)
+        self.waiting = Gauge("nrms_requests_waiting", "Uploads that wait for a worker.", **options)
+        self.impressions = Counter("nrms_impressions_total", "Impressions scored.", **options)
+        self.candidates = Counter("nrms_candidates_total", "Candidates scored.", **options)
+        self.unknown_articles = Counter(
+            "nrms_unknown_articles_total", "Candidates that the catalogue lacks: they score 0.", **options
+        )
+        self.empty_histories = Counter(
+            "nrms_empty_histories_total", "Impressions of users whose history is empty or unknown.", **options
+        )
+        self.model = Gauge("nrms_model_info", "1 for the version that is served.", ["version", "sha256"], **options)
+        self.articles = Gauge("nrms_articles", "Articles in the catalogue.", **options)
+        self.ready = Gauge("nrms_ready", "1 when a model is served.", **options)
+        self.reloads = Counter("nrms_reloads_total", "Changes of model or articles.", ["outcome"], **options)
+        self.reload_failing = Gauge(
+            "nrms_reload_failing", "1 while a newer model or catalogue cannot be loaded; the old one serves.", **options
+        )
+        self.log_files = Counter(
+            "nrms_prediction_log_files_total", "Files of the prediction log.", ["outcome"], **options
+        )
+        self.log_dropped = Counter("nrms_prediction_log_dropped_total", "Requests not logged: no room.", **options)

@@ -1,0 +1,80 @@
+"""For orchestrators and monitoring: `/livez`, `/readyz`, `/info`, `/metrics`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from api.errors import ErrorDetail, Refusal, responses
+from api.routers.predict import service_of
+from api.schemas import Info, Status
+from api.settings import LimitSettings
+from nrms.data.schema import ARTICLES, BEHAVIORS, EXPECTED, HISTORY, Column
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/livez")
+async def livez() -> Status:
+    """Whether the process answers."""
+    return Status(status="ok")
+
+
+@router.get("/readyz", responses=responses(503))
+async def readyz(request: Request) -> Status:
+    """Whether a model is loaded and has scored a first batch."""
+    service = service_of(request)
+    if service.serving is None:
+        detail = ErrorDetail(
+            rule="A model must be loaded.", received=service.error or "none yet", where="service", todo="Wait."
+        )
+        raise Refusal(503, "not_ready", detail, retry_after=1)
+    return Status(status="ready")
+
+
+@router.get("/info")
+async def info(request: Request) -> Info:
+    """Which model and articles are served, what an upload must look like, and the limits."""
+    service = service_of(request)
+    serving = service.serving
+    model = articles = None
+    if serving is not None:
+        bundle = serving.bundle
+        config = bundle.meta.get("config", {})
+        model = {
+            "version": bundle.version,
+            "sha256": bundle.sha256,
+            "uri": bundle.uri,
+            "trained_at": bundle.meta.get("trained_at"),
+            "metrics": bundle.meta.get("metrics"),
+            **{name: config.get(name) for name in ("model", "history_size", "title_size")},
+        }
+        articles = {
+            "uri": serving.articles_file.uri,
+            "generation": serving.articles_file.generation,
+            "articles": len(serving.articles),
+        }
+    files = {"file": BEHAVIORS, "history": HISTORY, "articles": ARTICLES}
+    return Info(
+        model=model,
+        articles=articles,
+        reload_error=service.error if serving is not None else None,
+        contract={name: [_described(column) for column in columns] for name, columns in files.items()},
+        limits={field.name: getattr(service.settings, field.name) for field in fields(LimitSettings)},
+        started=service.started,
+    )
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """Counters, gauges and histograms in Prometheus' format."""
+    return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _described(column: Column) -> dict[str, Any]:
+    described = asdict(column)
+    return {"name": described["name"], "type": EXPECTED[column.kind], "required": column.required}

@@ -1,0 +1,273 @@
+"""`POST /predict` and `POST /predict/json`: an upload in, scores out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import anyio
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fastapi import APIRouter, Depends, File, Query, Request, Security, UploadFile
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import APIKeyHeader
+
+from api import results
+from api.decoder import ARTICLES_FILE, FILE, HISTORY_FILE, Task, write_rows
+from api.decoding import DecoderUnavailable
+from api.errors import ErrorDetail, Refusal, contract_refusal, responses
+from api.metrics import Metrics
+from api.prediction_log import Record
+from api.schemas import PredictIn, PredictOut
+from api.service import Service
+from api.serving import Scored, Serving
+from nrms.errors import SchemaError
+from nrms.scoring import predictions
+
+_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY")
+
+
+def service_of(request: Request) -> Service:
+    """The service that answers this request."""
+    return request.app.state.service
+
+
+async def authorized(request: Request, key: Annotated[str | None, Security(_key)]) -> None:
+    """Refuses a request without the key, where the service has one."""
+    expected = service_of(request).settings.api_key
+    if expected is not None and not hmac.compare_digest((key or "").encode(), expected.encode()):
+        detail = ErrorDetail(
+            rule="X-API-Key must carry this service's key.",
+            received="another key" if key else "none",
+            where="header X-API-Key",
+            todo="Ask whoever runs the service for the key; /docs has Authorize.",
+        )
+        raise Refusal(401, "key", detail)
+
+
+router = APIRouter(tags=["predict"], dependencies=[Depends(authorized)])
+
+Format = Annotated[
+    Literal["json", "parquet"], Query(description="json: counts, metrics and the first rows; parquet: all predictions")
+]
+MaxRows = Annotated[int, Query(ge=0, le=10_000, description="rows in a JSON answer, at most")]
+Titles = Annotated[bool, Query(description="whether the rows of a JSON answer carry the candidates' titles")]
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": PredictOut,
+        "description": "The scored upload. Headers: X-Model-Version, X-Request-Id.",
+        "content": {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    **responses(401, 408, 413, 422, 429, 503),
+}
+
+
+@router.post("/predict", responses={**_ANSWERS, **responses(400)})
+@router.post("/predict/", include_in_schema=False)
+async def predict(
+    request: Request,
+    file: Annotated[UploadFile, File(description="behaviours in the contract, Parquet")],
+    history: Annotated[
+        UploadFile | None, File(description="histories, Parquet; leave out where the rows have `article_id_fixed`")
+    ] = None,
+    articles: Annotated[
+        UploadFile | None, File(description="`article_id` and `title` of articles that the catalogue lacks, Parquet")
+    ] = None,
+    format: Format = "json",
+    max_rows: MaxRows = 100,
+    titles: Titles = False,
+) -> Response:
+    """Scores a Parquet file of impressions.
+
+    The columns are those of the nightly job's behaviours files; `/info` lists them. The scores are the nightly job's.
+    """
+    files = {FILE: file, HISTORY_FILE: history, ARTICLES_FILE: articles}
+
+    def read(folder: Path, serving: Serving) -> tuple[bool, str]:
+        body = hashlib.sha256()
+        for name, upload in files.items():
+            if upload is not None:
+                with (folder / name).open("wb") as target:
+                    while chunk := upload.file.read(1 << 20):
+                        target.write(chunk)
+                        body.update(chunk)
+        settings = service_of(request).settings
+        task = Task(
+            folder=str(folder),
+            strings=pa.types.is_string(serving.articles.ids.type),
+            max_impressions=settings.max_impressions,
+            max_candidates=settings.max_candidates,
+            memory_bytes=settings.decode_memory_bytes,
+            seconds=settings.decode_seconds,
+        )
+        return bool(service_of(request).decoders.decode(task)["row_histories"]), body.hexdigest()
+
+    return await _answer(request, read, format, max_rows, titles)
+
+
+@router.post("/predict/json", responses=_ANSWERS)
+async def predict_json(
+    request: Request, body: PredictIn, format: Format = "json", max_rows: MaxRows = 1_000, titles: Titles = False
+) -> Response:
+    """Scores a few impressions that come as JSON, each with its reader's history."""
+
+    def read(folder: Path, serving: Serving) -> tuple[bool, str]:
+        write_rows(
+            folder,
+            [impression.model_dump() for impression in body.impressions],
+            [article.model_dump() for article in body.articles],
+        )
+        return True, hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+
+    return await _answer(request, read, format, max_rows, titles)
+
+
+async def _answer(
+    request: Request, read: Callable[[Path, Serving], tuple[bool, str]], format: str, max_rows: int, titles: bool
+) -> Response:
+    """Waits for a worker, has the upload read and scored, and answers; a client that leaves gives its place back."""
+    service = service_of(request)
+    serving = service.serving
+    if serving is None:
+        raise Refusal(503, "not_ready", _not_ready(service), retry_after=5)
+    timing = _Timing(request.state.started)
+    timing.mark("upload")
+    answer: list[Response | Refusal] = []
+
+    def work() -> None:
+        timing.mark("queue")
+        try:
+            answer.append(_score(service, serving, read, timing, format, max_rows, titles))
+        except SchemaError as error:
+            answer.append(contract_refusal(error))
+        except (DecoderUnavailable, OSError) as error:
+            answer.append(_unavailable(error))
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
+        async with service.limiter:
+            await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
+        group.cancel_scope.cancel()
+    if not answer:
+        return Response(status_code=499)  # the client left while it waited; nobody reads this
+    if isinstance(answer[0], Refusal):
+        raise answer[0]
+    return answer[0]
+
+
+def _score(
+    service: Service,
+    serving: Serving,
+    read: Callable[[Path, Serving], tuple[bool, str]],
+    timing: _Timing,
+    format: str,
+    max_rows: int,
+    titles: bool,
+) -> Response:
+    with tempfile.TemporaryDirectory(dir=service.scratch) as name:
+        folder = Path(name)
+        row_histories, body_sha256 = read(folder, serving)
+        timing.mark("decode")
+        scored = serving.score(folder, row_histories)
+        timing.mark("score")
+    counts, metrics = results.counts_and_metrics(scored)
+    histogram = results.histogram(scored)
+    bundle = serving.bundle
+    if format == "parquet":
+        response = _parquet(scored)
+    else:
+        rows = results.rows(scored, max_rows, titles)
+        response = JSONResponse(
+            {
+                "model": {"version": bundle.version, "sha256": bundle.sha256},
+                "counts": counts,
+                **({} if metrics is None else {"metrics": metrics}),
+                "score_histogram": histogram,
+                "rows": rows,
+                "rows_total": counts["impressions"],
+                "truncated": len(rows) < counts["impressions"],
+            }
+        )
+    request_id = uuid.uuid4().hex
+    response.headers["X-Model-Version"] = bundle.version
+    response.headers["X-Request-Id"] = request_id
+    timing.mark("respond")
+    _count(service.metrics, counts, timing)
+    service.log.add(
+        Record(
+            time=datetime.now(UTC),
+            request_id=request_id,
+            model_version=bundle.version,
+            body_sha256=body_sha256,
+            impressions=counts["impressions"],
+            candidates=counts["candidates"],
+            unknown_articles=counts["unknown_articles"],
+            empty_histories=counts["empty_histories"],
+            seconds=timing.seconds,
+            histogram_edges=histogram["edges"],
+            histogram=histogram["all"],
+        )
+    )
+    return response
+
+
+def _parquet(scored: Scored) -> Response:
+    stream = io.BytesIO()
+    pq.write_table(predictions(scored.impressions, scored.scores), stream, compression="zstd")
+    return Response(
+        stream.getvalue(),
+        media_type="application/vnd.apache.parquet",
+        headers={"Content-Disposition": 'attachment; filename="predictions.parquet"'},
+    )
+
+
+class _Timing:
+    """Seconds of the stages of one request, from one mark to the next."""
+
+    def __init__(self, started: float) -> None:
+        self._last = started
+        self.seconds: dict[str, float] = {}
+
+    def mark(self, stage: str) -> None:
+        """Ends a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def _count(metrics: Metrics, counts: dict[str, Any], timing: _Timing) -> None:
+    for stage, seconds in timing.seconds.items():
+        metrics.seconds.labels(stage).observe(seconds)
+    metrics.impressions.inc(counts["impressions"])
+    metrics.candidates.inc(counts["candidates"])
+    metrics.unknown_articles.inc(counts["unknown_articles"])
+    metrics.empty_histories.inc(counts["empty_histories"])
+
+
+def _not_ready(service: Service) -> ErrorDetail:
+    return ErrorDetail(
+        rule="A model must be loaded.", received=service.error or "none yet", where="service", todo="Try again."
+    )
+
+
+def _unavailable(error: Exception) -> Refusal:
+    detail = ErrorDetail(
+        rule="The service must have room and processes for an upload.",
+        received=str(getattr(error, "strerror", None) or error),
+        where="service",
+        todo="Try again; if it stays so, tell whoever runs the service.",
+    )
+    return Refusal(503, "unavailable", detail, retry_after=5)

@@ -1,0 +1,124 @@
+"""What requests and answers look like, for the OpenAPI document and for whoever reads it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+
+Id = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Annotated[StrictStr, Field(max_length=200)]
+Title = Annotated[str, Field(max_length=2_000)]
+
+
+class Article(BaseModel):
+    """An article that the catalogue lacks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    article_id: Id = Field(examples=[9999999])
+    title: Title = Field(examples=["Local team wins the cup"])
+
+
+class ImpressionIn(BaseModel):
+    """One impression: what a reader was shown."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    impression_id: Id = Field(examples=[1])
+    user_id: Id = Field(default="", examples=["u1"])
+    article_ids_inview: list[Id] = Field(max_length=10_000, examples=[[9500017, 9500042]])
+    article_id_fixed: list[Id] = Field(
+        default=[], max_length=10_000, description="the reader's clicks before, oldest first", examples=[[9500001]]
+    )
+    article_ids_clicked: list[Id] | None = Field(default=None, max_length=10_000, examples=[[9500042]])
+
+
+class PredictIn(BaseModel):
+    """A few impressions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    impressions: list[ImpressionIn] = Field(min_length=1, max_length=1_000)
+    articles: list[Article] = Field(default=[], max_length=1_000, description="articles that the catalogue lacks")
+
+
+class ModelOut(BaseModel):
+    """The version that scored."""
+
+    version: str = Field(examples=["20260101T021500Z-5f0c9a1e"])
+    sha256: str = Field(description="of its meta.json, and through it of everything in it")
+
+
+class Counts(BaseModel):
+    """What was in the upload."""
+
+    impressions: int
+    candidates: int
+    unknown_articles: int = Field(description="candidates that neither catalogue nor upload has: they score 0")
+    empty_histories: int = Field(description="impressions of readers of whom nothing is known")
+    skipped_one_class: int | None = Field(
+        default=None, description="labelled impressions with only clicks or only non-clicks: metrics leave them out"
+    )
+    handled: dict[str, int] = Field(
+        description="what was read in another way than it came, as the nightly job counts it"
+    )
+
+
+class RankingMetrics(BaseModel):
+    """Means over the labelled impressions."""
+
+    auc: float
+    mrr: float
+    ndcg_at_5: float = Field(alias="ndcg@5")
+    ndcg_at_10: float = Field(alias="ndcg@10")
+
+
+class Histogram(BaseModel):
+    """How the scores are spread."""
+
+    edges: list[float] = Field(description="of the bins, one more than there are bins")
+    all: list[int]
+    clicked: list[int] | None = None
+    not_clicked: list[int] | None = None
+
+
+class Row(BaseModel):
+    """One scored impression; lists in the order of `article_ids_inview`."""
+
+    impression_id: int | str
+    user_id: int | str
+    article_ids_inview: list[int | str]
+    scores: list[float]
+    ranks: list[int] = Field(description="1 = best")
+    article_ids_clicked: list[int | str | None] | None = None
+    titles: list[str | None] | None = Field(default=None, description="with `titles=true`; null for an unknown article")
+
+
+class PredictOut(BaseModel):
+    """A scored upload."""
+
+    model: ModelOut
+    counts: Counts
+    metrics: RankingMetrics | None = Field(default=None, description="absent when nothing is labelled")
+    score_histogram: Histogram
+    rows: list[Row] = Field(description="the first `max_rows` impressions, in the order of the upload")
+    rows_total: int
+    truncated: bool = Field(description="whether there are more rows than these; format=parquet gives all")
+
+
+class Info(BaseModel):
+    """What is served."""
+
+    model: dict[str, Any] | None = Field(description="version, sha256, uri, trained_at, metrics, sizes")
+    articles: dict[str, Any] | None = Field(description="uri, generation and number of articles")
+    reload_error: str | None = Field(description="why a newer model or catalogue is not served; the old one is")
+    contract: dict[str, list[dict[str, Any]]] = Field(description="the columns of each file")
+    limits: dict[str, float]
+    started: datetime
+
+
+class Status(BaseModel):
+    """One word."""
+
+    status: str = Field(examples=["ok"])

@@ -1,0 +1,152 @@
+"""The running service: what is served, what may happen at once, and the thread that follows model and articles."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+
+from api.decoding import DecoderPool
+from api.metrics import Metrics
+from api.prediction_log import PredictionLog
+from api.serving import Serving
+from api.settings import Settings
+from nrms.errors import NrmsError
+
+logger = logging.getLogger(__name__)
+
+_SCRATCH = "nrms-api-"
+
+
+class Service:
+    """State of one process.
+
+    Args:
+        settings: see `api.settings`.
+
+    Attributes:
+        settings: those given.
+        metrics: see `api.metrics`.
+        decoders: what reads uploads.
+        log: the prediction log.
+        scratch: local folder of this process, where uploads lie while they are scored.
+        limiter: lets `workers` requests be scored at once.
+        error: why the newest model or catalogue is not served; None when it is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.decoders = DecoderPool(settings.workers)
+        self.log = PredictionLog(settings.prediction_log, settings.prediction_log_seconds, self.metrics)
+        self.limiter = anyio.CapacityLimiter(settings.workers)
+        self.metrics.waiting.set_function(lambda: self.limiter.statistics().tasks_waiting)
+        self.error: str | None = "the model is being loaded"
+        self.started = datetime.now(UTC)
+        self._serving: Serving | None = None
+        self._stop = threading.Event()
+        self._follower = threading.Thread(target=self._follow, name="follow-model", daemon=True)
+
+    @property
+    def serving(self) -> Serving | None:
+        """What a request that begins now is scored with; None until there is a model."""
+        return self._serving
+
+    def start(self) -> None:
+        """Begins to load the model."""
+        _remove_left_over()
+        self.scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
+        self._cache = self.scratch / "cache"
+        self._cache.mkdir()
+        self._follower.start()
+        self.log.start()
+
+    def stop(self) -> None:
+        """Ends threads and processes, writes the rest of the prediction log."""
+        self._stop.set()
+        self.log.stop()
+        self.decoders.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def check(self) -> None:
+        """Loads what is newer than what is served, and then serves it. What cannot be loaded is noted in `error`."""
+        now = self._serving
+        try:
+            if now is not None and now.is_current(self.settings):
+                self._note(None)
+                return
+            start = time.perf_counter()
+            serving = Serving.load(self.settings, self._cache, now)
+        except NrmsError as error:
+            self._note(str(error))
+            return
+        except Exception as error:
+            # Whatever a broken version raises, the old one goes on serving.
+            logger.exception("model or articles could not be loaded")
+            self._note(f"{type(error).__name__}: {error}")
+            return
+        if now is not None:
+            self.metrics.model.remove(now.bundle.version, now.bundle.sha256)
+        self.metrics.model.labels(serving.bundle.version, serving.bundle.sha256).set(1)
+        self.metrics.articles.set(len(serving.articles))
+        self.metrics.ready.set(1)
+        self.metrics.reloads.labels("loaded").inc()
+        # One assignment: a request has the one or the other.
+        self._serving = serving
+        self._note(None)
+        seconds = time.perf_counter() - start
+        logger.info(
+            "serving %s with %s articles, loaded in %.2f s", serving.bundle.uri, f"{len(serving.articles):,}", seconds
+        )
+        _keep_only(self._cache, {path.name for path in serving.bundle.files.values()})
+
+    def _note(self, error: str | None) -> None:
+        if error is not None:
+            self.metrics.reloads.labels("failed").inc()
+            if error != self.error:
+                logger.error("%s", error)
+        self.metrics.reload_failing.set(0 if error is None else 1)
+        self.error = error
+
+    def _follow(self) -> None:
+        self.check()
+        try:
+            self.decoders.start()
+        except OSError:
+            logger.exception("the processes that read uploads did not start; each upload tries again")
+        while not self._stop.wait(
+            self.settings.reload_seconds if self._serving else min(1.0, self.settings.reload_seconds)
+        ):
+            self.check()
+
+
+def _keep_only(folder: Path, names: set[str]) -> None:
+    """Takes away what earlier versions left in the cache."""
+    for path in folder.iterdir():
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+
+
+def _remove_left_over() -> None:
+    """Takes away the folders of services that were killed: uploads are never kept."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        pid = path.name.removeprefix(_SCRATCH).partition("-")[0]
+        if pid.isdigit() and not _lives(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,181 @@
+"""What the service scores with: one model version and one catalogue, loaded whole and exchanged whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from api.decoder import ROW_USERS
+from api.settings import Settings
+from nrms import artifact, storage
+from nrms.article_vectors import ArticleVectors
+from nrms.artifact import Bundle
+from nrms.data.articles import Articles
+from nrms.data.dataset import Dataset
+from nrms.data.impressions import Impressions
+from nrms.data.report import DataReport
+from nrms.data.schema import schema_error
+from nrms.data.tokenizer import Tokenizer
+from nrms.errors import ArtifactError
+from nrms.models.onnx_encoders import OnnxEncoders
+from nrms.scoring import Scorer, encode_titles, with_unknown
+
+_FILES = ("news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scored upload.
+
+    Attributes:
+        impressions: its rows, users as they came.
+        scores: float32 of shape `(c,)`.
+        empty_histories: impressions whose user the model knows nothing of.
+        articles: the catalogue with the upload's own articles.
+        report: what was counted on the way in.
+    """
+
+    impressions: Impressions
+    scores: np.ndarray
+    empty_histories: int
+    articles: Articles
+    report: DataReport
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model version with a catalogue. Nothing in it changes, so a request that holds it is never mixed.
+
+    Attributes:
+        bundle: the model.
+        model: its encoders.
+        history_size: clicks that it sees.
+        articles: the catalogue.
+        articles_file: where that came from.
+        vectors: of all articles met so far, by content.
+        news_vectors: float32 of shape `(articles + 1, dim)`.
+    """
+
+    bundle: Bundle
+    model: Model
+    history_size: int
+    articles: Articles
+    articles_file: storage.FileInfo
+    vectors: ArticleVectors
+    news_vectors: np.ndarray
+
+    @classmethod
+    def load(cls, settings: Settings, cache: Path, before: Serving | None = None) -> Serving:
+        """Loads the current version and the current articles, and scores with them once.
+
+        Args:
+            settings: where they are.
+            cache: local folder for what comes from a bucket.
+            before: what is served now; its encoders and vectors are used again if they are still right.
+
+        Raises:
+            ArtifactError: the model is missing, incomplete, altered, or gives no numbers.
+            SchemaError: the articles break the contract.
+            StorageError: something could not be read.
+        """
+        bundle = artifact.load(settings.model_uri, cache, _FILES)
+        uri = settings.articles_uri or bundle.meta.get("data", {}).get("articles")
+        if not isinstance(uri, str):
+            raise ArtifactError(
+                f"{bundle.uri}: meta.json must say which articles the model was trained with. Received: nothing. "
+                "Set ARTICLES_URI."
+            )
+        folder = settings.article_vectors or storage.join(storage.parent(bundle.uri), "article_vectors")
+        if before is not None and before.bundle.sha256 == bundle.sha256:
+            model, vectors = before.model, before.vectors
+        else:
+            model = Model(bundle)
+            vectors = ArticleVectors(bundle.sha256, model.encode_titles)
+            vectors.load(folder, cache)
+        articles_file = storage.stat(uri)
+        articles = Articles.read(articles_file, cache)
+        encoded = vectors.encoded
+        news_vectors = with_unknown(vectors.of(articles.titles.to_pylist()))
+        if vectors.encoded > encoded:
+            vectors.save(folder)
+        history_size = bundle.number("history_size")
+        serving = cls(bundle, model, history_size, articles, articles_file, vectors, news_vectors)
+        serving._smoke()
+        return serving
+
+    def is_current(self, settings: Settings) -> bool:
+        """Whether `load` would give the same. Raises what `load` raises."""
+        version = artifact.latest_version(settings.model_uri)
+        return version in (None, self.bundle.version) and storage.stat(self.articles_file.uri) == self.articles_file
+
+    def score(self, folder: Path, row_histories: bool) -> Scored:
+        """Scores an upload that `api.decoder` has read, exactly as the nightly job would.
+
+        Raises:
+            SchemaError: it breaks the contract.
+        """
+        articles, news_vectors = self._with_articles_of(folder)
+        dataset = Dataset(str(folder), folder, self.articles_file, articles)
+        split = dataset.split("upload", self.history_size)
+        impressions = split.read(0)
+        scores = Scorer(self.model.encoders, news_vectors, split.histories.rows).score(impressions)
+        empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
+        if row_histories:
+            users = pq.read_table(folder / "upload" / "behaviors.parquet", columns=[ROW_USERS])[ROW_USERS]
+            impressions = replace(impressions, user_id=users.combine_chunks())
+        return Scored(impressions, scores, empty, articles, split.report)
+
+    def _with_articles_of(self, folder: Path) -> tuple[Articles, np.ndarray]:
+        """The catalogue with the upload's articles that it lacks."""
+        path = folder / "articles.parquet"
+        if not path.exists():
+            return self.articles, self.news_vectors
+        uploaded = Articles.read(storage.stat(path), folder)
+        if uploaded.ids.type != self.articles.ids.type:
+            raise schema_error(
+                f"Column `article_id` must hold ids of the same type as the catalogue ({self.articles.ids.type}).",
+                str(uploaded.ids.type),
+                "articles",
+                "Cast the column.",
+            )
+        new = np.flatnonzero(self.articles.rows(uploaded.ids) == 0)
+        if not len(new):
+            return self.articles, self.news_vectors
+        ids, titles = uploaded.ids.take(pa.array(new)), uploaded.titles.take(pa.array(new))
+        articles = Articles(
+            pa.concat_arrays([self.articles.ids, ids]),
+            pa.concat_arrays([self.articles.titles, titles]),
+            uploaded.report,
+        )
+        return articles, np.concatenate([self.news_vectors, self.model.encode_titles(titles.to_pylist())])
+
+    def _smoke(self) -> None:
+        """Scores a reader of the first articles, so that a model that cannot is never served."""
+        rows = np.arange(1, min(len(self.articles), self.history_size) + 1, dtype=np.int32)
+        user = self.model.encoders.encode_users(self.news_vectors, rows[None])
+        scores = self.news_vectors[rows] @ user[0]
+        if not np.isfinite(scores).all():
+            raise ArtifactError(
+                f"{self.bundle.uri}: scores must be numbers. Received: NaN or infinity in a first try. Train it again."
+            )
+
+
+class Model:
+    """A version's tokenizer and encoders.
+
+    Args:
+        bundle: the verified version.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.encoders = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
+        self._tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
+        self._title_size = bundle.number("title_size")
+
+    def encode_titles(self, titles: list[str]) -> np.ndarray:
+        """News vectors, float32 of shape `(titles, dim)`."""
+        return encode_titles(self.encoders, self._tokenizer.encode(titles, self._title_size))

@@ -1,0 +1,49 @@
+"""What the service can be told, by environment variables of the fields' names in capitals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nrms.config import PositiveFloat, PositiveInt, Text, option, required
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Model and articles"""
+
+    model_uri: Text = required("a version's folder, or a model root, whose latest version is followed")
+    articles_uri: Text | None = option(None, "articles.parquet; not set: the file that the model was trained with")
+    article_vectors: Text | None = option(
+        None, "folder or gs:// URI that keeps article vectors; not set: article_vectors beside the model's version"
+    )
+    reload_seconds: PositiveFloat = option(30.0, "seconds between two looks at latest.json and articles.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitSettings:
+    """Limits"""
+
+    max_body_bytes: PositiveInt = option(64 * MIB, "bytes of a request's body")
+    max_impressions: PositiveInt = option(500_000, "impressions in one upload")
+    max_candidates: PositiveInt = option(10_000, "candidates in one impression")
+    decode_memory_bytes: PositiveInt = option(1024 * MIB, "memory for reading one upload's Parquet")
+    decode_seconds: PositiveFloat = option(20.0, "time for reading one upload's Parquet")
+    upload_seconds: PositiveFloat = option(60.0, "time for a request's body to arrive")
+    workers: PositiveInt = option(2, "requests that are scored at once")
+    queue_size: PositiveInt = option(8, "requests that arrive or wait beside these; more are answered 429")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """Access and log"""
+
+    api_key: Text | None = option(None, "key that X-API-Key must carry; not set: none is asked for")
+    prediction_log: Text | None = option(None, "folder or gs:// URI for counts and timings of requests; not set: none")
+    prediction_log_seconds: PositiveFloat = option(60.0, "seconds between two files of the prediction log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ModelSettings, LimitSettings, ServiceSettings):
+    """Everything that the service depends on."""
