@@ -26,7 +26,7 @@ clean:
 	rm -rf .venv runs/demo .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.installed: requirements.txt | $(IN)
+.venv/.installed: requirements.txt requirements_api.txt | $(IN)
 	@echo "Installing $<: minutes the first time, seconds after that"
 	$(IN) -m pip install --disable-pip-version-check --quiet -r $<
 	touch $@

@@ -13,8 +13,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.service import RunningService, World
 
 INSTALL = "go install github.com/fsouza/fake-gcs-server@v1.55.1"
 
@@ -190,3 +194,21 @@ def proxy(gcs_server: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """Demo data and a small model to serve."""
+    from tests.service import World  # imports TensorFlow
+
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def service(world: "World", tmp_path_factory: pytest.TempPathFactory) -> Iterator["RunningService"]:
+    """A service of `world` that the tests of a session share: what they do to it must leave it as it was."""
+    from tests.service import RunningService
+
+    log = tmp_path_factory.mktemp("service") / "log"
+    with RunningService(log, MODEL_URI=world.models) as service:
+        yield service

@@ -1,0 +1,135 @@
+"""A small model to serve, uploads for it, and the service as a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import keras
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nrms import artifact
+from nrms.config import ModelConfig
+from nrms.data.dataset import Dataset
+from nrms.data.tokenizer import Tokenizer
+from nrms.models.export import export_model
+from nrms.models.registry import build_model
+from tests.small_training import REPOSITORY, write_demo
+
+TITLE_SIZE, HISTORY_SIZE = 16, 10
+
+
+class World:
+    """Demo data and a model root with one version, in a folder; made once a session (fixture `world`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = write_demo(str(folder / "data"))
+        self.articles = str(folder / "data" / "articles.parquet")
+        self.models = str(folder / "models")
+        titles = Dataset.open(self.data, folder).articles.titles.to_pylist()
+        self.files = folder / "bundle"
+        self.files.mkdir()
+        tokenizer = Tokenizer.train(titles, min_count=1)
+        tokenizer.save(self.files / "tokenizer.json")
+        keras.utils.set_random_seed(1)
+        model = build_model(ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer))
+        export_model(model, self.files, tokenizer.encode(titles[:64], TITLE_SIZE))
+        self.version = self.publish(self.models)
+
+    def publish(self, models: str) -> str:
+        """Publishes the model, the same again, as a new version; its URI."""
+        config = {"history_size": HISTORY_SIZE, "title_size": TITLE_SIZE}
+        meta = {"config": config, "metrics": {"auc": 0.6}, "data": {"articles": self.articles}}
+        return artifact.publish(models, self.files, meta)
+
+    def behaviors(self, rows: int = 200) -> pa.Table:
+        """Labelled impressions."""
+        (path, *_) = sorted(Path(self.data, "validation").glob("behaviors*.parquet"))
+        return pq.read_table(path).slice(0, rows)
+
+    def history(self) -> pa.Table:
+        """Their users' histories."""
+        return pq.read_table(Path(self.data, "validation", "history.parquet"))
+
+
+def parquet(table: pa.Table | dict, **options: object) -> bytes:
+    """The table as a Parquet file."""
+    stream = pa.BufferOutputStream()
+    pq.write_table(table if isinstance(table, pa.Table) else pa.table(table), stream, **options)
+    return stream.getvalue().to_pybytes()
+
+
+class RunningService:
+    """`uvicorn --factory api.app:create_app` with these environment variables; a context manager, ready on entry."""
+
+    def __init__(self, log: Path, ready: bool = True, **environment: object) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        self._ready = ready
+        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
+        variables = {"RELOAD_SECONDS": 0.2, **environment}
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env={**os.environ, **{name: str(value) for name, value in variables.items()}},
+                stdout=stream,
+                stderr=stream,
+            )
+
+    def __enter__(self) -> "RunningService":
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+        try:
+            self.wait_for("/readyz" if self._ready else "/livez")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.process.terminate()
+        self.process.wait(20)
+
+    def wait_for(self, path: str, status: int = 200) -> httpx.Response:
+        """Asks until the answer has this status."""
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                answer = self.client.get(path)
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code == status:
+                return answer
+            time.sleep(0.02)
+
+    def predict(self, file: bytes, history: bytes | None = None, articles: bytes | None = None, **query: object):
+        """Uploads Parquet to `/predict`."""
+        parts = {"file": file, "history": history, "articles": articles}
+        files = {name: (f"{name}.parquet", data) for name, data in parts.items() if data is not None}
+        return self.client.post("/predict", files=files, params=query)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        lines = [
+            line for line in self.client.get("/metrics").text.splitlines() if line.startswith((name + " ", name + "{"))
+        ]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def memory(self) -> int:
+        """Resident bytes of the service and its processes."""
+        total = 0
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            except OSError:
+                continue
+            if str(self.process.pid) in (fields["Pid"].strip(), fields["PPid"].strip()) and "VmRSS" in fields:
+                total += int(fields["VmRSS"].split()[0]) * 1024
+        return total
