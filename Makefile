@@ -1,9 +1,10 @@
-# `make demo` trains on built-in demo data, `make test` runs lint and all tests. Both set up .venv first.
+# `make demo` trains on built-in demo data, `make test` runs lint and all tests, `make api` serves what MODEL_URI points at
+# (the demo's model unless it is set). Each sets up .venv first.
 
 PYTHONS := $(PYTHON) python3.12 python3.13 python3.11 python3
 IN := .venv/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint api clean
 .DELETE_ON_ERROR:
 
 # A second run shows the result of the first; a run that was cut short goes on where it stopped.
@@ -21,6 +22,10 @@ test: lint
 lint: .venv/.installed_dev
 	$(IN) -m ruff check
 	$(IN) -m ruff format --check
+
+api: export MODEL_URI ?= runs/demo/models
+api: .venv/.installed
+	$(IN) -m uvicorn --factory api.app:create_app --host $${HOST:-127.0.0.1} --port $${PORT:-8000} --no-access-log
 
 clean:
 	rm -rf .venv runs/demo .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Measure speed and memory against naive forms of the same work, in one run: `python -m jobs.bench train`, `score`."""
+"""Measure speed and memory against naive forms of the same work, in one run: `python -m jobs.bench train`, `score`, `api`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from jobs.cli import run
 
-BENCHMARKS = ("train", "score")  # modules of this package, each with `Options` and `run_benchmark`
+BENCHMARKS = ("train", "score", "api")  # modules of this package, each with `Options` and `run_benchmark`
 
 if __name__ == "__main__":
     name, *flags = sys.argv[1:] or [""]

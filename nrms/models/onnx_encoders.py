@@ -27,6 +27,8 @@ class OnnxEncoders:
     def __init__(self, news_encoder: Path, user_encoder: Path, threads: int = 0):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # The arena never shrinks: half the memory without it, a tenth slower.
+        options.enable_cpu_mem_arena = False
         options.log_severity_level = 3  # warnings about the graph's making are nothing a user can act on
         self._news, self._users = (_session(path, options) for path in (news_encoder, user_encoder))
 
