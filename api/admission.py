@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS = 5.0  # a client that still sends hears of its refusal only when it has been listened to
 
 
-class _Refused(Exception):
-    pass
+class _Refused(BaseException):
+    """Passes the handlers of all that is behind the door, which would make an answer of their own of an Exception."""
 
 
 class Admission:
@@ -120,7 +120,10 @@ class Admission:
                         left -= len(message["body"])
             except TimeoutError:
                 pass
-        await refusal.response()(scope, receive, send)
+        response = refusal.response()
+        # Nobody waits for the rest of the body, so the connection cannot carry another request.
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
 
 
 def _busy(settings: Settings) -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from api.errors import add_handlers
 from api.routers import health, page, predict
 from api.service import Service
 from api.settings import Settings
+from nrms import logs
 from nrms.config import parse_environment
 from nrms.errors import ConfigError
 
@@ -35,10 +37,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             settings = parse_environment(Settings, os.environ)
         except ConfigError as error:
-            print("error:", error, file=sys.stderr)  # noqa: T201  as every job does
+            print("error:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201  as every job does
             sys.exit(2)
-    logging.getLogger("nrms").setLevel(logging.INFO)
-    logging.getLogger("api").setLevel(logging.INFO)
+        _log()
     service = Service(settings)
 
     @asynccontextmanager
@@ -46,9 +47,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         service.start()
         yield
         service.stop()
+        # uvicorn then sends itself the signal that it has obeyed, and an orderly end would look like a violent one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     app = FastAPIOffline(
-        title="News recommender", description=_DESCRIPTION, version="1", redoc_url=None, lifespan=lifespan
+        title="News recommender",
+        description=_DESCRIPTION,
+        version="1",
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
     )
     app.state.service = service
     for router in (predict.router, health.router, page.router):
@@ -57,3 +65,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.add_middleware(Admission, settings=settings, service=service)
     return app
+
+
+def _log() -> None:
+    """One log for all, uvicorn's lines too; not those of each request, which /metrics counts."""
+    logs.to_stderr()
+    for name in ("uvicorn", "uvicorn.access"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = name == "uvicorn"

@@ -33,6 +33,7 @@ from nrms.errors import SchemaError
 FILE, HISTORY_FILE, ARTICLES_FILE = "file", "history", "articles"
 ROW_USERS = "row_user_id"  # the users as they came, where each row brings a history of its own
 RESULT = "result.json"
+DISK_FULL = os.EX_IOERR  # the child's exit code when it could not write; it could not write why either
 
 # The rows' own history beside the contract's columns, but for the demo data's planted scores.
 UPLOAD = (
@@ -197,9 +198,12 @@ def _child(task: Task) -> int:
                 f"A file may take {limit} when it is read.", "one that takes more", FILE, "Send it in several uploads."
             ).parts
         }
-    except OSError as error:
-        result = {"disk": str(error.strerror)}
-    (folder / RESULT).write_text(json.dumps(result))
+    except OSError:
+        return DISK_FULL
+    try:
+        (folder / RESULT).write_text(json.dumps(result))
+    except OSError:
+        return DISK_FULL
     return 0
 
 

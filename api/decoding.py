@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from api.decoder import FILE, RESULT, Task
+from api.decoder import DISK_FULL, FILE, RESULT, Task
 from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 
@@ -63,6 +63,8 @@ class DecoderPool:
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
                 _clear(Path(task.folder))
                 continue  # somebody else's doing: the upload deserves another child
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == DISK_FULL:
+                raise DecoderUnavailable("no room on the disk for the upload")
             return _result(Path(task.folder), task)
         raise DecoderUnavailable("the process that reads uploads was killed")
 
@@ -159,8 +161,6 @@ def _result(folder: Path, task: Task) -> dict[str, object]:
             FILE,
             "Write the file again, with pyarrow or Polars, or send it in several uploads.",
         ) from None
-    if "disk" in result:
-        raise DecoderUnavailable(f"no room for the upload: {result['disk']}")
     if "error" in result:
         parts = result["error"]
         raise SchemaError(parts["rule"], parts)

@@ -53,6 +53,17 @@ class Refusal(Exception):
         return JSONResponse(ErrorBody(error=self.detail).model_dump(), self.status, headers)
 
 
+def unavailable(error: Exception) -> Refusal:
+    """The refusal of an upload for which this machine has no room or no process."""
+    detail = ErrorDetail(
+        rule="The service must have room and processes for an upload.",
+        received=str(getattr(error, "strerror", None) or error),
+        where="service",
+        todo="Try again; if it stays so, tell whoever runs the service.",
+    )
+    return Refusal(503, "unavailable", detail, retry_after=5)
+
+
 def contract_refusal(error: SchemaError) -> Refusal:
     """The refusal of an upload that breaks the contract: 422, its parts as they are, files named as in the request."""
     parts = error.parts or {"rule": str(error), "received": "", "where": "file", "todo": ""}
@@ -100,6 +111,9 @@ def add_handlers(app: FastAPI) -> None:
         return await refused(request, Refusal(422, "parameters", detail))
 
     async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, OSError):
+            # FastAPI blames the request for whatever goes wrong while it keeps the body, a full disk too.
+            return await refused(request, unavailable(error.__cause__))
         received = f"{request.method} {request.url.path}"
         detail = ErrorDetail(rule=str(error.detail), received=received, where="request", todo="See /docs.")
         refusal = Refusal(error.status_code, f"http_{error.status_code}", detail)

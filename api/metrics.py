@@ -35,11 +35,15 @@ class Metrics:
         self.model = Gauge("nrms_model_info", "1 for the version that is served.", ["version", "sha256"], **options)
         self.articles = Gauge("nrms_articles", "Articles in the catalogue.", **options)
         self.ready = Gauge("nrms_ready", "1 when a model is served.", **options)
-        self.reloads = Counter("nrms_reloads_total", "Changes of model or articles.", ["outcome"], **options)
+        self.reloads = Counter("nrms_reloads_total", "Tries to load a model or articles.", ["outcome"], **options)
+        for outcome in ("loaded", "failed"):
+            self.reloads.labels(outcome)
         self.reload_failing = Gauge(
             "nrms_reload_failing", "1 while a newer model or catalogue cannot be loaded; the old one serves.", **options
         )
         self.log_files = Counter(
             "nrms_prediction_log_files_total", "Files of the prediction log.", ["outcome"], **options
         )
-        self.log_dropped = Counter("nrms_prediction_log_dropped_total", "Requests not logged: no room.", **options)
+        self.log_dropped = Counter(
+            "nrms_prediction_log_dropped_total", "Requests not logged: no room, or a file failed.", **options
+        )

@@ -138,7 +138,8 @@ def _remove_left_over() -> None:
     """Takes away the folders of services that were killed: uploads are never kept."""
     for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
         pid = path.name.removeprefix(_SCRATCH).partition("-")[0]
-        if pid.isdigit() and not _lives(int(pid)):
+        # In a container that starts again, the number is the same.
+        if pid.isdigit() and (int(pid) == os.getpid() or not _lives(int(pid))):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from nrms.data.tokenizer import Tokenizer
 from nrms.errors import ArtifactError
 from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.scoring import Scorer, encode_titles, with_unknown
+
+logger = logging.getLogger(__name__)
 
 _FILES = ("news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
 
@@ -98,19 +101,23 @@ class Serving:
             vectors.load(folder, cache)
         articles_file = storage.stat(uri)
         articles = Articles.read(articles_file, cache)
-        encoded = vectors.encoded
-        news_vectors = with_unknown(vectors.of(articles.titles.to_pylist()))
-        if vectors.encoded > encoded:
+        titles, history_size, encoded = articles.titles.to_pylist(), bundle.number("history_size"), vectors.encoded
+        # First of few titles: a broken version, tried again and again, shall not encode the whole catalogue each time.
+        model.try_out(with_unknown(model.encode_titles(titles[:history_size])), history_size)
+        news_vectors = with_unknown(vectors.of(titles))
+        model.try_out(news_vectors, history_size)
+        encoded = vectors.encoded - encoded
+        logger.info("%s: %s articles, %s encoded", uri, f"{len(titles):,}", f"{encoded:,}")
+        if encoded:
             vectors.save(folder)
-        history_size = bundle.number("history_size")
-        serving = cls(bundle, model, history_size, articles, articles_file, vectors, news_vectors)
-        serving._smoke()
-        return serving
+        return cls(bundle, model, history_size, articles, articles_file, vectors, news_vectors)
 
     def is_current(self, settings: Settings) -> bool:
         """Whether `load` would give the same. Raises what `load` raises."""
         version = artifact.latest_version(settings.model_uri)
-        return version in (None, self.bundle.version) and storage.stat(self.articles_file.uri) == self.articles_file
+        # Only a version's own folder has no latest.json.
+        same = self.bundle.uri == settings.model_uri if version is None else self.bundle.version == version
+        return same and storage.stat(self.articles_file.uri) == self.articles_file
 
     def score(self, folder: Path, row_histories: bool) -> Scored:
         """Scores an upload that `api.decoder` has read, exactly as the nightly job would.
@@ -153,16 +160,6 @@ class Serving:
         )
         return articles, np.concatenate([self.news_vectors, self.model.encode_titles(titles.to_pylist())])
 
-    def _smoke(self) -> None:
-        """Scores a reader of the first articles, so that a model that cannot is never served."""
-        rows = np.arange(1, min(len(self.articles), self.history_size) + 1, dtype=np.int32)
-        user = self.model.encoders.encode_users(self.news_vectors, rows[None])
-        scores = self.news_vectors[rows] @ user[0]
-        if not np.isfinite(scores).all():
-            raise ArtifactError(
-                f"{self.bundle.uri}: scores must be numbers. Received: NaN or infinity in a first try. Train it again."
-            )
-
 
 class Model:
     """A version's tokenizer and encoders.
@@ -175,7 +172,17 @@ class Model:
         self.encoders = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
         self._tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
         self._title_size = bundle.number("title_size")
+        self._uri = bundle.uri
 
     def encode_titles(self, titles: list[str]) -> np.ndarray:
         """News vectors, float32 of shape `(titles, dim)`."""
         return encode_titles(self.encoders, self._tokenizer.encode(titles, self._title_size))
+
+    def try_out(self, news_vectors: np.ndarray, history_size: int) -> None:
+        """Scores all articles for a reader of the first ones, so that a model that cannot is never served."""
+        rows = np.arange(1, min(len(news_vectors), history_size + 1), dtype=np.int32)
+        user = self.encoders.encode_users(news_vectors, rows[None])
+        if not np.isfinite(news_vectors @ user[0]).all():
+            raise ArtifactError(
+                f"{self._uri}: scores must be numbers. Received: NaN or infinity in a first try. Train it again."
+            )

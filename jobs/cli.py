@@ -1,14 +1,12 @@
 """What every job does around its work: configuration, logging, errors, exit code."""
 
-import json
-import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
+from nrms import logs
 from nrms.config import parse
 from nrms.errors import ConfigError, Interrupted, NrmsError
 from nrms.evaluation.ranking import METRICS
@@ -40,11 +38,7 @@ def run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A title of one word has one attention weight, which is 1.
     warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
-    handler = logging.StreamHandler(sys.stderr)
-    lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-    handler.setFormatter(lines if sys.stderr.isatty() else _JsonLines())
-    logging.basicConfig(handlers=[handler])
-    logging.getLogger("nrms").setLevel(logging.INFO)
+    logs.to_stderr()
     try:
         main(parse(config_class, argv, prog, description))
     except ConfigError as error:
@@ -63,18 +57,6 @@ def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> N
     print(f"{title:<14}" + "".join(f"{name:>10}" for name in METRICS))
     for ranking, metrics in rankings.items():
         print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
-
-
-class _JsonLines(logging.Formatter):
-    """A JSON object for each line, for what collects logs: `time` (ISO 8601, UTC), `level`, `logger`, `message`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """See `logging.Formatter`."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
 
 
 def _fail(message: object, code: int) -> NoReturn:

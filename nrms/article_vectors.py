@@ -91,7 +91,7 @@ class ArticleVectors:
             with tempfile.TemporaryDirectory(prefix="nrms-") as name:
                 path = Path(name, "vectors.parquet")
                 pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
-                storage.upload(path, self._uri(folder), if_generation=self._generation)
+                self._generation = storage.upload(path, self._uri(folder), if_generation=self._generation).generation
         except PreconditionFailed:
             logger.info("%s: another run saved its article vectors first", folder)
         except (StorageError, OSError) as error:

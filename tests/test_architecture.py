@@ -9,6 +9,7 @@ REPOSITORY = Path(__file__).parent.parent
 ORDER = (
     "errors",
     "config",
+    "logs",
     "storage",
     "data",
     "models",

@@ -23,7 +23,7 @@ from fastapi.security import APIKeyHeader
 from api import results
 from api.decoder import ARTICLES_FILE, FILE, HISTORY_FILE, Task, write_rows
 from api.decoding import DecoderUnavailable
-from api.errors import ErrorDetail, Refusal, contract_refusal, responses
+from api.errors import ErrorDetail, Refusal, contract_refusal, responses, unavailable
 from api.metrics import Metrics
 from api.prediction_log import Record
 from api.schemas import PredictIn, PredictOut
@@ -149,7 +149,7 @@ async def _answer(
         except SchemaError as error:
             answer.append(contract_refusal(error))
         except (DecoderUnavailable, OSError) as error:
-            answer.append(_unavailable(error))
+            answer.append(unavailable(error))
 
     async def leave() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -261,13 +261,3 @@ def _not_ready(service: Service) -> ErrorDetail:
     return ErrorDetail(
         rule="A model must be loaded.", received=service.error or "none yet", where="service", todo="Try again."
     )
-
-
-def _unavailable(error: Exception) -> Refusal:
-    detail = ErrorDetail(
-        rule="The service must have room and processes for an upload.",
-        received=str(getattr(error, "strerror", None) or error),
-        where="service",
-        todo="Try again; if it stays so, tell whoever runs the service.",
-    )
-    return Refusal(503, "unavailable", detail, retry_after=5)
