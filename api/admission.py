@@ -15,6 +15,7 @@ from api.settings import Settings
 if TYPE_CHECKING:
     from api.service import Service
 
+JSON_PATH = "/predict/json"
 _DRAIN_SECONDS = 5.0  # a client that still sends hears of its refusal only when it has been listened to
 
 
@@ -76,6 +77,8 @@ class Admission:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit, seconds = self._settings.max_body_bytes, self._settings.upload_seconds
+        if scope["path"] == JSON_PATH:
+            limit = min(limit, self._settings.max_json_bytes)
         end = asyncio.get_running_loop().time() + seconds
         refusal: Refusal | None = None
         arrived, complete = 0, False

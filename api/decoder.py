@@ -21,18 +21,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.ma  # pyarrow would, in each child, which takes longer than all that the child does
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import unnest
-from nrms.data.schema import BEHAVIORS, HISTORY, Column, ParquetReader, open_parquet, refuse_nulls, schema_error
+from nrms.data.schema import (
+    ARTICLES,
+    BEHAVIORS,
+    HISTORY,
+    STRINGS,
+    Column,
+    ParquetReader,
+    open_parquet,
+    refuse_nulls,
+    schema_error,
+)
 from nrms.errors import SchemaError
 
 FILE, HISTORY_FILE, ARTICLES_FILE = "file", "history", "articles"
 ROW_USERS = "row_user_id"  # the users as they came, where each row brings a history of its own
 RESULT = "result.json"
+ID_LENGTH, TITLE_LENGTH = 200, 2_000  # characters
 DISK_FULL = os.EX_IOERR  # the child's exit code when it could not write; it could not write why either
 
 # The rows' own history beside the contract's columns, but for the demo data's planted scores.
@@ -41,6 +54,7 @@ UPLOAD = (
     Column("article_id_fixed", "ids", required=False, names="article"),
     Column("impression_time_fixed", "times", required=False),
 )
+_LISTS = {"article_ids_inview", "article_ids_clicked", "article_id_fixed"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,9 @@ class Task:
         folder: see the module.
         strings: whether the catalogue's article ids are strings, and not integers.
         max_impressions: rows at most.
-        max_candidates: candidates of a row at most.
+        max_candidates: candidates of a row at most, and clicks.
+        max_entries: candidates, clicks and history entries of all rows at most.
+        max_articles: articles at most.
         memory_bytes: what the child may take beyond what the process has.
         seconds: of processor time.
     """
@@ -60,6 +76,8 @@ class Task:
     strings: bool
     max_impressions: int
     max_candidates: int
+    max_entries: int
+    max_articles: int
     memory_bytes: int
     seconds: float
 
@@ -94,8 +112,9 @@ def decode(task: Task) -> dict[str, object]:
         columns = reader.read()
         for name in ("impression_id", "user_id"):
             refuse_nulls(name, columns[name], FILE)
-        offsets, _ = unnest(columns["article_ids_inview"])
-        _limit_candidates(offsets, task.max_candidates)
+        for name, what in (("article_ids_inview", "candidates"), ("article_ids_clicked", "clicks")):
+            if name in columns:
+                _limit_list(columns[name], task.max_candidates, what)
     rows = len(columns["user_id"])
     if row_histories:
         names = ("article_id_fixed", "impression_time_fixed")
@@ -107,9 +126,18 @@ def decode(task: Task) -> dict[str, object]:
         with open_parquet(storage.stat(folder / HISTORY_FILE), folder, HISTORY, families) as reader:
             _limit(reader, task.max_impressions, "users", task.memory_bytes)
             history = reader.read()
+    articles = {}
     if (folder / ARTICLES_FILE).exists():
-        articles = Articles.read(storage.stat(folder / ARTICLES_FILE), folder)
-        _write({"article_id": articles.ids, "title": articles.titles}, folder / "articles.parquet")
+        info = storage.stat(folder / ARTICLES_FILE)
+        with open_parquet(info, folder, ARTICLES, {}) as reader:
+            _limit(reader, task.max_articles, "articles", task.memory_bytes)
+        read = Articles.read(info, folder)
+        articles = {"article_id": read.ids, "title": read.titles}
+    _limit_values(
+        [(FILE, columns), (FILE if row_histories else HISTORY_FILE, history), (ARTICLES_FILE, articles)], task
+    )
+    if articles:
+        _write(articles, folder / "articles.parquet")
     _write(history, folder / "upload" / "history.parquet")
     _write(columns, folder / "upload" / "behaviors.parquet")
     return {"rows": rows, "row_histories": row_histories}
@@ -165,15 +193,58 @@ def _limit(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> No
         )
 
 
-def _limit_candidates(offsets: np.ndarray, limit: int) -> None:
-    lengths = np.diff(offsets)
+def _limit_list(array: pa.Array, limit: int, what: str) -> None:
+    lengths = np.diff(unnest(array)[0])
     if len(lengths) and lengths.max() > limit:
         raise schema_error(
-            f"One impression may have {limit:,} candidates.",
+            f"One impression may have {limit:,} {what}.",
             f"{lengths.max():,} in row {lengths.argmax():,} (from 0)",
             FILE,
             "Cut the list.",
         )
+
+
+def _limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> None:
+    """Looks at what was read: a few bytes of Parquet can be a list of millions, and the service has to hold it all."""
+    entries = taken = 0
+    for file, columns in files:
+        for name, array in columns.items():
+            taken += array.nbytes
+            values = array
+            if name in _LISTS:
+                values = unnest(array)[1]
+                entries += len(values)
+            if values.type in STRINGS:
+                limit = TITLE_LENGTH if name == "title" else ID_LENGTH
+                longest = pc.max(pc.utf8_length(values.cast(pa.large_string()))).as_py() or 0
+                if longest > limit:
+                    raise schema_error(
+                        f"A text of column `{'user_id' if name == ROW_USERS else name}` may have {limit:,} characters.",
+                        f"one of {longest:,}",
+                        file,
+                        "Cut it.",
+                    )
+    if entries > task.max_entries:
+        raise schema_error(
+            f"One upload may hold {task.max_entries:,} candidates, clicks and history entries.",
+            f"{entries:,}",
+            FILE,
+            "Send it in several uploads, or shorter histories.",
+        )
+    # The service makes some copies of what it works on.
+    if taken > (limit := task.memory_bytes // 4):
+        raise schema_error(
+            f"The values of one upload may take {limit:,} bytes.", f"{taken:,}", FILE, "Send it in several uploads."
+        )
+
+
+def _too_large(memory_bytes: int) -> SchemaError:
+    return schema_error(
+        f"A file may take {memory_bytes:,} bytes when it is read.",
+        "one that takes more",
+        FILE,
+        "Send it in several uploads.",
+    )
 
 
 def _write(columns: dict[str, pa.Array], path: Path) -> None:
@@ -190,14 +261,11 @@ def _child(task: Task) -> int:
     try:
         result = decode(task)
     except SchemaError as error:
+        if isinstance(error.__cause__, MemoryError):
+            error = _too_large(task.memory_bytes)
         result = {"error": error.parts or {"rule": str(error), "received": "", "where": FILE, "todo": ""}}
     except MemoryError:
-        limit = f"{task.memory_bytes:,} bytes"
-        result = {
-            "error": schema_error(
-                f"A file may take {limit} when it is read.", "one that takes more", FILE, "Send it in several uploads."
-            ).parts
-        }
+        result = {"error": _too_large(task.memory_bytes).parts}
     except OSError:
         return DISK_FULL
     try:

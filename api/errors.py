@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -50,7 +51,14 @@ class Refusal(Exception):
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "ApiKey"
-        return JSONResponse(ErrorBody(error=self.detail).model_dump(), self.status, headers)
+        parts = {name: _line(text) for name, text in self.detail.model_dump().items()}
+        return JSONResponse({"error": parts}, self.status, headers)
+
+
+def _line(text: str) -> str:
+    """One line that can be sent and read, whatever the request put into it."""
+    text = "".join(character if character.isprintable() else " " for character in text[:1_000])
+    return " ".join(text.split()) or "nothing"
 
 
 def unavailable(error: Exception) -> Refusal:
@@ -80,7 +88,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS = {
-    400: "The multipart form could not be read.",
+    400: "The multipart form, or the JSON, could not be read.",
     401: "The key in X-API-Key is missing or wrong.",
     404: "No such page.",
     408: "The body did not arrive in time.",
@@ -88,6 +96,13 @@ _DESCRIPTIONS = {
     422: "The data break the contract or a limit, or a parameter has no legal value.",
     429: "Too many requests at once; Retry-After says when to come back.",
     503: "No model is loaded yet, or this machine has no room or no process for the upload; try again.",
+}
+
+
+_RULES = {
+    400: "The body must be a whole multipart form, or JSON in UTF-8 that is not nested deeply.",
+    404: "The path must be one of this service.",
+    405: "The path must be asked with a method that it has.",
 }
 
 
@@ -100,12 +115,21 @@ def add_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-        received = first.get("input")
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        rule, received = first["msg"], first.get("input")
+        if first["type"] == "json_invalid":
+            where, received = f"body, character {where}", first["ctx"]["error"]
+        elif first["type"] == "value_error":
+            rule, received = f"`{where}` must be a file", "a value"
+        elif isinstance(received, bytes):
+            rule = "The content type must be application/json"
+            received = request.headers.get("content-type", "none")
+        elif not isinstance(received, str):
+            received = "nothing" if received is None else reprlib.repr(received)
         detail = ErrorDetail(
-            rule=f"{first['msg']}.".replace("..", "."),
-            received="nothing" if received is None else " ".join(str(received)[:200].split()),
-            where=where,
+            rule=f"{rule}.".replace("..", "."),
+            received=received[:200],
+            where=where[:200] or "body",
             todo="See /docs for what this request takes.",
         )
         return await refused(request, Refusal(422, "parameters", detail))
@@ -114,8 +138,12 @@ def add_handlers(app: FastAPI) -> None:
         if isinstance(error.__cause__, OSError):
             # FastAPI blames the request for whatever goes wrong while it keeps the body, a full disk too.
             return await refused(request, unavailable(error.__cause__))
-        received = f"{request.method} {request.url.path}"
-        detail = ErrorDetail(rule=str(error.detail), received=received, where="request", todo="See /docs.")
+        # Not request.url: a hostile Host header makes an URL that cannot be read.
+        received = f"{request.method} {request.scope['path']}"
+        if error.status_code == 400:
+            received = str(error.detail)
+        rule = _RULES.get(error.status_code, str(error.detail))
+        detail = ErrorDetail(rule=rule, received=received, where="request", todo="See /docs for what there is.")
         refusal = Refusal(error.status_code, f"http_{error.status_code}", detail)
         request.app.state.service.metrics.rejections.labels(refusal.reason).inc()
         response = refusal.response()

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api.serving import Scored
+from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
 from nrms.evaluation.ranking import METRICS, MetricSums, impression_metrics
 from nrms.scoring import predictions
 
 _BINS = 40
+_LISTED = 200_000  # candidates and clicks in the rows of a JSON answer, at most: each is a Python object for a while
 # Counted under names of their own, or not worth a line.
 _PLAIN = {"impressions", "candidates", "users", "history_entries", "unknown_candidate", "articles"}
 
@@ -50,8 +52,10 @@ def histogram(scored: Scored) -> dict[str, Any]:
 
 
 def rows(scored: Scored, count: int, titles: bool) -> list[dict[str, Any]]:
-    """The first `count` impressions; with `titles`, those of their candidates."""
-    part = first(scored.impressions, count)
+    """The first `count` impressions, or as many as an answer can hold; with `titles`, those of their candidates."""
+    impressions = scored.impressions
+    listed = impressions.offsets if impressions.clicks is None else impressions.offsets + unnest(impressions.clicks)[0]
+    part = first(impressions, min(count, int(np.searchsorted(listed, _LISTED, "right")) - 1))
     table = predictions(part, scored.scores[: len(part.candidates)])
     if titles:
         known = pa.array(part.candidates - 1, mask=part.candidates == 0)

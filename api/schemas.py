@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-Id = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Annotated[StrictStr, Field(max_length=200)]
-Title = Annotated[str, Field(max_length=2_000)]
+from api.decoder import ID_LENGTH, TITLE_LENGTH
+
+Id = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Annotated[StrictStr, Field(max_length=ID_LENGTH)]
+Title = Annotated[str, Field(max_length=TITLE_LENGTH)]
 
 
 class Article(BaseModel):

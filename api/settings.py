@@ -26,8 +26,11 @@ class LimitSettings:
     """Limits"""
 
     max_body_bytes: PositiveInt = option(64 * MIB, "bytes of a request's body")
+    max_json_bytes: PositiveInt = option(4 * MIB, "bytes of a body of JSON, which takes many times as much when read")
     max_impressions: PositiveInt = option(500_000, "impressions in one upload")
     max_candidates: PositiveInt = option(10_000, "candidates in one impression")
+    max_entries: PositiveInt = option(10_000_000, "candidates, clicks and history entries in one upload")
+    max_articles: PositiveInt = option(100_000, "articles in one upload")
     decode_memory_bytes: PositiveInt = option(1024 * MIB, "memory for reading one upload's Parquet")
     decode_seconds: PositiveFloat = option(20.0, "time for reading one upload's Parquet")
     upload_seconds: PositiveFloat = option(60.0, "time for a request's body to arrive")

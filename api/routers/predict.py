@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import APIKeyHeader
 
 from api import results
+from api.admission import JSON_PATH
 from api.decoder import ARTICLES_FILE, FILE, HISTORY_FILE, Task, write_rows
 from api.decoding import DecoderUnavailable
 from api.errors import ErrorDetail, Refusal, contract_refusal, responses, unavailable
@@ -66,11 +67,11 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "The scored upload. Headers: X-Model-Version, X-Request-Id.",
         "content": {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}},
     },
-    **responses(401, 408, 413, 422, 429, 503),
+    **responses(400, 401, 408, 413, 422, 429, 503),
 }
 
 
-@router.post("/predict", responses={**_ANSWERS, **responses(400)})
+@router.post("/predict", responses=_ANSWERS)
 @router.post("/predict/", include_in_schema=False)
 async def predict(
     request: Request,
@@ -105,6 +106,8 @@ async def predict(
             strings=pa.types.is_string(serving.articles.ids.type),
             max_impressions=settings.max_impressions,
             max_candidates=settings.max_candidates,
+            max_entries=settings.max_entries,
+            max_articles=settings.max_articles,
             memory_bytes=settings.decode_memory_bytes,
             seconds=settings.decode_seconds,
         )
@@ -113,7 +116,7 @@ async def predict(
     return await _answer(request, read, format, max_rows, titles)
 
 
-@router.post("/predict/json", responses=_ANSWERS)
+@router.post(JSON_PATH, responses=_ANSWERS)
 async def predict_json(
     request: Request, body: PredictIn, format: Format = "json", max_rows: MaxRows = 1_000, titles: Titles = False
 ) -> Response:

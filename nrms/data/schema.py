@@ -55,7 +55,7 @@ HISTORY = (
     Column("impression_time_fixed", "times", required=False),
 )
 
-_STRINGS = (pa.string(), pa.large_string(), pa.string_view())
+STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 EXPECTED: dict[Kind, str] = {
     "id": "an integer or a string",
     "ids": "a list of integers or of strings",
@@ -195,7 +195,7 @@ def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
         return arrived
     if types.is_integer(arrived) and kind in ("id", "ids", "integer"):
         return pa.int64()
-    if arrived in _STRINGS and kind in ("id", "ids", "text"):
+    if arrived in STRINGS and kind in ("id", "ids", "text"):
         return pa.string()
     if types.is_timestamp(arrived) and kind in ("time", "times"):
         return arrived
