@@ -9,11 +9,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from api.decoder import UPLOAD
 from api.errors import ErrorDetail, Refusal, responses
 from api.routers.predict import service_of
 from api.schemas import Info, Status
 from api.settings import LimitSettings
-from nrms.data.schema import ARTICLES, BEHAVIORS, EXPECTED, HISTORY, Column
+from nrms.data.schema import ARTICLES, EXPECTED, HISTORY, Column
 
 router = APIRouter(tags=["service"])
 
@@ -58,7 +59,7 @@ async def info(request: Request) -> Info:
             "generation": serving.articles_file.generation,
             "articles": len(serving.articles),
         }
-    files = {"file": BEHAVIORS, "history": HISTORY, "articles": ARTICLES}
+    files = {"file": UPLOAD, "history": HISTORY, "articles": ARTICLES}
     return Info(
         model=model,
         articles=articles,
