@@ -117,24 +117,26 @@ class Load:
         self._service = service
         self._files = {"file": parquet(world.behaviors(rows)), "history": parquet(world.history())}
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self._counts = [0] * clients
+        self._threads = [threading.Thread(target=self._run, args=[client]) for client in range(clients)]
 
-    def more(self, count: int = 5) -> None:
-        """Waits until so many further uploads have been answered."""
-        enough = len(self.answers) + len(self.faults) + count
-        until(lambda: len(self.answers) + len(self.faults) >= enough, f"{count} further answers")
+    def round(self) -> None:
+        """Waits until every client has sent an upload and had its answer, from now on."""
+        enough = [count + 2 for count in self._counts]
+        until(lambda: all(map(int.__ge__, self._counts, enough)), "an answer for every client")
 
     def statuses(self) -> set[int]:
         """Those met so far."""
         return {answer.status_code for answer in self.answers}
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         with httpx.Client(base_url=self._service.url, timeout=60) as client:
             while not self._stop.is_set():
                 try:
                     self.answers.append(client.post("/predict", files=self._files, params={"max_rows": 10_000}))
                 except httpx.TransportError as error:
                     self.faults.append(error)
+                self._counts[number] += 1
 
     def __enter__(self) -> "Load":
         for thread in self._threads:

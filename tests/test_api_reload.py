@@ -134,7 +134,7 @@ def test_no_answer_is_dropped_or_mixed_while_versions_are_swapped(following, wor
             version = publish(world, models, files)
             kinds[version] = files
             wait_for_version(following, version)
-            load.more()
+            load.round()
     assert load.faults == []
     assert load.statuses() == {200}
     answered = {answer.json()["model"]["version"] for answer in load.answers}
@@ -176,7 +176,7 @@ def test_a_broken_version_leaves_the_old_one_serving_and_is_visible(following, w
             )
             publish(world, models, files)
         error = wait_for_error(following)
-        load.more(2)
+        load.round()
         assert served(following) == old
         assert series(following, "nrms_reload_failing") == 1
         assert series(following, "nrms_reloads_total", outcome="failed") > failed
@@ -187,7 +187,7 @@ def test_a_broken_version_leaves_the_old_one_serving_and_is_visible(following, w
             Path(models, "latest.json").unlink()
         new = publish(world, models)
         wait_for_version(following, new)
-        load.more(2)
+        load.round()
     assert load.faults == []
     assert load.statuses() == {200}
     assert {answer.json()["model"]["version"] for answer in load.answers} <= {old, new}
