@@ -1,9 +1,10 @@
-"""The door for uploads: so many at once, so many bytes, so many seconds; whoever leaves frees the place."""
+"""The door for uploads: a key, so many at once, so many bytes, so many seconds; whoever leaves frees the place."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import time
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,11 @@ class Admission:
 
     async def _with_place(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})["started"] = time.perf_counter()
+        key, expected = dict(scope["headers"]).get(b"x-api-key", b""), self._settings.api_key
+        if expected is not None and not hmac.compare_digest(key, expected.encode()):
+            # Before there is a place for it: strangers cannot fill the queue.
+            await self._refuse(_stranger(key), scope, receive, send)
+            return
         if self._places == 0:
             await self._refuse(_busy(self._settings), scope, receive, send)
             return
@@ -127,6 +133,16 @@ class Admission:
         # Nobody waits for the rest of the body, so the connection cannot carry another request.
         response.headers["Connection"] = "close"
         await response(scope, receive, send)
+
+
+def _stranger(key: bytes) -> Refusal:
+    detail = ErrorDetail(
+        rule="X-API-Key must carry this service's key.",
+        received="another key" if key else "none",
+        where="header X-API-Key",
+        todo="Ask whoever runs the service for the key; /docs has Authorize.",
+    )
+    return Refusal(401, "key", detail)
 
 
 def _busy(settings: Settings) -> Refusal:

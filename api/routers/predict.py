@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import io
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 import anyio
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fastapi import APIRouter, Depends, File, Query, Request, Security, UploadFile
+from fastapi import APIRouter, File, Query, Request, Security, UploadFile
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import APIKeyHeader
 
@@ -41,20 +40,7 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-async def authorized(request: Request, key: Annotated[str | None, Security(_key)]) -> None:
-    """Refuses a request without the key, where the service has one."""
-    expected = service_of(request).settings.api_key
-    if expected is not None and not hmac.compare_digest((key or "").encode(), expected.encode()):
-        detail = ErrorDetail(
-            rule="X-API-Key must carry this service's key.",
-            received="another key" if key else "none",
-            where="header X-API-Key",
-            todo="Ask whoever runs the service for the key; /docs has Authorize.",
-        )
-        raise Refusal(401, "key", detail)
-
-
-router = APIRouter(tags=["predict"], dependencies=[Depends(authorized)])
+router = APIRouter(tags=["predict"], dependencies=[Security(_key)])  # checked at the door, shown here
 
 Format = Annotated[
     Literal["json", "parquet"], Query(description="json: counts, metrics and the first rows; parquet: all predictions")
