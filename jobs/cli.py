@@ -1,7 +1,10 @@
 """What every job does around its work: configuration, logging, errors, exit code."""
 
+import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
@@ -10,6 +13,8 @@ from nrms import logs
 from nrms.config import parse
 from nrms.errors import ConfigError, Interrupted, NrmsError
 from nrms.evaluation.ranking import METRICS
+
+logger = logging.getLogger("nrms.jobs")
 
 Config = TypeVar("Config")
 
@@ -34,11 +39,7 @@ def run(
     wrong; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a checkpoint. All but 0 come with one line on
     stderr, where log lines are JSON objects unless it is a terminal. Any other exception is a bug and passes through.
     """
-    # TensorFlow's own lines about GPUs it did not find; what matters comes as an exception.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # A title of one word has one attention weight, which is 1.
-    warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
-    logs.to_stderr()
+    set_up_process()
     try:
         main(parse(config_class, argv, prog, description))
     except ConfigError as error:
@@ -50,6 +51,29 @@ def run(
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C", 130)
     sys.exit(0)
+
+
+def set_up_process() -> None:
+    """Logging, and what is not worth a line in it. A job's child processes call it, too."""
+    # TensorFlow's own lines about GPUs it did not find; what matters comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A title of one word has one attention weight, which is 1.
+    warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
+    logs.to_stderr()
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that the first SIGTERM or Ctrl-C sets; the second has its usual effect."""
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: object) -> None:
+        logger.info("stopping after this batch with a checkpoint; a second signal stops at once")
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    return stop
 
 
 def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> None:

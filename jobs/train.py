@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 
-from jobs.cli import print_rankings, run
+from jobs.cli import print_rankings, run, stop_on_signals
 from nrms.config import TrainConfig, config_lines
 
 logger = logging.getLogger("nrms.train")
@@ -20,16 +18,7 @@ def main(config: TrainConfig) -> None:
     from jobs.progress import TrainingProgress
     from nrms.training import train
 
-    stop = threading.Event()
-
-    def ask_to_stop(number: int, frame: object) -> None:
-        logger.info("stopping after this batch with a checkpoint; a second signal stops at once")
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask_to_stop)
-    result = train(config, stop, [TrainingProgress()])
+    result = train(config, stop_on_signals(), [TrainingProgress()])
     print_rankings("validation", {config.model: result.metrics, **result.metrics["baselines"]})
     print(f"\nmodel: {result.model_uri}")
 

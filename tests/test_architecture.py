@@ -23,6 +23,8 @@ ORDER = (
     "checkpoint",
     "trainer",
     "training",
+    "search_space",
+    "sweep",
 )
 FILES = sorted(path.relative_to(REPOSITORY) for top in ("nrms", "jobs") for path in (REPOSITORY / top).rglob("*.py"))
 
@@ -63,6 +65,7 @@ def test_no_module_imports_one_above_it(path):
         ("wandb", {"nrms/tracking.py"}),
         ("tensorflow", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench"}),
         ("keras", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench", "jobs/progress.py"}),
+        ("optuna", {"nrms/search_space.py", "nrms/sweep.py"}),
     ],
 )
 def test_a_library_has_no_other_importers(library, importers):

@@ -5,14 +5,17 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; kinds di
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from nrms.evaluation.ranking import GroupMean
 
@@ -35,7 +38,7 @@ def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[s
     best = int(np.argmax(values))
     auc.set_title(f"best {values[best]:.3f} in epoch {epochs[best]}", loc="right", fontsize=9, color=DARK)
     auc.plot(epochs[best], values[best], "o", markersize=13, fillstyle="none", color=ORANGE)
-    for (name, value), line in zip((baselines or {}).items(), cycle(("--", ":", "-."))):
+    for (name, value), line in zip((baselines or {}).items(), itertools.cycle(("--", ":", "-."))):
         auc.axhline(value, color=DARK, linestyle=line, linewidth=1.2, label=f"{name} {value:.3f}")
     if baselines:
         auc.legend(frameon=False, fontsize=9)
@@ -96,6 +99,51 @@ def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, i
     return figure
 
 
+def parallel_coordinates(
+    values: Mapping[str, Sequence[Any]], results: Sequence[float], title: str, logarithmic: Collection[str] = ()
+) -> Figure:
+    """A line for each trial of a search through its values, coloured by its result; the best is drawn last, thick.
+
+    Args:
+        values: by parameter, one value a trial. What is no number is spread evenly over its axis.
+        results: one number a trial, larger is better.
+        title: what the result is.
+        logarithmic: the parameters, positive numbers, whose axis is.
+    """
+    figure = Figure(figsize=(max(6.5, 1.7 * (len(values) + 2)), 4.4), layout="constrained")
+    axes = figure.subplots()
+    columns = [_coordinates(list(column), name in logarithmic) for name, column in values.items()]
+    columns.append(_coordinates(list(results), False))
+    heights = np.stack([coordinates for coordinates, _ in columns], axis=1)
+    low, high = min(results), max(results)
+    colours = ScalarMappable(Normalize(low - (1e-3 if low == high else 0), high), "viridis_r")
+    along = np.linspace(0, 1, 30)
+    bend = along * along * (3 - 2 * along)  # level at the axes, so that a line can be followed through a shared point
+    order = np.argsort(results, kind="stable")
+    for trial in order:
+        x = np.concatenate([i + along for i in range(len(columns) - 1)])
+        y = np.concatenate([a + (b - a) * bend for a, b in itertools.pairwise(heights[trial])])
+        best = trial == order[-1]
+        width, shade = (3.5, 1.0) if best else (1.3, 0.75)
+        axes.plot(x, y, color=colours.to_rgba(results[trial]), linewidth=width, alpha=shade, solid_capstyle="round")
+    for x, (_, ticks) in enumerate(columns):
+        axes.axvline(x, color=DARK, linewidth=1)
+        for height, label in ticks:
+            axes.plot([x - 0.02, x + 0.02], [height, height], color=DARK, linewidth=1)
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+            axes.text(x + 0.04, height, label, fontsize=8, color=DARK, va="center", bbox=box, zorder=4)
+    axes.set_xticks(range(len(columns)), [*values, title])
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.1, len(columns) - 1 + 0.35)
+    axes.set_ylim(-0.06, 1.06)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title("Trials", loc="left")
+    axes.set_title(f"thick: best of {len(results)}, {high:.4f}", loc="right", fontsize=9, color=DARK)
+    figure.colorbar(colours, ax=axes, label=title, pad=0.01, aspect=30)
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes the figure in the format of the path's suffix: PNG, SVG or PDF."""
     figure.savefig(path, dpi=150)
@@ -123,6 +171,26 @@ def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabe
     for axes in (auc, impressions):
         _tidy(axes)
     return figure
+
+
+def _coordinates(values: list[Any], logarithmic: bool) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Where values lie on an axis from 0 to 1, and its ticks: at each value if they are few, else at round numbers."""
+    marks: Sequence[Any]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        marks, numbers = sorted(set(values)), np.asarray(values, float)
+        if len(marks) > 6:
+            whole = all(isinstance(value, int) for value in values)
+            locator = LogLocator(numticks=6) if logarithmic else MaxNLocator(5, integer=whole)
+            marks = [mark for mark in locator.tick_values(marks[0], marks[-1]) if marks[0] <= mark <= marks[-1]]
+        places, labels = np.asarray(marks, float), [f"{mark:.6g}" for mark in marks]
+    else:
+        labels = sorted({str(value) for value in values})
+        places, numbers = np.arange(len(labels)), np.array([labels.index(str(value)) for value in values])
+    if logarithmic:
+        numbers, places = np.log10(numbers), np.log10(places)
+    low, span = numbers.min(), np.ptp(numbers)
+    heights, ticks = ((x - low) / span if span else np.full(len(x), 0.5) for x in (numbers, places))
+    return heights, list(zip(ticks.tolist(), labels, strict=True))
 
 
 def _tidy(axes: Axes) -> None:

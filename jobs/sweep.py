@@ -1,0 +1,58 @@
+"""Search for hyperparameters: `python -m jobs.sweep --space configs/sweep.yaml --data DATA --output MODELS`.
+
+Every flag of jobs.train is one of this job, too: what the trials have in common. The same command again runs the trials
+that are missing; a trial that was cut short goes on from its checkpoint. Exit codes are those of training; a training
+that fails is a failed trial, and only when all have failed the sweep has.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from jobs.cli import run, set_up_process, stop_on_signals
+from nrms.config import SweepConfig, TrainConfig, config_lines
+
+if TYPE_CHECKING:
+    from nrms.training import TrainingResult
+
+logger = logging.getLogger("nrms.sweep")
+
+_SHOWN = 10  # trials in the table
+
+
+def train_trial(config: TrainConfig) -> TrainingResult:
+    """The training of one trial, in its process."""
+    set_up_process()
+    stop = stop_on_signals()
+    from jobs.progress import TrainingProgress
+    from nrms.training import train
+
+    return train(config, stop, [TrainingProgress()])
+
+
+def main(config: SweepConfig) -> None:
+    """Runs the trials, then prints the best of them, and where model and configuration of the best one lie."""
+    for line in config_lines(config):
+        logger.info("%s", line)
+    from nrms.sweep import sweep
+
+    trials = sweep(config, train_trial, stop_on_signals())
+    names = list(trials[0].values)
+    metrics = list(trials[0].metrics)
+    print(f"{'trial':<8}" + "".join(f"{name:>10}" for name in metrics) + "".join(f"{name:>14}" for name in names))
+    for trial in trials[:_SHOWN]:
+        results = "".join(f"{trial.metrics[name]:>10.4f}" for name in metrics) if trial.metrics else f"{'failed':>40}"
+        print(f"{trial.number:<8}" + results + "".join(f"{_shown(trial.values[name]):>14}" for name in names))
+    failed = sum(trial.error is not None for trial in trials)
+    print(f"\n{len(trials)} trials, {failed} of them failed; all are in {config.study / 'trials.csv'}")
+    print(f"best model: {trials[0].model_uri}")
+    print(f"to train it again: python -m jobs.train --config {config.study / 'best.toml'}")
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    run(main, SweepConfig, prog="python -m jobs.sweep", description=__doc__)

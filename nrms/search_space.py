@@ -1,0 +1,158 @@
+"""Search spaces in the file format of `wandb sweep`: what to vary between trainings, how, and what to maximize."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from nrms.config import TrainConfig, parse
+from nrms.errors import ConfigError
+from nrms.evaluation.ranking import METRICS
+
+_METHODS = ("grid", "bayes", "random")
+_OBJECTIVES = {f"val_{name}": name for name in METRICS}
+_NOT_SEARCHED = {"config", "output", "resume"}  # each trial has its own
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a sweep varies.
+
+    Attributes:
+        method: `grid`, `bayes` or `random`.
+        metric: the validation metric to maximize, `auc` for example.
+        distributions: what each parameter is drawn from, in the order of the file; names are fields of `TrainConfig`.
+        run_cap: trials at most, or None.
+    """
+
+    method: str
+    metric: str
+    distributions: dict[str, BaseDistribution]
+    run_cap: int | None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads the keys that a search needs: method, metric, parameters and run_cap. Others are W&B's own.
+
+        Raises:
+            ConfigError: the file is missing or no YAML; a parameter is no flag of `jobs.train`, has a value that the
+                flag refuses, or a form that is not supported.
+        """
+        try:
+            content = yaml.safe_load(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"--space must name a file that can be read. Received: {path}: {error.strerror}."
+            ) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"--space must name a YAML file. Received: {path}: {error}") from None
+        try:
+            return cls._of(content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def _of(cls, content: Any) -> Self:
+        if not isinstance(content, dict):
+            raise ConfigError(f"a search space has keys, method and parameters among them. Received: {content!r}.")
+        method, cap = content.get("method"), content.get("run_cap")
+        if method not in _METHODS:
+            raise ConfigError(f"method must be one of {', '.join(_METHODS)}. Received: {method!r}.")
+        if cap is not None and (type(cap) is not int or cap < 1):
+            raise ConfigError(f"run_cap must be a whole number >= 1. Received: {cap!r}.")
+        metric = content.get("metric", {"name": "val_auc", "goal": "maximize"})
+        name = metric.get("name") if isinstance(metric, dict) else None
+        if name not in _OBJECTIVES or metric.get("goal") != "maximize":
+            raise ConfigError(
+                f"metric must have the goal maximize and a name among {', '.join(_OBJECTIVES)}. Received: {metric!r}."
+            )
+        parameters = content.get("parameters")
+        if not isinstance(parameters, dict) or not parameters:
+            raise ConfigError(f"parameters must name what varies. Received: {parameters!r}.")
+        distributions = {
+            str(name).replace("-", "_"): _distribution(name, form, method == "grid")
+            for name, form in parameters.items()
+        }
+        return cls(method, _OBJECTIVES[name], distributions, cap)
+
+    @property
+    def logarithmic(self) -> list[str]:
+        """The parameters that a logarithmic scale suits: lr for example, in a range or a list of values."""
+
+        def suits(distribution: BaseDistribution) -> bool:
+            if not isinstance(distribution, CategoricalDistribution):
+                return distribution.log
+            choices = distribution.choices
+            return all(type(choice) is float and choice > 0 for choice in choices) and max(choices) >= 50 * min(choices)
+
+        return [name for name, distribution in self.distributions.items() if suits(distribution)]
+
+    def grid(self, seed: int) -> list[dict[str, Any]]:
+        """All points of a grid, shuffled: however few are tried, they cover every parameter's range."""
+        choices = [distribution.choices for distribution in self.distributions.values()]
+        points = [dict(zip(self.distributions, values, strict=True)) for values in itertools.product(*choices)]
+        random.Random(seed).shuffle(points)
+        return points
+
+
+def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with a trial's values in it."""
+    return replace(config, **{name: _legal(name, value) for name, value in values.items()})
+
+
+def _distribution(name: Any, form: Any, grid: bool) -> BaseDistribution:
+    if name in _NOT_SEARCHED:
+        raise ConfigError(f"{name} is each trial's own and cannot be searched. Received: {form!r}.")
+    given = dict(form) if isinstance(form, dict) else {}
+    kind = given.pop("distribution", None)
+    match given:
+        case {"value": value, **rest} if not rest and kind in (None, "constant"):
+            return CategoricalDistribution([_plain(_legal(name, value))])
+        case {"values": [_, *_] as values, **rest} if not rest and kind in (None, "categorical"):
+            return CategoricalDistribution(list(dict.fromkeys(_plain(_legal(name, value)) for value in values)))
+        case {"min": low, "max": high, **rest} if not rest and not grid:
+            return _range(name, low, high, kind)
+    forms = "value, or values: a list"
+    if not grid:
+        forms += ", or min and max with distribution uniform, int_uniform or log_uniform_values"
+    raise ConfigError(f"{name} must be given by {forms}. Received: {form!r}.")
+
+
+def _range(name: Any, low: Any, high: Any, kind: str | None) -> BaseDistribution:
+    for bound in (low, high):
+        if type(bound) not in (int, float):
+            raise ConfigError(f"{name}: min and max must be numbers, 1e-4 written as 0.0001. Received: {bound!r}.")
+    legal = [_legal(name, bound) for bound in (low, high)]
+    whole = type(low) is type(high) is int
+    kind = kind or ("int_uniform" if whole else "uniform")  # as W&B does
+    if low > high:
+        raise ConfigError(f"{name}: min must be at most max. Received: {low} and {high}.")
+    if kind == "int_uniform" and whole:
+        return IntDistribution(low, high)
+    if kind in ("uniform", "log_uniform_values") and type(legal[0]) is float:
+        log = kind == "log_uniform_values"
+        if log and not low > 0:
+            raise ConfigError(f"{name}: min must be > 0 on a logarithmic scale. Received: {low}.")
+        return FloatDistribution(low, high, log=log)
+    raise ConfigError(
+        f"{name}: distribution must be int_uniform between whole numbers, or uniform or log_uniform_values for a "
+        f"parameter that is no whole number. Received: {kind} between {low} and {high}."
+    )
+
+
+def _legal(name: Any, value: Any) -> Any:
+    """The value as `jobs.train` gets it from W&B's agent, which passes flags."""
+    flags = ["--data=.", "--output=.", f"--{name}={value}"]
+    return getattr(parse(TrainConfig, flags, "python -m jobs.train", ""), str(name).replace("-", "_"))
+
+
+def _plain(value: Any) -> Any:
+    """What a study can keep."""
+    return str(value) if isinstance(value, Path) else value
