@@ -7,14 +7,11 @@ import csv
 import io
 import json
 import logging
-import multiprocessing
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 import optuna
@@ -24,17 +21,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nrms import storage
 from nrms.config import SweepConfig, TrainConfig, as_dict, config_lines
-from nrms.errors import ArtifactError, ConfigError, Interrupted, NrmsError, StorageError, TrainingError
+from nrms.errors import ArtifactError, ConfigError, Interrupted, StorageError, TrainingError
 from nrms.evaluation import plots
 from nrms.evaluation.ranking import METRICS
+from nrms.isolation import Train, train_apart
 from nrms.search_space import SearchSpace, with_values
 
-if TYPE_CHECKING:
-    from nrms.training import TrainingResult
-
 logger = logging.getLogger(__name__)
-
-Train = Callable[[TrainConfig], "TrainingResult"]
 
 _NAME = "sweep"
 # What may change between two runs of one sweep: results stay comparable.
@@ -98,7 +91,7 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
             output = storage.join(base.output, f"trial-{trial.number:04}")
             settings = replace(with_values(base, trial.params), output=output, resume=begun)
             try:
-                metrics, model_uri = _apart(train, settings, stop)
+                metrics, model_uri = train_apart(train, settings, stop)
             except Interrupted:
                 raise Interrupted(
                     f"stopped by a signal in trial {trial.number}. Run the same command to go on with it."
@@ -190,47 +183,6 @@ def _ended(study: optuna.Study) -> list[Trial]:
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished() and f"trial-{trial.number}" in records
     ]
-
-
-def _apart(train: Train, config: TrainConfig, stop: threading.Event) -> tuple[dict[str, float], str]:
-    """Trains in a fresh process: TensorFlow gives memory back only at a process's end."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(train, config, sender), daemon=True)
-    process.start()
-    sender.close()
-    asked = False
-    try:
-        while not receiver.poll(0.2):
-            if stop.is_set() and not asked:
-                process.terminate()
-                asked = True
-        answer = receiver.recv()
-    except EOFError:
-        process.join()
-        answer = TrainingError(f"its process ended with exit code {process.exitcode}, see above; out of memory?")
-        if asked:
-            answer = Interrupted("before it had begun")
-    process.join()
-    if isinstance(answer, NrmsError):
-        raise answer
-    return answer
-
-
-def _work(train: Train, config: TrainConfig, sender: Connection) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        result = train(config)
-    except NrmsError as error:
-        sender.send(error)
-    else:
-        sender.send(({name: result.metrics[name] for name in METRICS}, result.model_uri))
-
-
-def _end_with_parent() -> None:
-    """A sweep that was killed leaves nobody training, who would be in the way of the next one."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _write_results(folder: Path, space: SearchSpace, base: TrainConfig, trials: list[Trial]) -> None:

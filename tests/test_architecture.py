@@ -23,6 +23,7 @@ ORDER = (
     "checkpoint",
     "trainer",
     "training",
+    "isolation",
     "search_space",
     "sweep",
 )
