@@ -13,7 +13,7 @@ from jsonargparse.typing import restricted_number_type
 from tqdm import tqdm
 
 from jobs.cli import run
-from nrms.config import PositiveInt, Seed, Text, option, required
+from nrms.config import DateText, PositiveInt, Seed, Text, option, put_date, required
 from nrms.data.sources.demo import MIN_ARTICLES, DemoSite
 from nrms.data.sources.ebnerd import Ebnerd
 from nrms.data.sources.mind import Mind
@@ -38,6 +38,9 @@ class SourceConfig:
         None, "mind: the split that --input becomes in --output"
     )
     output: Text = required("where the data set goes: a folder or gs:// URI")
+    date: DateText | None = option(
+        None, "stands for {date} in --output; demo: only this day of the same site, as the split validation"
+    )
     shard_rows: PositiveInt = option(100_000, "impressions in a file, at most; training holds one file in memory")
     overwrite: bool = option(False, "replace other data in --output")
 
@@ -58,6 +61,9 @@ class DemoConfig:
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(SourceConfig, DemoConfig):
     """Everything that the prepared data depend on."""
+
+    def __post_init__(self) -> None:
+        put_date(self, "output")
 
 
 def main(config: PrepareConfig) -> None:
@@ -96,6 +102,7 @@ def open_source(config: PrepareConfig, cache: Path) -> Source:
             users=config.users,
             impressions=config.impressions,
             validation_impressions=validation,
+            date=config.date,
         )
     if config.input is None:
         raise ConfigError(f"--input must be given with --source {config.source}: the folder of the unzipped data.")

@@ -156,11 +156,9 @@ class ScoringConfig:
     data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
     output: Text = required("where predictions, metrics and report go: a folder or gs:// URI")
     split: Text = option("validation", "sub-folder of --data to score, labelled or not")
-    date: DateText | None = option(None, "stands for {date} in --model, --data, --split and --output")
     submission: Literal["none", "ebnerd", "mind"] = option(
         "none", "zip file of ranks to write as well: RecSys Challenge 2024's (ebnerd) or MIND's"
     )
-    overwrite: bool = option(False, "replace predictions of other data or another model in --output")
     runtime: Literal["keras", "onnx"] = option(
         "keras", "what runs the encoders: keras is faster, with a GPU much; onnx starts faster and takes less memory"
     )
@@ -172,20 +170,59 @@ class ScoringConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig(ScoringConfig, TrackingConfig):
+class NightConfig:
+    """One night"""
+
+    date: DateText | None = option(None, "stands for {date} in --model, --data, --split and --output")
+    overwrite: bool = option(False, "replace predictions of other data or another model in --output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(ScoringConfig, NightConfig, TrackingConfig):
     """Everything that a night's scoring depends on."""
 
     def __post_init__(self) -> None:
-        if self.date is not None:
-            try:
-                calendar_date.fromisoformat(self.date)
-            except ValueError:
-                raise ConfigError(f"--date must be a day of the calendar. Received: {self.date!r}.") from None
-        for name in ("model", "data", "output", "split"):
-            value = getattr(self, name)
-            if "{date}" in value and self.date is None:
-                raise ConfigError(f"{_flag(name)} holds {{date}}, so --date must be given. Received: {value}")
-            object.__setattr__(self, name, value.replace("{date}", self.date or ""))
+        put_date(self, "model", "data", "output", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightsConfig:
+    """Nights"""
+
+    date: DateText | None = option(None, "the last night; not set: yesterday, by the clock of UTC")
+    days: PositiveInt = option(7, "nights that are looked after: that one and those before it")
+    pushgateway: Text | None = option(None, "Prometheus Pushgateway that is told of the nights; not set: none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyConfig(ScoringConfig, NightsConfig, TrackingConfig):
+    """Everything that looking after the nights depends on. `{date}` stays in the locations: each night fills it in."""
+
+    def __post_init__(self) -> None:
+        _check_date(self.date)
+        for name in ("data", "output"):
+            if "{date}" not in getattr(self, name):
+                raise ConfigError(
+                    f"{_flag(name)} must hold {{date}}: each night has its own. Received: {getattr(self, name)}"
+                )
+
+
+def put_date(config: Any, *names: str) -> None:
+    """Puts `config.date` in the place of `{date}` in these fields. Raises ConfigError: no such day, or none given."""
+    _check_date(config.date)
+    for name in names:
+        value = getattr(config, name)
+        if "{date}" in value and config.date is None:
+            raise ConfigError(f"{_flag(name)} holds {{date}}, so --date must be given. Received: {value}")
+        object.__setattr__(config, name, value.replace("{date}", config.date or ""))
+
+
+def _check_date(date: str | None) -> None:
+    if date is not None:
+        try:
+            calendar_date.fromisoformat(date)
+        except ValueError:
+            raise ConfigError(f"--date must be a day of the calendar. Received: {date!r}.") from None
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ ORDER = (
     "tracking",
     "predictions",
     "batch_scoring",
+    "nightly",
     "checkpoint",
     "trainer",
     "training",

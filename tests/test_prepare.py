@@ -12,7 +12,7 @@ import google_crc32c
 import polars as pl
 import pytest
 
-from jobs.prepare import PrepareConfig
+from jobs.prepare import PrepareConfig, main
 from nrms import storage
 from nrms.config import parse
 from nrms.data.dataset import Dataset
@@ -194,3 +194,23 @@ def test_the_example_configuration_is_the_default():
     argv = ["--config", "configs/prepare.toml", "--output", "x"]
     default = parse(PrepareConfig, ["--source", "demo", "--output", "x"], "prepare", "")
     assert replace(parse(PrepareConfig, argv, "prepare", ""), validation_impressions=None) == default
+
+
+def test_a_date_gives_that_day_of_the_same_site_and_another_date_another_day(tmp_path):
+    for date in ("2026-11-25", "2026-11-24"):
+        flags = ["--source", "demo", *FLAGS, "--output", str(tmp_path / "{date}"), "--date", date]
+        main(parse(PrepareConfig, flags, "p", "d"))
+    write(tmp_path / "site", seed=42)
+
+    days = [pl.read_parquet(tmp_path / day / "validation/behaviors-*.parquet") for day in ("2026-11-25", "2026-11-24")]
+    assert [sorted(p.name for p in (tmp_path / day).iterdir()) for day in ("2026-11-25", "2026-11-24")] == [
+        ["articles.parquet", "validation"]
+    ] * 2
+    assert [set(day["impression_time"].dt.date().cast(pl.Utf8)) for day in days] == [{"2026-11-25"}, {"2026-11-24"}]
+    assert days[0]["user_id"].to_list() != days[1]["user_id"].to_list()
+    site = pl.read_parquet(tmp_path / "site/articles.parquet")
+    for day in ("2026-11-25", "2026-11-24"):
+        articles = pl.read_parquet(tmp_path / day / "articles.parquet")
+        assert articles.drop("published_time").equals(site.drop("published_time"))
+    counts = Dataset.open(str(tmp_path / "2026-11-25"), tmp_path).split("validation", 20).report.as_dict()
+    assert not {"late_history", "unknown_candidate", "click_not_in_view"} & set(counts)

@@ -56,14 +56,30 @@ class DemoSite:
         users: how many readers.
         impressions: how many in the train split.
         validation_impressions: how many in the validation split.
+        date: a day that the calendar is moved to, so that it ends with it. The validation split, the only one that is
+            written, then holds that day: each date has other impressions of the same readers and titles.
     """
 
     name = "demo"
 
-    def __init__(self, *, seed: int, articles: int, users: int, impressions: int, validation_impressions: int) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        articles: int,
+        users: int,
+        impressions: int,
+        validation_impressions: int,
+        date: str | None = None,
+    ) -> None:
         self.rows: dict[str, int | None] = {"train": impressions, "validation": validation_impressions}
         site = {"seed": seed, "articles": articles, "users": users, "impressions": self.rows}
         self.parameters = dict.fromkeys(self.rows, site)
+        self._day, self._moved = None, 0
+        if date is not None:
+            self.parameters = {"validation": {**site, "date": date}}
+            start = int(np.datetime64(date, "us").astype(np.int64))
+            self._day, self._moved = int(date.replace("-", "")), start - (START + (DAYS - 1) * DAY)
         self.notes: list[str] = []
         self.seed = seed
         rng = self._rng("world")
@@ -84,7 +100,7 @@ class DemoSite:
                 "title": language.sentences(rng, self._topic, 4 + rng.binomial(12, 1 / 3, articles)),
                 "subtitle": language.sentences(rng, self._topic, 8 + rng.binomial(20, 1 / 2, articles)),
                 "category_str": language.topic_names(self._topic),
-                "published_time": _timestamps(self._published),
+                "published_time": self._timestamps(self._published),
             }
         )
 
@@ -99,7 +115,8 @@ class DemoSite:
         for chunk, first in enumerate(range(0, impressions, CHUNK)):
             rng = self._rng(split, chunk)
             last = min(first + CHUNK, impressions)
-            times = _times(rng, SPLIT_STARTS[split], SPLIT_DAYS[split], first, last, impressions)
+            start, days = (SPLIT_STARTS[split], SPLIT_DAYS[split]) if self._day is None else (DAYS - 1, 1)
+            times = _times(rng, start, days, first, last, impressions)
             span = IN_VIEW[1] - IN_VIEW[0] + 1
             in_view = IN_VIEW[0] + (span * rng.beta(1.5, 2.0, last - first)).astype(int)
             candidates, shown = self._front_page(rng, times, in_view)
@@ -112,7 +129,7 @@ class DemoSite:
                 {
                     "impression_id": (first_id + np.arange(first, last)).astype(np.uint32),
                     "user_id": self._user_ids[user],
-                    "impression_time": _timestamps(times),
+                    "impression_time": self._timestamps(times),
                     "device_type": self._device[user],
                     "session_id": (slot * len(self._user_ids) + user).astype(np.uint32),
                     "article_ids_inview": _lists(ids, shown),
@@ -147,7 +164,7 @@ class DemoSite:
             read = np.round(rng.lognormal(3.0, 1.2, len(once))).astype(np.float32)
             scrolled = np.round(100 * rng.beta(1.2, 0.6, len(once))).astype(np.float32)
             columns = {
-                "impression_time_fixed": _timestamps(times[once]),
+                "impression_time_fixed": self._timestamps(times[once]),
                 "scroll_percentage_fixed": pa.array(scrolled, mask=rng.random(len(once)) < 0.1),
                 "article_id_fixed": pa.array(self._ids[article[once]]),
                 "read_time_fixed": pa.array(read),
@@ -156,7 +173,11 @@ class DemoSite:
             yield pa.table({"user_id": self._user_ids[user], **lists})
 
     def _rng(self, part: str, chunk: int = 0) -> np.random.Generator:
-        return np.random.default_rng([self.seed, ["world", "history", "train", "validation"].index(part), chunk])
+        key = [self.seed, ["world", "history", "train", "validation"].index(part), chunk]
+        return np.random.default_rng(key if self._day is None or part != "validation" else [*key, self._day])
+
+    def _timestamps(self, microseconds: np.ndarray) -> pa.Array:
+        return pa.array(microseconds + self._moved, pa.timestamp("us"))
 
     def _front_page(
         self, rng: np.random.Generator, times: np.ndarray, sizes: np.ndarray
@@ -237,7 +258,3 @@ def _clicks(rng: np.random.Generator, utility: np.ndarray, clicks: np.ndarray | 
 def _lists(values: np.ndarray, mask: np.ndarray) -> pa.ListArray:
     offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values[mask]))
-
-
-def _timestamps(microseconds: np.ndarray) -> pa.Array:
-    return pa.array(microseconds, pa.timestamp("us"))

@@ -1,0 +1,48 @@
+"""Score the nights that are due: `python -m jobs.nightly --model M --data D/{date} --output O/date={date}`.
+
+Those of the last --days days whose data is there and whose predictions are not complete, so what was missed or failed
+is done by the next run: run it as often as you like. Exit codes: 0 every night that has data is complete; 1 one of
+them failed, or storage or Pushgateway did; 2 the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from jobs.cli import run
+from jobs.score import Progress
+from nrms.config import NightlyConfig, ScoreConfig, config_lines
+from nrms.errors import NrmsError
+from nrms.nightly import look_after, push
+
+logger = logging.getLogger("nrms.nightly")
+
+
+def main(config: NightlyConfig) -> None:
+    """Scores, says how each night stands, here and to the Pushgateway."""
+    for line in config_lines(config):
+        logger.info("%s", line)
+    nights = look_after(config, _score)
+    for night in nights:
+        if night.metrics is not None:
+            auc = f"AUC {night.metrics['auc']:.4f}, " if "auc" in night.metrics else ""
+            print(f"{night.date}  complete: {auc}{night.metrics['impressions']:,} impressions")
+        else:
+            print(f"{night.date}  {'failed: ' + night.error if night.error is not None else 'no data yet'}")
+    if config.pushgateway is not None:
+        push(nights, config.pushgateway)
+    failed = [night for night in nights if night.error is not None]
+    if failed:
+        dates = ", ".join(night.date for night in failed)
+        raise NrmsError(f"{len(failed)} of {len(nights)} nights failed: {dates}. First: {failed[0].error}")
+
+
+def _score(config: ScoreConfig) -> None:
+    # Not before a night is due: it takes seconds to import, and most runs find nothing to do.
+    from nrms.batch_scoring import score
+
+    score(config, Progress())
+
+
+if __name__ == "__main__":
+    run(main, NightlyConfig, prog="python -m jobs.nightly", description=__doc__)

@@ -1,0 +1,128 @@
+"""The nights up to yesterday: which are complete, scoring those that are due, and what Prometheus is told of them.
+
+Storage alone says what is due: a night whose data is there and whose predictions have no `_SUCCESS`. So whatever was
+missed, failed or killed is done by the next run, and a run that finds nothing to do costs a few reads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
+
+from nrms import storage
+from nrms.config import NightlyConfig, ScoreConfig
+from nrms.data.sources.writer import MANIFEST, SUCCESS
+from nrms.errors import NrmsError
+from nrms.evaluation.ranking import METRICS
+
+logger = logging.getLogger(__name__)
+
+# Names in metrics.json that become a gauge each, `nrms_night_<name>`.
+_COUNTS = ("impressions", "candidates", "unlabelled", "skipped_one_class", "unknown_articles", "empty_histories")
+
+
+@dataclass(frozen=True)
+class Night:
+    """What one night came to.
+
+    Attributes:
+        date: YYYY-MM-DD.
+        metrics: those of `metrics.json`; None where the predictions are not complete.
+        error: why scoring failed; None where it did not, or where there is no data to score yet.
+    """
+
+    date: str
+    metrics: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def look_after(config: NightlyConfig, score: Callable[[ScoreConfig], object]) -> list[Night]:
+    """Scores the nights that are due, the newest first. One that fails does not keep the others from being scored.
+
+    Args:
+        config: see `nrms.config.NightlyConfig`.
+        score: `nrms.batch_scoring.score`, or what calls it.
+
+    Raises:
+        StorageError: what is there could not be read.
+    """
+    return [_look_after(_of_night(config, day), score) for day in _days(config)]
+
+
+def push(nights: list[Night], gateway: str) -> None:
+    """Tells the Pushgateway of these nights, in place of what it was told before. Raises NrmsError if it cannot."""
+    try:
+        push_to_gateway(gateway, job="nightly", registry=registry(nights))
+    except (OSError, ValueError) as error:
+        raise NrmsError(f"--pushgateway must name a Pushgateway that answers. Received: {gateway}: {error}.") from error
+
+
+def registry(nights: list[Night]) -> CollectorRegistry:
+    """The nights as gauges, each with the label `date`. What is not known of a night is absent, not zero."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, help: str) -> Gauge:
+        return Gauge(f"nrms_night_{name}", help, ["date"], registry=registry)
+
+    failed = gauge("failed", "1 where scoring the night failed just now, 0 where its predictions are complete.")
+    start = gauge("date_timestamp_seconds", "Midnight, UTC, at which the night's date began; complete nights only.")
+    values = {name: gauge(name.replace("@", "_"), f"Mean {name} over impressions.") for name in METRICS}
+    values |= {name: gauge(name, f"Count of {name.replace('_', ' ')}.") for name in _COUNTS}
+    for night in nights:
+        if night.error is not None or night.metrics is not None:
+            failed.labels(night.date).set(night.error is not None)
+        if night.metrics is not None:
+            start.labels(night.date).set(datetime.fromisoformat(night.date).replace(tzinfo=UTC).timestamp())
+            for name, value in values.items():
+                if name in night.metrics:
+                    value.labels(night.date).set(night.metrics[name])
+    return registry
+
+
+def _days(config: NightlyConfig) -> Iterator[str]:
+    last = date.fromisoformat(config.date) if config.date else datetime.now(UTC).date() - timedelta(days=1)
+    for days in range(config.days):
+        yield (last - timedelta(days=days)).isoformat()
+
+
+def _of_night(config: NightlyConfig, day: str) -> ScoreConfig:
+    shared = {f.name for f in fields(NightlyConfig)} & {f.name for f in fields(ScoreConfig)} - {"date"}
+    values = {name: value for name, value in asdict(config).items() if name in shared}
+    # Without `_SUCCESS` nothing in the folder is valid: what an earlier model or unrepaired data left half done must
+    # not keep the night from being done now.
+    return ScoreConfig(**values, date=day, overwrite=True)
+
+
+def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> Night:
+    if not _complete(config):
+        if not _has_data(config):
+            logger.info("%s: no data yet in %s", config.date, storage.join(config.data, config.split))
+            return Night(config.date)
+        try:
+            score(config)
+        except NrmsError as error:
+            logger.error("%s failed: %s", config.date, error)
+            return Night(config.date, error=str(error))
+        except Exception as error:
+            # A bug that one night brings out must not keep the nights before it from being done.
+            logger.exception("%s failed", config.date)
+            return Night(config.date, error=repr(error))
+    metrics = json.loads(storage.read_bytes(storage.join(config.output, "metrics.json")))
+    logger.info("%s: complete, %s", config.date, config.output)
+    return Night(config.date, metrics=metrics)
+
+
+def _complete(config: ScoreConfig) -> bool:
+    return storage.exists(storage.join(config.output, SUCCESS))
+
+
+def _has_data(config: ScoreConfig) -> bool:
+    """Whether there is something to score, and nothing that says it is still being written."""
+    names = {storage.name(info.uri) for info in storage.list_files(storage.join(config.data, config.split))}
+    return SUCCESS in names or (MANIFEST not in names and any(name.endswith(".parquet") for name in names))

@@ -1,0 +1,216 @@
+"""The nights that are due: missed and failed ones are done by the next run, and everybody can see which they are."""
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobs import prepare
+from jobs.cli import run
+from jobs.nightly import main
+from nrms import storage
+from nrms.batch_scoring import score
+from nrms.config import NightlyConfig, parse
+from nrms.errors import ConfigError
+from nrms.nightly import look_after, registry
+
+DATES = ["2026-11-25", "2026-11-24", "2026-11-23"]
+
+
+def prepare_day(data, date):
+    """A day of the site that `world`'s model was trained for."""
+    flags = ["--articles", "600", "--users", "200", "--impressions", "1500", "--validation-impressions", "400"]
+    argv = ["--source", "demo", "--seed", "1", *flags, "--output", data, "--date", date]
+    prepare.main(parse(prepare.PrepareConfig, argv, "p", "d"))
+
+
+@pytest.fixture
+def root(request, tmp_path):
+    return request.getfixturevalue("bucket") if getattr(request, "param", None) == "bucket" else str(tmp_path)
+
+
+@pytest.fixture
+def config(root, world, tmp_path):
+    """Three nights, of which the middle one has no data."""
+    config = NightlyConfig(
+        model=world.version,
+        data=storage.join(root, "days/{date}"),
+        output=storage.join(root, "predictions/date={date}"),
+        article_vectors=str(tmp_path / "vectors"),
+        wandb_mode="disabled",
+        runtime="onnx",
+        date=DATES[0],
+        days=3,
+    )
+    for date in (DATES[0], DATES[2]):
+        prepare_day(config.data, date)
+    return config
+
+
+def scored(config):
+    """The dates that a run scores."""
+    dates = []
+
+    def note(night):
+        dates.append(night.date)
+        return score(night)
+
+    return look_after(config, note), dates
+
+
+def samples(nights):
+    families = text_string_to_metric_families(generate_latest(registry(nights)).decode())
+    return {(s.name, s.labels["date"]): s.value for family in families for s in family.samples}
+
+
+def call(config, capsys, *flags):
+    """Exit code, stdout and stderr of the job."""
+    names = ("model", "data", "output", "article_vectors", "wandb_mode", "runtime", "date", "days")
+    argv = [f"--{name}={getattr(config, name)}" for name in names]
+    with pytest.raises(SystemExit) as ended:
+        run(main, NightlyConfig, "python -m jobs.nightly", "d", [*argv, *flags])
+    return ended.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
+def test_nights_with_data_are_scored_once_and_late_data_by_the_next_run(config):
+    nights, dates = scored(config)
+    assert dates == [DATES[0], DATES[2]]
+    assert [night.metrics is not None for night in nights] == [True, False, True]
+    assert scored(config)[1] == []
+    prepare_day(config.data, DATES[1])
+    assert scored(config)[1] == [DATES[1]]
+    assert all(storage.exists(config.output.replace("{date}", date) + "/_SUCCESS") for date in DATES)
+
+
+def test_a_failed_night_keeps_no_other_from_being_scored_and_is_tried_again(config):
+    behaviors = storage.join(config.data.replace("{date}", DATES[0]), "validation/behaviors-00000.parquet")
+    good = storage.read_bytes(behaviors)
+    storage.write_bytes(b"damaged", behaviors)
+    nights, _ = scored(config)
+    assert "behaviors-00000.parquet" in nights[0].error
+    assert nights[2].metrics is not None
+    assert samples(nights)["nrms_night_failed", DATES[0]] == 1
+
+    storage.write_bytes(good, behaviors)
+    nights, dates = scored(config)
+    assert dates == [DATES[0]]
+    assert samples(nights)["nrms_night_failed", DATES[0]] == 0
+
+
+def test_what_an_earlier_model_left_half_done_does_not_keep_a_night_from_being_scored(config, world, tmp_path):
+    scored(config)
+    output = config.output.replace("{date}", DATES[0])
+    storage.delete(f"{output}/_SUCCESS")
+    newer = replace(config, model=world.publish(str(tmp_path / "newer")))
+    assert scored(newer)[1] == [DATES[0]]
+    assert storage.exists(f"{output}/_SUCCESS")
+
+
+def test_a_bug_in_one_night_keeps_no_other_from_being_scored(config):
+    def broken(night):
+        if night.date == DATES[0]:
+            raise ZeroDivisionError("a bug")
+        return score(night)
+
+    nights = look_after(config, broken)
+    assert nights[0].error == "ZeroDivisionError('a bug')"
+    assert nights[2].metrics is not None
+
+
+def test_data_that_is_still_being_written_is_waited_for(config):
+    storage.delete(storage.join(config.data.replace("{date}", DATES[0]), "validation/_SUCCESS"))
+    nights, dates = scored(config)
+    assert dates == [DATES[2]]
+    assert (nights[0].metrics, nights[0].error) == (None, None)
+
+
+def test_data_without_a_manifest_is_taken_as_it_is(config):
+    for name in ("_SUCCESS", "manifest.json"):
+        storage.delete(storage.join(config.data.replace("{date}", DATES[0]), "validation", name))
+    assert scored(config)[1] == [DATES[0], DATES[2]]
+
+
+def test_the_last_night_is_yesterday_unless_said_otherwise(world, tmp_path):
+    paths = {"data": str(tmp_path / "{date}"), "output": str(tmp_path / "out/{date}")}
+    before = datetime.now(UTC).date()
+    nights = look_after(NightlyConfig(model=world.version, days=2, **paths), score)
+    dates = [[(day - timedelta(days=n)).isoformat() for n in (1, 2)] for day in (before, datetime.now(UTC).date())]
+    assert [night.date for night in nights] in dates
+
+
+@pytest.mark.parametrize("name", ["data", "output"])
+def test_each_night_must_have_a_place_of_its_own(name):
+    paths = {"data": "d/{date}", "output": "o/{date}", name: "same"}
+    with pytest.raises(ConfigError, match=rf"--{name} must hold {{date}}: each night has its own. Received: same"):
+        NightlyConfig(model="m", **paths)
+
+
+def test_the_gauges_say_what_metrics_json_says(config):
+    nights, _ = scored(config)
+    found = samples(nights)
+    for night in (nights[0], nights[2]):
+        assert found["nrms_night_auc", night.date] == night.metrics["auc"]
+        assert found["nrms_night_ndcg_10", night.date] == night.metrics["ndcg@10"]
+        assert found["nrms_night_impressions", night.date] == 400
+        start = datetime.fromtimestamp(found["nrms_night_date_timestamp_seconds", night.date], UTC)
+        assert start.isoformat() == f"{night.date}T00:00:00+00:00"
+    assert not [key for key in found if key[1] == DATES[1]]
+
+
+def test_the_job_says_how_each_night_stands_and_fails_when_one_did(config, capsys):
+    code, out, _ = call(config, capsys)
+    assert code == 0
+    assert [line[:20].strip() for line in out.splitlines()[-3:]] == [
+        f"{DATES[0]}  complete",
+        f"{DATES[1]}  no data",
+        f"{DATES[2]}  complete",
+    ]
+    storage.delete(config.output.replace("{date}", DATES[2]) + "/_SUCCESS")
+    storage.delete(storage.join(config.data.replace("{date}", DATES[2]), "articles.parquet"))
+    code, out, err = call(config, capsys)
+    assert code == 1
+    assert f"{DATES[2]}  failed: " in out
+    assert err.splitlines()[-1].startswith(f"error: 1 of 3 nights failed: {DATES[2]}. First: ")
+
+
+@pytest.fixture
+def gateway():
+    """A Pushgateway's door: address, and what was pushed."""
+    pushed = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self):
+            pushed.append((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02])
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", pushed
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_pushgateway_is_told(config, gateway, capsys):
+    address, pushed = gateway
+    assert call(config, capsys, "--pushgateway", address)[0] == 0
+    ((path, body),) = pushed
+    assert path == "/metrics/job/nightly"
+    assert f'nrms_night_failed{{date="{DATES[0]}"}} 0.0' in body
+
+
+def test_a_pushgateway_that_does_not_answer_is_one_line_after_the_nights_are_done(config, gateway, capsys):
+    code, _, err = call(config, capsys, "--pushgateway", "http://127.0.0.1:1")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("error: --pushgateway must name a Pushgateway that answers. Received: ")
+    assert storage.exists(config.output.replace("{date}", DATES[0]) + "/_SUCCESS")
