@@ -93,7 +93,7 @@ def publish(models: str, folder: Path, meta: dict) -> str:
 def latest_version(models: str) -> str | None:
     """The version that `latest.json` of a model root names; None where there is none, as in a version's folder."""
     latest = _read_latest(models)
-    return None if latest is None else latest[0]["version"]
+    return None if latest is None else latest["version"]
 
 
 def load(uri: str, cache: Path, names: Sequence[str] = FILES) -> Bundle:
@@ -111,8 +111,7 @@ def load(uri: str, cache: Path, names: Sequence[str] = FILES) -> Bundle:
     expected = None
     latest = _read_latest(uri)
     if latest is not None:
-        pointer, _ = latest
-        uri, expected = storage.join(uri, pointer["version"]), pointer["sha256"]
+        uri, expected = storage.join(uri, latest["version"]), latest["sha256"]
     try:
         data = storage.read_bytes(storage.join(uri, _META))
     except ObjectNotFound:
@@ -168,33 +167,47 @@ def _json(data: bytes, uri: str) -> dict:
     return content
 
 
-def _read_latest(models: str) -> tuple[dict, str] | None:
-    """The pointer and its generation; None where there is none."""
-    uri = storage.join(models, LATEST)
+def _read_latest(models: str) -> dict | None:
+    """The pointer; None where there is none."""
+    stored = _stored_latest(models)
+    return None if stored is None else _pointer(stored[0], models)
+
+
+def _stored_latest(models: str) -> tuple[bytes, str] | None:
+    """What lies where the pointer belongs, and its generation; None where nothing does."""
     while True:
         try:
-            info = storage.stat(uri)
-            pointer = _json(storage.read_bytes(info), uri)
+            info = storage.stat(storage.join(models, LATEST))
+            return storage.read_bytes(info), info.generation
         except ObjectNotFound:
             return None
         except PreconditionFailed:
             continue  # it moved in between
-        if not _VERSION.fullmatch(str(pointer.get("version"))) or "sha256" not in pointer:
-            raise ArtifactError(f"{uri}: must name a version and its sha256. Received: {pointer}. Train again.")
-        return pointer, info.generation
+
+
+def _pointer(data: bytes, models: str) -> dict:
+    uri = storage.join(models, LATEST)
+    pointer = _json(data, uri)
+    if not _VERSION.fullmatch(str(pointer.get("version"))) or "sha256" not in pointer:
+        raise ArtifactError(f"{uri}: must name a version and its sha256. Received: {pointer}. Train again.")
+    return pointer
 
 
 def _point_latest(models: str, pointer: dict) -> None:
     """Moves `latest.json` by compare-and-swap, never from a later version to an earlier one."""
     while True:
+        stored = _stored_latest(models)
         try:
-            current = _read_latest(models)
-            if current is not None and current[0]["version"] >= pointer["version"]:
-                return
+            current = "" if stored is None else _pointer(stored[0], models)["version"]
+        except ArtifactError:
+            current = ""  # a damaged pointer shall not stop a training from being published
+        if current >= pointer["version"]:
+            return
+        try:
             storage.write_bytes(
                 json.dumps(pointer).encode(),
                 storage.join(models, LATEST),
-                if_generation=storage.ABSENT if current is None else current[1],
+                if_generation=storage.ABSENT if stored is None else stored[1],
             )
             return
         except PreconditionFailed:
