@@ -300,7 +300,7 @@ def test_a_stop_is_passed_on_and_the_sweep_can_go_on(flags, monkeypatch):
 
 def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(flags, tmp_path):
     write_demo(str(tmp_path / "data"))
-    values = {**SMALL, "epochs": 1, "wandb_mode": "offline", "checkpoint_seconds": 0.05}
+    values = {**SMALL, "epochs": 1, "wandb_mode": "offline", "checkpoint_seconds": 0.5}
     words = [*flags({"lr": {"values": [0.01, 0.002]}}), *(f"--{name}={value}" for name, value in values.items())]
     command = [sys.executable, "-m", "jobs.sweep", *words]
     environment = {**os.environ, "WANDB_DIR": str(tmp_path / "runs")}
