@@ -253,11 +253,17 @@ def forge_footer(data: bytes, chance: random.Random) -> bytes:
 def forge_page(data: bytes, chance: random.Random) -> bytes:
     """The first page of a chunk with another header, the chunk as long as it says."""
     metadata = thrift.footer(data)
-    chunks = [struct for struct in structs(metadata) if thrift.DATA_PAGE in struct and thrift.COMPRESSED in struct]
+    columns = [
+        column[thrift.CHUNK_META][1]
+        for group in thrift.groups(metadata)
+        for column in group[thrift.GROUP_COLUMNS][1][1]
+    ]
+    chunks = [chunk for chunk in columns if chunk[thrift.COMPRESSED][1]]
     if not chunks:
         return forge_footer(data, chance)
     chunk = chance.choice(chunks)
-    first = thrift.DICTIONARY_PAGE if thrift.DICTIONARY_PAGE in chunk else thrift.DATA_PAGE
+    # Arrow notes a dictionary at 0 where there is none.
+    first = thrift.DICTIONARY_PAGE if chunk.get(thrift.DICTIONARY_PAGE, (0, 0))[1] else thrift.DATA_PAGE
     start, at = chunk[first][1], thrift.footer_at(data)
     header, body = thrift.read(data, start)
     forge(header, chance)
