@@ -29,6 +29,8 @@ class OnnxEncoders:
         options.intra_op_num_threads = threads
         # The arena never shrinks: half the memory without it, a tenth slower.
         options.enable_cpu_mem_arena = False
+        # Idle threads would wait in a loop, and take the processor from all else for a while after each call.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # warnings about the graph's making are nothing a user can act on
         self._news, self._users = (_session(path, options) for path in (news_encoder, user_encoder))
 
