@@ -255,7 +255,7 @@ def wait_for_checkpoint(config, process):
         threading.Event().wait(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)])  # None: Windows
 def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(trained, config, number, tmp_path):
     _, unbroken = trained
     process = start(config, "--checkpoint-seconds=0.05")
