@@ -29,7 +29,7 @@ from tests.small_training import REPOSITORY
 from tests.tools import checked, tool
 
 CONFIGS = REPOSITORY / "configs"
-# Docker's other programs that are scraped; see supercronic's prometheus_metrics and Pushgateway's README.
+# What other programs export: Prometheus itself, Pushgateway, supercronic (its package prometheus_metrics).
 FOREIGN = {
     "up",
     "ALERTS",
