@@ -181,7 +181,7 @@ class Model:
     def try_out(self, news_vectors: np.ndarray, history_size: int) -> None:
         """Scores all articles for a reader of the first ones, so that a model that cannot is never served."""
         rows = np.arange(1, min(len(news_vectors), history_size + 1), dtype=np.int32)
-        user = self.encoders.encode_users(news_vectors, rows[None])
+        user = self.encoders.encode_users(news_vectors[: len(rows) + 1], rows[None])
         if not np.isfinite(news_vectors @ user[0]).all():
             raise ArtifactError(
                 f"{self._uri}: scores must be numbers. Received: NaN or infinity in a first try. Train it again."

@@ -28,7 +28,8 @@ ORDER = (
     "search_space",
     "sweep",
 )
-FILES = sorted(path.relative_to(REPOSITORY) for top in ("nrms", "jobs") for path in (REPOSITORY / top).rglob("*.py"))
+TOPS = ("nrms", "jobs", "api")
+FILES = sorted(path.relative_to(REPOSITORY) for top in TOPS for path in (REPOSITORY / top).rglob("*.py"))
 
 
 def imported(path):
@@ -60,6 +61,12 @@ def test_no_module_imports_one_above_it(path):
     assert above == []
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] != "nrms"], ids=str)
+def test_jobs_and_service_do_not_import_each_other(path):
+    other = {"jobs": "api", "api": "jobs"}[path.parts[0]]
+    assert [name for name in imported(path) if name == other or name.startswith(f"{other}.")] == []
+
+
 @pytest.mark.parametrize(
     ("library", "importers"),
     [
@@ -67,6 +74,7 @@ def test_no_module_imports_one_above_it(path):
         ("wandb", {"nrms/tracking.py"}),
         ("tensorflow", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench"}),
         ("keras", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench", "jobs/progress.py"}),
+        ("fastapi", {"api"}),
         ("optuna", {"nrms/search_space.py", "nrms/sweep.py"}),
     ],
 )

@@ -107,9 +107,11 @@ SPOILT = {
     "a column less": damaged(lambda table: table.drop_columns("vector")),
     "a title twice": with_column("title", KEYS),
     "titles of another length": with_column("title", pa.array([b"a", b"b"], pa.binary(1))),
-    "no lists": with_column("vector", pa.array([1.0, 2.0], pa.float32())),
-    "doubles": with_column("vector", pa.array([[1.0] * DIM] * 2, pa.list_(pa.float64(), DIM))),
-    "not finite": with_column("vector", pa.array([[float("nan")] * DIM] * 2, pa.list_(pa.float32(), DIM))),
+    "no bytes": with_column("vector", pa.array([1.0, 2.0], pa.float32())),
+    "no whole floats": with_column("vector", pa.array([b"12345"] * 2, pa.binary(5))),
+    "no vectors": damaged(lambda table: table.slice(0, 0)),
+    "a null": with_column("vector", pa.array([None, bytes(4 * DIM)], pa.binary(4 * DIM))),
+    "not finite": with_column("vector", pa.array([np.full(DIM, np.nan, "<f4").tobytes()] * 2, pa.binary(4 * DIM))),
 }
 
 

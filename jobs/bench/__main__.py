@@ -1,4 +1,4 @@
-"""Measure speed and memory against naive forms of the same work, in one run: `python -m jobs.bench train`, `score`, `api`."""
+"""Measure speed and memory against naive forms of the same work: `python -m jobs.bench train`, `score` or `api`."""
 
 from __future__ import annotations
 
