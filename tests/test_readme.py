@@ -1,0 +1,288 @@
+"""README.md says what is so: its blocks run, its flags, settings, messages, links and files are there.
+
+A block of commands is run by `test_unmarked_blocks_run`, or a comment on the line before it says what it needs. Marked
+blocks are still read by the parsers of the jobs that they start.
+"""
+
+import ast
+import dataclasses
+import importlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from api.settings import Settings
+from nrms.config import parse
+from tests.small_training import REPOSITORY
+from tests.tools import checked, tool
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+# What every marked block must hold, so that no marker hides a block that could be run.
+MARKERS = {
+    "set-up: run by .ci/run": r"\Amake demo .*\nmake test .*\n\Z",
+    "needs a bucket": r"gs://bucket/",
+    "needs Docker": r"^docker ",
+    "needs Weights & Biases": r"^wandb ",
+    "needs your data": r"--(input|data) (~|data/ebnerd)",
+}
+CONFIGS = {
+    "jobs.prepare": "PrepareConfig",
+    "jobs.train": "TrainConfig",
+    "jobs.sweep": "SweepConfig",
+    "jobs.score": "ScoreConfig",
+    "jobs.nightly": "NightlyConfig",
+}
+# Of other programs than the jobs.
+OTHER_FLAGS = {"--help", "--timeout-graceful-shutdown"}
+SECONDS = 300  # for one block: more than a busy machine takes
+
+
+class Block(NamedTuple):
+    line: int
+    marker: str | None
+    language: str
+    text: str
+
+    def commands(self) -> list[list[str]]:
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+BLOCKS = [
+    Block(README.count("\n", 0, found.start("text")), *found.group("marker", "language", "text"))
+    for found in re.finditer(
+        r"(?:^<!-- (?P<marker>.*) -->\n)?^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)```$", README, re.MULTILINE
+    )
+]
+COMMANDS = [
+    pytest.param(words, id=f"line {block.line}: {' '.join(words[:3])}")
+    for block in BLOCKS
+    if block.language == "sh"
+    for words in block.commands()
+]
+SPANS = [found[1].strip() for found in re.findall(r"(`+)(.+?)\1", re.sub(r"(?ms)^```.*?^```$", "", README))]
+
+
+def rows(section: str, header: str) -> list[list[str]]:
+    """The cells of the section's table whose first cell is `header`."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    table = re.search(rf"^\| {header} \|.*\n\|[- |]+\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
+
+
+def test_every_block_is_run_or_says_what_it_needs():
+    assert README.count("\n```") == 2 * len(BLOCKS)
+    for block in BLOCKS:
+        # Any other language would be a block of commands that nobody looks at.
+        assert block.language in {"sh", "python", "mermaid", ""}, block
+        if block.language == "":
+            assert not re.search(r"^(\$|make|docker|curl|git|pip|python|wandb|\S*/python) ?", block.text, re.M), block
+        if block.marker is not None:
+            assert block.language == "sh", block
+            assert re.search(MARKERS[block.marker], block.text, re.MULTILINE), block
+    # A comment that stands elsewhere than right before a block marks nothing.
+    assert len(re.findall("<!--", README)) == sum(block.marker is not None for block in BLOCKS)
+
+
+def check_out(folder: Path) -> Path:
+    """A copy of the working tree in which `make` finds this interpreter installed, and so installs nothing."""
+    for name in checked("git", "ls-files", "-z", cwd=REPOSITORY).split("\0")[:-1]:
+        if (REPOSITORY / name).is_file():  # not one that is deleted and not committed yet
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    # Not a link to the environment's folder: `make` looks at the age of .installed in it, and would renew it.
+    python = folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    (folder / ".venv/.installed").touch()
+    return folder
+
+
+def make_model_small(folder: Path) -> None:
+    """`make demo` stays as it is, on all of its data; only the model is small and trained for an epoch."""
+    config = folder / "configs/demo.toml"
+    text, found = re.subn(r"^epochs = \d+", "epochs = 1", config.read_text("utf-8"), flags=re.MULTILINE)
+    assert found == 1
+    sizes = "word_dim = 16\nheads = 2\nhead_dim = 8\nattention_dim = 16\nbatch_size = 1024\n"
+    config.write_text(text + sizes, "utf-8")
+
+
+def run(text: str, folder: Path, environment: dict[str, str], command: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        command,
+        input=text,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout}"
+
+
+@contextmanager
+def service(text: str, folder: Path, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """`make api`, in the background, ready on entry."""
+    with log.open("wb") as stream:
+        # A session of its own: the signal is for make and for all that it started.
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{environment['PORT']}/readyz"
+
+    def status() -> int | None:
+        try:
+            return httpx.get(url, timeout=10).status_code
+        except httpx.TransportError:
+            return None
+
+    try:
+        end = time.monotonic() + SECONDS
+        while status() != 200:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+        end = time.monotonic() + 20  # make ends before what it started
+        while status() is not None:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for bash")
+def test_unmarked_blocks_run(tmp_path):
+    """In order, as they stand, but for 1,000,000 impressions, which are made 2,000, and port 8000, made a free one."""
+    tool("make")
+    tool("curl")
+    folder = check_out(tmp_path / "repository")
+    make_model_small(folder)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    settings = {f.name.upper() for f in dataclasses.fields(Settings)} | {"HOST"}
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
+    environment |= {"PORT": port, "WANDB_MODE": "disabled"}
+    assert "--port $${PORT:-8000}" in (folder / "Makefile").read_text("utf-8")
+    bash = ("bash", "-euo", "pipefail")
+
+    run("make demo", folder, environment, bash)  # the set-up block's other line, `make test`, runs this test
+    (start,) = [block for block in BLOCKS if block.text.startswith("make api ")]
+    blocks = [block for block in BLOCKS if block.marker is None and block.language in ("sh", "python")]
+    before, after = blocks[: blocks.index(start)], blocks[blocks.index(start) + 1 :]
+    assert before
+    assert {block.language for block in after} == {"sh", "python"}
+    for block in before:
+        run(block.text.replace("--impressions 1000000 ", "--impressions 2000 "), folder, environment, bash)
+    assert (folder / "data/demo/validation/_SUCCESS").exists()
+    with service(start.text, folder, environment, tmp_path / "log"):
+        for block in after:
+            text = block.text.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+            # curl alone calls it a success when the service says no.
+            text = re.sub(r"^curl ", "curl --fail-with-body ", text, flags=re.MULTILINE)
+            run(text, folder, environment, bash if block.language == "sh" else (sys.executable, "-W", "error", "-"))
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_the_jobs_take_their_flags(words):
+    names = [word for word in words if word.startswith("jobs.")]
+    assert len(names) == words.count("-m")
+    for name in names:
+        argv = words[words.index(name) + 1 :]
+        parse(getattr(importlib.import_module(name), CONFIGS[name]), argv, name, "")
+
+
+def test_flags_in_the_text_are_flags():
+    config_classes = [getattr(importlib.import_module(name), config) for name, config in CONFIGS.items()]
+    known = {"--" + f.name.replace("_", "-") for config in config_classes for f in dataclasses.fields(config)}
+    named = {flag for span in SPANS for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)}
+    assert {"--lr", "--overwrite"} < named
+    assert named - known - OTHER_FLAGS - {"--config"} == set()
+
+
+def test_settings_have_the_defaults_that_the_table_gives():
+    units = {"MiB": 2**20, "GiB": 2**30}
+    fields = {f.name.upper(): f.default for f in dataclasses.fields(Settings)}
+    seen = set()
+    for names, defaults, _ in rows("On demand", "variable"):
+        names = re.findall(r"`(\w+)`", names)
+        seen |= set(names)
+        values = defaults.split(", ")
+        for name in names:
+            if isinstance(fields[name], int | float):
+                number, _, unit = values[names.index(name)].partition(" ")
+                assert float(number.replace(",", "")) * units.get(unit, 1) == fields[name], name
+    assert fields.keys() - seen == {"ARTICLE_VECTORS", "PREDICTION_LOG_SECONDS"}
+
+
+class Texts(ast.NodeVisitor):
+    """The texts in a file's code, with … for what an f-string puts in; docstrings are no texts."""
+
+    def __init__(self) -> None:
+        self.texts: set[str] = set()
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Constant):
+            self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str):
+            self.texts.add(node.value)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        self.texts.add("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+
+
+@pytest.fixture(scope="module")
+def texts() -> set[str]:
+    visitor = Texts()
+    for top in ("nrms", "jobs", "api"):
+        for path in (REPOSITORY / top).rglob("*.py"):
+            visitor.visit(ast.parse(path.read_text("utf-8")))
+    return visitor.texts
+
+
+@pytest.mark.parametrize("row", rows("Troubleshooting", "message begins with"), ids=lambda row: row[0])
+def test_messages_of_the_troubleshooting_table_are_in_the_code(row, texts):
+    assert len(row) == 3
+    messages = [found[1].strip() for found in re.findall(r"(`+)(.+?)\1(?!`)", row[0])]
+    assert messages
+    for message in messages:
+        assert len(message.strip("…: ")) > 8, "too short to tell a message by"
+        assert any(text.startswith(message) for text in texts), message
+
+
+def test_links_and_files_are_there():
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not link.startswith("http")]
+    anchors = {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", README, re.M)
+    }
+    files = [span for span in SPANS if re.fullmatch(r"(configs|nrms|jobs|api|tests|\.github)/[\w./-]*", span)]
+    assert links
+    assert files
+    missing = [link for link in links if link.startswith("#") and link[1:] not in anchors]
+    missing += [path for path in [*links, *files] if not path.startswith("#") and not (REPOSITORY / path).exists()]
+    assert missing == []
