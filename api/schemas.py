@@ -114,9 +114,9 @@ class Info(BaseModel):
 
     model: dict[str, Any] | None = Field(description="version, sha256, uri, trained_at, metrics, sizes")
     articles: dict[str, Any] | None = Field(description="uri, generation and number of articles")
-    reload_error: str | None = Field(description="why a newer model or catalogue is not served; the old one is")
+    reload_error: str | None = Field(description="why no model, or not the newest model and articles, are served")
     contract: dict[str, list[dict[str, Any]]] = Field(description="the columns of each file")
-    limits: dict[str, float]
+    limits: dict[str, int | float]
     started: datetime
 
 

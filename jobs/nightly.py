@@ -29,6 +29,8 @@ def main(config: NightlyConfig) -> None:
             print(f"{night.date}  complete: {auc}{night.metrics['impressions']:,} impressions")
         else:
             print(f"{night.date}  {'failed: ' + night.error if night.error is not None else 'no data yet'}")
+    if all(night.metrics is None and night.error is None for night in nights):
+        logger.warning("none of %d nights has data: is --data right? Received: %s", len(nights), config.data)
     if config.pushgateway is not None:
         push(nights, config.pushgateway)
     failed = [night for night in nights if night.error is not None]

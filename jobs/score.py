@@ -50,7 +50,8 @@ def main(config: ScoreConfig) -> None:
     else:
         if "auc" in result.metrics:
             print_rankings(config.split, {"model": result.metrics, **result.metrics.get("baselines", {})})
-        print(f"\n{result.metrics['impressions']:,} impressions, {result.written:,} parts written now")
+        parts = "part" if result.written == 1 else "parts"
+        print(f"\n{result.metrics['impressions']:,} impressions, {result.written:,} {parts} written now")
     print(f"model: {result.model_uri}")
     print(f"predictions: {result.output}")
 

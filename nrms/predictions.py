@@ -76,6 +76,8 @@ class Predictions:
             finished = storage.exists(self._at(SUCCESS))
             occupied = [info.uri for info in self._listed()]
             manifest, self._generation = self._manifest()
+            if "plan" not in manifest:
+                self._refuse_foreign()
             if manifest.get("plan") == self._plan:
                 if finished and set(wanted) <= {file["name"] for file in manifest.get("files", [])}:
                     return False
@@ -190,6 +192,17 @@ class Predictions:
             for info in storage.list_files(self.uri)
             if _OURS.fullmatch(storage.name(info.uri)) and info.uri == self._at(storage.name(info.uri))
         ]
+
+    def _refuse_foreign(self) -> None:
+        """Data sets, models and whatever else lies directly in the folder: nothing to be replaced, or mixed with."""
+        direct = (info.uri for info in storage.list_files(self.uri) if info.uri == self._at(storage.name(info.uri)))
+        names = [name for name in map(storage.name, direct) if not _OURS.fullmatch(name)]
+        foreign = [name for name in names if name not in (MANIFEST, SUCCESS)]
+        if foreign:
+            raise ConfigError(
+                f"--output must be empty or hold predictions. Received: {self.uri}, which holds {foreign[0]} and "
+                f"{len(foreign) - 1} other files that are none. Choose another --output."
+            )
 
     def _manifest(self) -> tuple[dict, str]:
         """The manifest and its generation; nothing and ABSENT where there is none."""

@@ -10,8 +10,8 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.decoder import UPLOAD
-from api.errors import ErrorDetail, Refusal, responses
-from api.routers.predict import service_of
+from api.errors import responses
+from api.routers.predict import not_ready, service_of
 from api.schemas import Info, Status
 from api.settings import LimitSettings
 from nrms.data.schema import ARTICLES, EXPECTED, HISTORY, Column
@@ -30,10 +30,7 @@ async def readyz(request: Request) -> Status:
     """Whether a model is loaded and has scored a first batch."""
     service = service_of(request)
     if service.serving is None:
-        detail = ErrorDetail(
-            rule="A model must be loaded.", received=service.error or "none yet", where="service", todo="Wait."
-        )
-        raise Refusal(503, "not_ready", detail, retry_after=1)
+        raise not_ready(service)
     return Status(status="ready")
 
 
@@ -63,7 +60,7 @@ async def info(request: Request) -> Info:
     return Info(
         model=model,
         articles=articles,
-        reload_error=service.error if serving is not None else None,
+        reload_error=service.error,
         contract={name: [_described(column) for column in columns] for name, columns in files.items()},
         limits={field.name: getattr(service.settings, field.name) for field in fields(LimitSettings)},
         started=service.started,

@@ -126,7 +126,7 @@ async def _answer(
     service = service_of(request)
     serving = service.serving
     if serving is None:
-        raise Refusal(503, "not_ready", _not_ready(service), retry_after=5)
+        raise not_ready(service)
     timing = _Timing(request.state.started)
     timing.mark("upload")
     answer: list[Response | Refusal] = []
@@ -246,7 +246,12 @@ def _count(metrics: Metrics, counts: dict[str, Any], timing: _Timing) -> None:
     metrics.empty_histories.inc(counts["empty_histories"])
 
 
-def _not_ready(service: Service) -> ErrorDetail:
-    return ErrorDetail(
-        rule="A model must be loaded.", received=service.error or "none yet", where="service", todo="Try again."
+def not_ready(service: Service) -> Refusal:
+    """The refusal while there is no model to serve, with the reason."""
+    detail = ErrorDetail(
+        rule="A model must be loaded.",
+        received=service.error or "none yet",
+        where="service",
+        todo="Try again; if it stays so, correct MODEL_URI or what it points at.",
     )
+    return Refusal(503, "not_ready", detail, retry_after=1)
