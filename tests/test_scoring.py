@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -63,12 +64,15 @@ def test_batching_does_not_change_a_score(monkeypatch):
 
 def test_both_runtimes_give_the_same_scores(tmp_path):
     titles, histories, impressions = world(np.random.default_rng(9))
+    keras.utils.set_random_seed(3)  # some weights of this small model give scores too small to tell anything
     model = build_model(SMALL, 30)
     export_model(model, tmp_path, titles)
     onnx = OnnxEncoders(tmp_path / "news_encoder.onnx", tmp_path / "user_encoder.onnx")
-    keras, onnx = (scorer(encoders, titles, histories).score(impressions) for encoders in (KerasEncoders(model), onnx))
-    np.testing.assert_allclose(onnx, keras, atol=1e-5)
-    assert np.abs(keras).max() > 1e-3
+    expected, scores = (
+        scorer(runtime, titles, histories).score(impressions) for runtime in (KerasEncoders(model), onnx)
+    )
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert np.abs(expected).max() > 1e-3
 
 
 def test_what_is_no_onnx_model_is_refused_by_name(tmp_path):
