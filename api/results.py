@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def rows(scored: Scored, count: int, titles: bool) -> list[dict[str, Any]]:
     """The first `count` impressions, or as many as an answer can hold; with `titles`, those of their candidates."""
     impressions = scored.impressions
     listed = impressions.offsets if impressions.clicks is None else impressions.offsets + unnest(impressions.clicks)[0]
-    part = first(impressions, min(count, int(np.searchsorted(listed, _LISTED, "right")) - 1))
+    part = _first(impressions, min(count, int(np.searchsorted(listed, _LISTED, "right")) - 1))
     table = predictions(part, scored.scores[: len(part.candidates)])
     if titles:
         known = pa.array(part.candidates - 1, mask=part.candidates == 0)
@@ -64,10 +65,8 @@ def rows(scored: Scored, count: int, titles: bool) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-def first(impressions: Impressions, count: int) -> Impressions:
+def _first(impressions: Impressions, count: int) -> Impressions:
     """The first `count` impressions of a shard, what `predictions` needs of them."""
-    from dataclasses import replace
-
     count = min(count, len(impressions))
     end = int(impressions.offsets[count])
     return replace(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from api.decoder import ROW_USERS
 from api.settings import Settings
 from nrms import artifact, storage
-from nrms.article_vectors import ArticleVectors
+from nrms.article_vectors import ArticleVectors, default_folder
 from nrms.artifact import Bundle
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset
@@ -92,7 +92,7 @@ class Serving:
                 f"{bundle.uri}: meta.json must say which articles the model was trained with. Received: nothing. "
                 "Set ARTICLES_URI."
             )
-        folder = settings.article_vectors or storage.join(storage.parent(bundle.uri), "article_vectors")
+        folder = settings.article_vectors or default_folder(bundle.uri)
         if before is not None and before.bundle.sha256 == bundle.sha256:
             model, vectors = before.model, before.vectors
         else:

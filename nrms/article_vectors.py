@@ -22,6 +22,11 @@ _FLOATS = np.dtype("<f4")  # of a vector, as bytes: a tenth of the time that Par
 _MODEL = b"nrms.model"  # key of the Parquet metadata
 
 
+def default_folder(version: str) -> str:
+    """Where the vectors of a model's version (its URI) are kept unless said otherwise: beside the versions."""
+    return storage.join(storage.parent(version), "article_vectors")
+
+
 class ArticleVectors:
     """The news vectors of one model, by what it reads of an article: its title.
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nrms import artifact, storage
-from nrms.article_vectors import ArticleVectors
+from nrms.article_vectors import ArticleVectors, default_folder
 from nrms.artifact import Bundle
 from nrms.config import ScoreConfig, as_dict
 from nrms.data.dataset import Dataset
@@ -226,7 +226,7 @@ class _Scoring:
             tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
             encoders = load_encoders(bundle, self._config.runtime)
         with self._timed("catalogue"):
-            kept = self._config.article_vectors or storage.join(storage.parent(bundle.uri), "article_vectors")
+            kept = self._config.article_vectors or default_folder(bundle.uri)
             vectors = ArticleVectors(
                 bundle.sha256, lambda titles: encode_titles(encoders, tokenizer.encode(titles, title_size))
             )

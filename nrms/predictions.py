@@ -187,17 +187,16 @@ class Predictions:
 
     def _listed(self) -> list[storage.FileInfo]:
         """The files of the folder that this class could have written, but for manifest and `_SUCCESS`."""
-        return [
-            info
-            for info in storage.list_files(self.uri)
-            if _OURS.fullmatch(storage.name(info.uri)) and info.uri == self._at(storage.name(info.uri))
-        ]
+        return [info for info in self._direct() if _OURS.fullmatch(storage.name(info.uri))]
+
+    def _direct(self) -> list[storage.FileInfo]:
+        """The files of the folder, without those of folders in it."""
+        return [info for info in storage.list_files(self.uri) if info.uri == self._at(storage.name(info.uri))]
 
     def _refuse_foreign(self) -> None:
         """Data sets, models and whatever else lies directly in the folder: nothing to be replaced, or mixed with."""
-        direct = (info.uri for info in storage.list_files(self.uri) if info.uri == self._at(storage.name(info.uri)))
-        names = [name for name in map(storage.name, direct) if not _OURS.fullmatch(name)]
-        foreign = [name for name in names if name not in (MANIFEST, SUCCESS)]
+        names = [storage.name(info.uri) for info in self._direct()]
+        foreign = [name for name in names if not _OURS.fullmatch(name) and name not in (MANIFEST, SUCCESS)]
         if foreign:
             raise ConfigError(
                 f"--output must be empty or hold predictions. Received: {self.uri}, which holds {foreign[0]} and "

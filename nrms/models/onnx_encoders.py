@@ -16,7 +16,6 @@ class OnnxEncoders:
     Args:
         news_encoder: file of the news encoder.
         user_encoder: file of the user encoder.
-        threads: of one call; 0 for one a core.
 
     Raises:
         ArtifactError: a file is no such model.
@@ -24,9 +23,8 @@ class OnnxEncoders:
 
     positions = 16_384  # larger batches are no faster and take memory
 
-    def __init__(self, news_encoder: Path, user_encoder: Path, threads: int = 0):
+    def __init__(self, news_encoder: Path, user_encoder: Path):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         # The arena never shrinks: half the memory without it, a tenth slower.
         options.enable_cpu_mem_arena = False
         # Idle threads would wait in a loop, and take the processor from all else for a while after each call.
