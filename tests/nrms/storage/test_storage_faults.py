@@ -15,7 +15,7 @@ from nrms import storage
 from nrms.errors import AccessDenied, ConfigError, ObjectNotFound, PreconditionFailed, StorageError
 from nrms.storage import ABSENT
 from tests.conftest import FakeGcs, FaultyProxy, Request
-from tests.test_storage import LARGE, SMALL, one_line
+from tests.nrms.storage.test_storage import LARGE, SMALL, one_line
 
 # --- local faults
 

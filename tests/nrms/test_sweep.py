@@ -22,8 +22,8 @@ from nrms.evaluation import plots
 from nrms.search_space import SearchSpace
 from nrms.sweep import sweep
 from tests import stub_training
+from tests.nrms.test_tracking import history, records
 from tests.small_training import REPOSITORY, SMALL, write_demo
-from tests.test_tracking import history, records
 
 FILES = sorted((REPOSITORY / "configs").glob("sweep*.yaml"))
 GRID = {"lr": {"values": [0.0001, 0.001]}, "batch_size": {"values": [16, 32]}}

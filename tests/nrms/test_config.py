@@ -24,8 +24,9 @@ from nrms.config import (
     option,
     required,
 )
+from tests.small_training import REPOSITORY
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = REPOSITORY / "configs"
 REQUIRED = ["--data", "in", "--output", "out"]
 
 
