@@ -1,8 +1,9 @@
 """The model bundle: `<models>/<version>/` and the pointer `<models>/latest.json`.
 
-A version holds `model.keras`, `news_encoder.onnx`, `user_encoder.onnx`, `tokenizer.json` and `meta.json`, which is
-written last and carries the sha256 of the others: a version without it does not exist. Nothing in a version ever
-changes. Loading verifies every checksum before any file is parsed, since `.keras` files carry code.
+A version holds `model.keras`, `news_encoder.onnx`, `user_encoder.onnx`, `tokenizer.json`, `prior.npy` (versions of the
+first release lack it) and `meta.json`, which is written last and carries the sha256 of the others: a version without it
+does not exist. Nothing in a version ever changes. Loading verifies every checksum before any file is parsed, since
+`.keras` files carry code.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from nrms import storage
 from nrms.errors import ArtifactError, ObjectNotFound, PreconditionFailed
 
 FORMAT = 1
 FILES = ("model.keras", "news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
+PRIOR = "prior.npy"
 LATEST = "latest.json"
 _META = "meta.json"
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
@@ -54,14 +58,37 @@ class Bundle:
             )
         return value
 
+    def prior(self) -> np.ndarray | None:
+        """The vector of a reader of whom nothing is known, float32 `(dim,)`; None in a version that has none.
 
-def publish(models: str, folder: Path, meta: dict) -> str:
+        Raises:
+            ArtifactError: the file holds no such vector.
+        """
+        path = self.files.get(PRIOR)
+        if path is None:
+            return None
+        try:
+            vector = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            vector, received = None, str(error)
+        else:
+            received = f"{vector.dtype} of shape {vector.shape}"
+        if vector is None or vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all():
+            raise ArtifactError(
+                f"{self.uri}: {PRIOR} must hold one vector of finite float32. Received: {received}. "
+                "Train the model again."
+            )
+        return vector
+
+
+def publish(models: str, folder: Path, meta: dict, promote: bool = True) -> str:
     """Publishes the files in `folder` as a new version and moves `latest.json` to it.
 
     Args:
         models: the model root, a folder or `gs://` URI.
         folder: local folder with every file of `FILES`; what else it holds, such as plots, is published beside them.
         meta: what else `meta.json` shall say, JSON-ready.
+        promote: False leaves `latest.json` where it is.
 
     Returns:
         The URI of the version.
@@ -86,7 +113,8 @@ def publish(models: str, folder: Path, meta: dict) -> str:
     }
     data = json.dumps(content, indent=2).encode()
     storage.write_bytes(data, storage.join(uri, _META), if_generation=storage.ABSENT)
-    _point_latest(models, {"version": version, "sha256": hashlib.sha256(data).hexdigest()})
+    if promote:
+        _point_latest(models, {"version": version, "sha256": hashlib.sha256(data).hexdigest()})
     return uri
 
 
@@ -96,13 +124,13 @@ def latest_version(models: str) -> str | None:
     return None if latest is None else latest["version"]
 
 
-def load(uri: str, cache: Path, names: Sequence[str] = FILES) -> Bundle:
+def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundle:
     """Fetches and verifies a model.
 
     Args:
         uri: a version's folder, or a model root, whose `latest.json` then says which version.
         cache: local folder for what comes from a bucket.
-        names: the files that are needed; the others are neither fetched nor verified.
+        names: the files that are needed, `PRIOR` where the version has it; the others are neither fetched nor verified.
 
     Raises:
         ArtifactError: no model there, or one that is incomplete, altered or of another format.
@@ -127,6 +155,8 @@ def load(uri: str, cache: Path, names: Sequence[str] = FILES) -> Bundle:
             f"{uri}: a model must be of format {FORMAT}. Received: format {meta.get('format')!r}. "
             "Train it again, or install the release that wrote it."
         )
+    if PRIOR not in (meta.get("files") or ()):
+        names = [name for name in names if name != PRIOR]
     files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in names}
     return Bundle(uri, str(meta.get("version")), sha256, meta, files)
 

@@ -22,7 +22,7 @@ def folder(tmp_path):
     """What `publish` needs; it does not look inside the files."""
     folder = tmp_path / "bundle"
     (folder / "plots").mkdir(parents=True)
-    for name in (*artifact.FILES, "plots/curve.png"):
+    for name in (*artifact.FILES, artifact.PRIOR, "plots/curve.png"):
         (folder / name).write_bytes(np.random.default_rng(len(name)).bytes(5000))
     return folder
 
@@ -40,12 +40,12 @@ def test_what_is_published_is_what_is_loaded(models, folder, tmp_path):
         assert uri.endswith(bundle.version)
         assert bundle.meta["metrics"] == {"auc": 0.75}
         assert {name: path.read_bytes() for name, path in bundle.files.items()} == {
-            name: (folder / name).read_bytes() for name in artifact.FILES
+            name: (folder / name).read_bytes() for name in (*artifact.FILES, artifact.PRIOR)
         }
     assert storage.read_bytes(storage.join(uri, "plots/curve.png")) == (folder / "plots/curve.png").read_bytes()
 
 
-@pytest.mark.parametrize("name", artifact.FILES)
+@pytest.mark.parametrize("name", [*artifact.FILES, artifact.PRIOR])
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:99] + b"X" + data[100:]]
 )
@@ -56,7 +56,7 @@ def test_a_file_cut_short_or_altered_is_refused_by_name(models, folder, tmp_path
         read(models, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("name", artifact.FILES)
+@pytest.mark.parametrize("name", [*artifact.FILES, artifact.PRIOR])
 def test_a_missing_file_is_refused_by_name(models, folder, tmp_path, name):
     storage.delete(storage.join(artifact.publish(models, folder, {}), name))
     with pytest.raises(ArtifactError, match=f"{name}: is missing"):
@@ -148,3 +148,39 @@ def test_latest_does_not_go_back_to_an_earlier_version(models, folder, tmp_path)
     newest = artifact.publish(models, folder, {})
     artifact._point_latest(models, {"version": "20200101T000000Z-00000000", "sha256": "0" * 64})
     assert read(models, tmp_path / "cache").uri == newest
+
+
+def test_a_version_that_is_not_promoted_is_whole_and_latest_stays(models, folder, tmp_path):
+    only = artifact.publish(models, folder, {}, promote=False)
+    assert artifact.latest_version(models) is None
+    first = artifact.publish(models, folder, {})
+    other = artifact.publish(models, folder, {}, promote=False)
+    assert read(models, tmp_path / "cache").uri == first
+    for uri in (only, other):
+        assert read(uri, tmp_path / "cache").uri == uri
+
+
+def test_a_version_of_the_first_release_has_no_prior(models, folder, tmp_path):
+    (folder / artifact.PRIOR).unlink()
+    artifact.publish(models, folder, {})
+    assert read(models, tmp_path / "cache").prior() is None
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [np.ones((2, 3), np.float32), np.ones(3), np.array([1, np.nan], np.float32), np.array([{}], object), None],
+    ids=["two dimensions", "float64", "nan", "pickled", "no array"],
+)
+def test_a_prior_that_is_no_vector_is_refused_by_name(models, folder, tmp_path, vector):
+    if vector is not None:
+        np.save(folder / artifact.PRIOR, vector)
+    artifact.publish(models, folder, {})
+    with pytest.raises(ArtifactError, match=r"prior\.npy must hold one vector of finite float32\. Received: "):
+        read(models, tmp_path / "cache").prior()
+
+
+def test_a_prior_comes_back_as_it_was_published(models, folder, tmp_path):
+    vector = np.random.default_rng(0).standard_normal(8).astype(np.float32)
+    np.save(folder / artifact.PRIOR, vector)
+    artifact.publish(models, folder, {})
+    assert read(models, tmp_path / "cache").prior().tolist() == vector.tolist()
