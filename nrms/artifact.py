@@ -155,7 +155,8 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
             f"{uri}: a model must be of format {FORMAT}. Received: format {meta.get('format')!r}. "
             "Train it again, or install the release that wrote it."
         )
-    if PRIOR not in (meta.get("files") or ()):
+    recorded = meta.get("files")
+    if not isinstance(recorded, dict) or PRIOR not in recorded:
         names = [name for name in names if name != PRIOR]
     files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in names}
     return Bundle(uri, str(meta.get("version")), sha256, meta, files)
