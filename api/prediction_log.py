@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import queue
-import tempfile
 import threading
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 from api.metrics import Metrics
 from nrms import storage
 from nrms.errors import NrmsError
+from nrms.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ class PredictionLog:
         name = f"{now:%H%M%S}-{uuid.uuid4().hex}.parquet"
         rows = [{**asdict(record), "seconds": list(record.seconds.items())} for record in batch]
         table = pa.Table.from_pylist(rows, _SCHEMA)
-        with tempfile.TemporaryDirectory(prefix="nrms-") as folder:
-            path = Path(folder, name)
+        with scratch_folder() as folder:
+            path = folder / name
             pq.write_table(table, path, compression="zstd")
             storage.upload(path, storage.join(self._folder, f"date={now:%Y-%m-%d}", name), if_generation=storage.ABSENT)

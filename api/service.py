@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +17,9 @@ from api.prediction_log import PredictionLog
 from api.serving import Serving
 from api.settings import Settings
 from nrms.errors import NrmsError
+from nrms.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
-
-_SCRATCH = "nrms-api-"
 
 
 class Service:
@@ -51,6 +48,7 @@ class Service:
         self.error: str | None = "the model is being loaded"
         self.started = datetime.now(UTC)
         self._serving: Serving | None = None
+        self._stack = ExitStack()
         self._stop = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="follow-model", daemon=True)
 
@@ -61,8 +59,7 @@ class Service:
 
     def start(self) -> None:
         """Begins to load the model."""
-        _remove_left_over()
-        self.scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
+        self.scratch = self._stack.enter_context(scratch_folder())
         self._cache = self.scratch / "cache"
         self._cache.mkdir()
         self._follower.start()
@@ -73,7 +70,7 @@ class Service:
         self._stop.set()
         self.log.stop()
         self.decoders.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._stack.close()
 
     def check(self) -> None:
         """Loads what is newer than what is served, and then serves it. What cannot be loaded is noted in `error`."""
@@ -132,22 +129,3 @@ def _keep_only(folder: Path, names: set[str]) -> None:
     for path in folder.iterdir():
         if path.name not in names:
             path.unlink(missing_ok=True)
-
-
-def _remove_left_over() -> None:
-    """Takes away the folders of services that were killed: uploads are never kept."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        pid = path.name.removeprefix(_SCRATCH).partition("-")[0]
-        # In a container that starts again, the number is the same.
-        if pid.isdigit() and (int(pid) == os.getpid() or not _lives(int(pid))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

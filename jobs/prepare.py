@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from nrms.data.sources.ebnerd import Ebnerd
 from nrms.data.sources.mind import Mind
 from nrms.data.sources.writer import Source, write_dataset
 from nrms.errors import ConfigError
+from nrms.storage.scratch import scratch_folder
 
 DemoArticles = restricted_number_type(
     "DemoArticles", int, (">=", MIN_ARTICLES), docstring=f"a whole number >= {MIN_ARTICLES}"
@@ -68,8 +68,8 @@ class PrepareConfig(SourceConfig, DemoConfig):
 
 def main(config: PrepareConfig) -> None:
     """Writes the splits that are not there yet, with a progress bar, and says what it wrote."""
-    with tempfile.TemporaryDirectory() as cache, ExitStack() as stack:
-        source = open_source(config, Path(cache))
+    with scratch_folder() as cache, ExitStack() as stack:
+        source = open_source(config, cache)
         bars: dict[str, tqdm] = {}
 
         def progress(split: str, rows: int) -> None:

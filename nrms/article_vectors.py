@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from nrms import storage
 from nrms.errors import ObjectNotFound, PreconditionFailed, StorageError
+from nrms.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ class ArticleVectors:
             }
         ).replace_schema_metadata({_MODEL: self._model.encode()})
         try:
-            with tempfile.TemporaryDirectory(prefix="nrms-") as name:
-                path = Path(name, "vectors.parquet")
+            with scratch_folder() as scratch:
+                path = scratch / "vectors.parquet"
                 pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
                 self._generation = storage.upload(path, self._uri(folder), if_generation=self._generation).generation
         except PreconditionFailed:

@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import json
 import logging
-import tempfile
 import time
 import zipfile
 from collections import Counter
@@ -37,6 +36,7 @@ from nrms.evaluation.ranking import METRICS, ranks
 from nrms.evaluation.report import Evaluation
 from nrms.predictions import Predictions
 from nrms.scoring import Encoders, Scorer, encode_titles, with_unknown
+from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ def score(config: ScoreConfig, progress: Callable[[int, int], None] = lambda don
         ArtifactError: the model is incomplete, altered or of another format.
         StorageError: data, model or output could not be read or written, or another run took the output.
     """
-    with tempfile.TemporaryDirectory(prefix="nrms-") as cache:
-        return _Scoring(config, Path(cache)).run(progress)
+    with scratch_folder() as cache:
+        return _Scoring(config, cache).run(progress)
 
 
 class _Scoring:
@@ -127,8 +127,7 @@ class _Scoring:
             del baselines["popularity"]  # it would know of no click before an impression
         evaluation = Evaluation(baselines)
         examples: list[Example] = []
-        with tempfile.TemporaryDirectory(prefix="nrms-") as name, ExitStack() as stack:
-            folder = Path(name)
+        with scratch_folder() as folder, ExitStack() as stack:
             write_ranks = stack.enter_context(_submission(folder, submission)) if submission else None
             done, total = 0, sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good())
             progress(0, total)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from nrms import storage
 from nrms.data.batches import Position
 from nrms.errors import ArtifactError, ObjectNotFound
+from nrms.storage.scratch import scratch_folder
 
 
 @dataclass
@@ -73,8 +72,8 @@ class Checkpoint:
             "groups": {group: len(values) for group, values in arrays.items()},
         }
         flat = {f"{group}/{i}": value for group, values in arrays.items() for i, value in enumerate(values)}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "checkpoint.npz"
+        with scratch_folder() as folder:
+            path = folder / "checkpoint.npz"
             np.savez(path, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **flat)
             storage.upload(path, self.uri)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from nrms.data.impressions import Impressions
 from nrms.data.sources.writer import MANIFEST, SUCCESS, checksum
 from nrms.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
 from nrms.scoring import predictions
+from nrms.storage.scratch import scratch_folder
 
 _OURS = re.compile(r"part-\d{5,}\.parquet|metrics\.json|report\.html|predictions?\.zip")
 _PLAN = b"nrms.plan"  # key of the Parquet metadata
@@ -113,11 +113,11 @@ class Predictions:
         """
         name = f"part-{number:05}.parquet"
         scores = None
-        with tempfile.TemporaryDirectory(prefix="nrms-") as folder:
+        with scratch_folder() as folder:
             while True:
                 try:
                     info = storage.stat(self._at(name))
-                    path = storage.fetch(info, Path(folder))
+                    path = storage.fetch(info, folder)
                 except ObjectNotFound:
                     generation = storage.ABSENT
                 except PreconditionFailed:
@@ -131,15 +131,15 @@ class Predictions:
                     generation = info.generation
                 if scores is None:
                     scores = score()
-                    path = Path(folder, name)
+                    path = folder / name
                     self._write(path, impressions, scores)
                     written = pq.read_metadata(path).num_rows
                     assert written == len(impressions), f"{name}: {len(impressions)} rows in, {written} rows out"
                 try:
-                    storage.upload(Path(folder, name), self._at(name), if_generation=generation)
+                    storage.upload(folder / name, self._at(name), if_generation=generation)
                 except PreconditionFailed:
                     continue  # another run wrote it: take what is there
-                self._note(name, Path(folder, name), len(impressions))
+                self._note(name, folder / name, len(impressions))
                 self.written.append(name)
                 return scores
 

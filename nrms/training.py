@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import build_model
 from nrms.scoring import Scorer, encode_titles, with_unknown
+from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
 from nrms.trainer import FitOptions, Trainer, make_train_step
 
@@ -89,8 +89,8 @@ def train(
     Checkpoint(config.output, {}).check()
     if config.word_vectors is not None and not config.word_vectors.is_file():
         raise ConfigError(f"--word-vectors must name a file. Received: {config.word_vectors}, where there is none.")
-    with tempfile.TemporaryDirectory(prefix="nrms-") as cache:
-        return _train(config, stop or threading.Event(), callbacks, Path(cache))
+    with scratch_folder() as cache:
+        return _train(config, stop or threading.Event(), callbacks, cache)
 
 
 def _train(
@@ -252,8 +252,7 @@ def _publish(
     metrics = evaluation.metrics()
     columns = {name: [row[name] for row in epochs] for name in epochs[0]}
     figures = {"training_curves": plots.training_curves(columns), **evaluation.figures()}
-    with tempfile.TemporaryDirectory(prefix="nrms-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         parity = export_model(model, folder, data.titles[:_PARITY_TITLES])
         data.tokenizer.save(folder / "tokenizer.json")
         (folder / "plots").mkdir()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -29,8 +28,9 @@ from api.prediction_log import Record
 from api.schemas import PredictIn, PredictOut
 from api.service import Service
 from api.serving import Scored, Serving
-from nrms.errors import SchemaError
+from nrms.errors import SchemaError, StorageError
 from nrms.scoring import predictions
+from nrms.storage.scratch import scratch_folder
 
 _key = APIKeyHeader(name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY")
 
@@ -139,6 +139,8 @@ async def _answer(
             answer.append(contract_refusal(error))
         except (DecoderUnavailable, OSError) as error:
             answer.append(unavailable(error))
+        except StorageError as error:
+            answer.append(unavailable(error.__cause__ or error))  # which says nothing of this machine's folders
 
     async def leave() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -166,8 +168,7 @@ def _score(
     max_rows: int,
     titles: bool,
 ) -> Response:
-    with tempfile.TemporaryDirectory(dir=service.scratch) as name:
-        folder = Path(name)
+    with scratch_folder(service.scratch) as folder:
         row_histories, body_sha256 = read(folder, serving)
         timing.mark("decode")
         scored = serving.score(folder, row_histories)

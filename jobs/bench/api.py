@@ -7,7 +7,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from typing import Any
 from jobs.bench.machine import figure
 from jobs.bench.score import FIXED, HISTORY_SIZES, Nights, prepare
 from nrms.config import PositiveInt, Seed, option
+from nrms.storage.scratch import scratch_folder
 
 # Prints, once TensorFlow is there, the seconds that took and the resident bytes.
 _TENSORFLOW = (
@@ -101,8 +101,7 @@ def upload(url: str, files: dict[str, Path]) -> float:
 def run_benchmark(options: Options) -> list[dict[str, Any]]:
     """Makes the data, measures everything, prints it; gives one row a case."""
     size = HISTORY_SIZES[0]
-    with tempfile.TemporaryDirectory(prefix="nrms-bench-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         prepare(folder, options)
         nights = Nights(folder)
         nights.run(size, "keras", warm=False)

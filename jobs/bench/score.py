@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import shutil
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +28,7 @@ from nrms.data.sources.writer import write_dataset
 from nrms.data.tokenizer import Tokenizer
 from nrms.models.export import export_model
 from nrms.models.registry import build_model
+from nrms.storage.scratch import scratch_folder
 
 TITLE_SIZE = 30
 HISTORY_SIZES = (20, 50)
@@ -204,8 +204,7 @@ def _memory_of(folder: Path, options: Options, way: str, history_size: int) -> f
 
 def run_benchmark(options: Options) -> list[dict[str, Any]]:
     """Makes the data, measures everything, prints it; gives one row a case."""
-    with tempfile.TemporaryDirectory(prefix="nrms-bench-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         prepare(folder, options)
         nights = Nights(folder)
         print(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -30,6 +29,7 @@ from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import build_model
 from nrms.scoring import Scorer, encode_titles, with_unknown
+from nrms.storage.scratch import scratch_folder
 from nrms.trainer import make_train_step
 
 NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
@@ -275,15 +275,15 @@ def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: floa
 
 def run_benchmark(options: Options) -> list[dict[str, Any]]:
     """Makes the data, measures everything, prints it; gives one row a case."""
-    with tempfile.TemporaryDirectory(prefix="nrms-bench-") as folder:
-        site = Site(Path(folder), options)
+    with scratch_folder() as folder:
+        site = Site(folder, options)
         print(
             f"data: {options.articles:,} articles, {options.users:,} users, {options.impressions:,} impressions, "
             f"history {options.history_size}, vocabulary {site.vocabulary_size:,}, "
             f"titles of {np.count_nonzero(site.titles, axis=1)[1:].mean():.1f} words"
         )
         rows = measure_speed(site, options.rounds)
-        rows += measure_memory(Path(folder), options)
+        rows += measure_memory(folder, options)
         rows.append(measure_loader(site, max(row["ours"] for row in rows if row["unit"] == "samples/s")))
         rows.append(measure_time_to_auc(site, options.auc_batches))
     return rows

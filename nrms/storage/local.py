@@ -2,9 +2,8 @@
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +11,7 @@ from filelock import FileLock
 
 from nrms.errors import AccessDenied, ObjectNotFound, StorageError
 from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed, not_expected
+from nrms.storage.scratch import lock_path, scratch_file
 
 
 @contextmanager
@@ -80,11 +80,10 @@ def read(uri: Location, info: FileInfo | None) -> bytes:
 def write(uri: Location, fill: Callable[[BinaryIO], Any], if_generation: str | None) -> FileInfo:
     """Make a file of what `fill` writes to a stream; it appears under its name when it is whole."""
     target = Path(uri)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     with errors(uri, "written"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("x+b") as stream:
+        with scratch_file(target.parent) as temporary:
+            with temporary.open("r+b") as stream:
                 fill(stream)
                 stream.flush()
                 # The kernel's own clock for this may stand still for milliseconds; generations would repeat.
@@ -92,8 +91,6 @@ def write(uri: Location, fill: Callable[[BinaryIO], Any], if_generation: str | N
                 os.fsync(stream.fileno())
                 info = _info(uri, os.fstat(stream.fileno()))
             _publish(temporary, target, if_generation)
-        finally:
-            temporary.unlink(missing_ok=True)
     return info
 
 
@@ -106,11 +103,17 @@ def _publish(temporary: Path, target: Path, if_generation: str | None) -> None:
         except FileExistsError:
             raise not_expected(target, ABSENT, stat(target)) from None
     else:
-        with FileLock(target.with_name(f".{target.name}.lock"), poll_interval=0.01):
-            current = _find(target)
-            if current is None or current.generation != if_generation:
-                raise not_expected(target, if_generation, current)
-            temporary.replace(target)
+        lock = lock_path(target)
+        with FileLock(lock, poll_interval=0.01):
+            try:
+                current = _find(target)
+                if current is None or current.generation != if_generation:
+                    raise not_expected(target, if_generation, current)
+                temporary.replace(target)
+            finally:
+                # Whoever waits for it locks another then: see what FileLock does where the file has gone.
+                with suppress(OSError):  # Windows keeps what is open
+                    lock.unlink()
 
 
 def delete(uri: Location) -> None:

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.service import _remove_left_over
 from nrms import storage
 from tests.clients import Load, Upload, children, log_lines, series, until
 from tests.conftest import FakeGcs
@@ -103,7 +102,7 @@ def test_an_upload_whose_readers_are_all_killed_is_answered_503(faulty, large, b
             os.kill(child, signal.SIGKILL)
     assert unavailable(answer.result())
     assert faulty.predict(**large).status_code == 200
-    (scratch,) = Path(faulty.log.parent).glob("nrms-api-*")
+    (scratch,) = Path(faulty.log.parent).glob("nrms-*")
     assert [path.name for path in scratch.iterdir()] == ["cache"]
 
 
@@ -219,22 +218,11 @@ def test_a_killed_service_leaves_no_process_and_the_next_start_takes_its_uploads
         service.process.kill()
         service.process.wait()
         until(lambda: not any(map(lives, processes)), "the end of the processes that read uploads")
-    (left,) = tmp_path.glob("nrms-api-*")
+    (left,) = tmp_path.glob("nrms-*")
     with RunningService(tmp_path / "log", MODEL_URI=world.models, TMPDIR=tmp_path):
         until(lambda: not left.exists(), "the old folder's end")
-        assert len(list(tmp_path.glob("nrms-api-*"))) == 1
-    assert list(tmp_path.glob("nrms-api-*")) == []
-
-
-def test_folders_of_a_process_of_the_same_number_are_left_over_and_those_of_others_that_live_are_not(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own, others = (tmp_path / f"nrms-api-{pid}-x" for pid in (os.getpid(), os.getppid()))
-    own.mkdir()
-    others.mkdir()
-    _remove_left_over()
-    assert list(tmp_path.iterdir()) == [others]
+        assert len(list(tmp_path.glob("nrms-*"))) == 1
+    assert list(tmp_path.glob("nrms-*")) == []
 
 
 def refuses(service: RunningService) -> bool:

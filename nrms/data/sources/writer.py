@@ -12,7 +12,6 @@ an unfinished split, which the same command may write again.
 
 import base64
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from nrms import storage
 from nrms.data.schema import schema_error
 from nrms.errors import ConfigError, ObjectNotFound, PreconditionFailed
+from nrms.storage.scratch import scratch_folder
 
 SPLITS = ("train", "validation", "test")
 MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
@@ -165,16 +165,16 @@ def _write_json(value: Parameters, uri: str) -> None:
 def _write_articles(source: Source, uri: str) -> None:
     incoming = source.articles()
     while True:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as scratch:
             try:
                 current = storage.stat(uri)
-                stored = pq.read_table(storage.fetch(current, Path(folder)))
+                stored = pq.read_table(storage.fetch(current, scratch))
                 generation = current.generation
             except ObjectNotFound:
                 stored, generation = incoming.slice(0, 0), storage.ABSENT
             articles, conflicts = _join_articles(stored, incoming, uri)
             if len(articles) > len(stored) or generation == storage.ABSENT:
-                path = Path(folder, "articles.parquet")
+                path = scratch / "articles.parquet"
                 pq.write_table(articles, path, compression="zstd")
                 try:
                     storage.upload(path, uri, if_generation=generation)
@@ -240,8 +240,8 @@ def _shards(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 def _write_parquet(tables: Iterable[pa.Table], uri: str) -> Parameters:
     """Write one file; gives its line in the manifest."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, storage.name(uri))
+    with scratch_folder() as scratch:
+        path = scratch / storage.name(uri)
         tables = iter(tables)
         table = next(tables)
         with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:

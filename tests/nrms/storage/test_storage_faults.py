@@ -15,6 +15,7 @@ from nrms import storage
 from nrms.errors import AccessDenied, ConfigError, ObjectNotFound, PreconditionFailed, StorageError
 from nrms.storage import ABSENT
 from tests.conftest import FakeGcs, FaultyProxy, Request
+from tests.litter import listing
 from tests.nrms.storage.test_storage import LARGE, SMALL, one_line
 
 # --- local faults
@@ -84,6 +85,7 @@ def test_a_writer_killed_half_way_leaves_the_old_file_alone(tmp_path: Path):
     assert [(info.uri, info.size) for info in storage.list_files(target.parent)] == [(str(target), 3)]
     storage.write_bytes(b"new", target)
     assert storage.read_bytes(target) == b"new"
+    assert listing(target.parent) == ["x"]
 
 
 # --- faults on the way to a bucket

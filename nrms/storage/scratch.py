@@ -1,0 +1,131 @@
+"""Temporary files and folders that go with their process, or else with the next one: each bears its process' lock.
+
+A lock ends with its process, however that ends, and unlike a number it is nobody else's afterwards. What bears none is
+left over: whoever makes the next one in the same place takes it away. Where there are no such locks, on Windows and on
+some network file systems, nothing is taken for left over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nrms.storage.disk import refused
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# Names that nothing else has: whatever is called so and bears no lock is removed.
+_FOLDER = re.compile(r"nrms-\d+-[0-9a-f]{32}")
+_FILE = re.compile(r"\.[0-9a-f]{32}\.(tmp|lock)")
+_TRIES = 50  # to remove a folder into which a thread still writes
+
+_own: set[Path] = set()
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder, gone after the block.
+
+    Args:
+        parent: where; None for the system's temporary folder, which `TMPDIR` names.
+
+    Raises:
+        StorageError: its disk takes no more, in the block too; what else the block raises passes through.
+    """
+    where = parent
+    try:
+        where = parent or Path(tempfile.gettempdir())
+        with _owned(where, _FOLDER, f"nrms-{os.getpid()}-{{}}", lambda path: path.mkdir(0o700)) as path:
+            yield path
+    except Exception as error:
+        if refusal := refused(error, where or "the temporary folder"):
+            raise refusal from error
+        raise
+
+
+@contextlib.contextmanager
+def scratch_file(folder: Path) -> Iterator[Path]:
+    """A new, empty file in a folder of the user's, hidden; after the block it is gone, unless it was renamed."""
+    with _owned(folder, _FILE, ".{}.tmp", lambda path: path.touch(0o666, exist_ok=False)) as path:
+        yield path
+
+
+def lock_path(target: Path) -> Path:
+    """A file beside `target` to lock, by flock, while `target` changes; that of a killed process is removed, too."""
+    return target.with_name(f".{uuid.uuid5(uuid.NAMESPACE_URL, target.name).hex}.lock")
+
+
+def remove_own() -> None:
+    """Takes away all that this process has not taken away yet, just before it ends."""
+    for path in list(_own):
+        _remove(path)
+
+
+@contextlib.contextmanager
+def _owned(folder: Path, names: re.Pattern, name: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    _remove_left_over(folder, names)
+    descriptor = path = None
+    try:
+        while True:
+            path = folder / name.format(uuid.uuid4().hex)
+            _own.add(path)  # before it is there: a signal may come between any two lines
+            make(path)
+            if fcntl is None:
+                break
+            # Before it is locked, another process may take it for left over.
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = _open(path)
+                with contextlib.suppress(OSError):  # no locks here
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if path.exists():
+                    break
+                os.close(descriptor)
+                descriptor = None
+            _own.discard(path)
+        yield path
+    finally:
+        if path is not None:
+            _remove(path)
+        if descriptor is not None:
+            os.close(descriptor)
+        _own.discard(path)
+
+
+def _remove_left_over(folder: Path, names: re.Pattern) -> None:
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(entry.path) for entry in entries if names.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):  # it is locked, or another user's, or gone
+                descriptor = _open(path)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(path)
+                finally:
+                    os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    # Some network file systems lock only what may be written, which a folder never may.
+    return os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW)
+
+
+def _remove(path: Path) -> None:
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    for _ in range(_TRIES):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(0.01)
