@@ -27,7 +27,9 @@ class Metrics:
         self.impressions = Counter("nrms_impressions_total", "Impressions scored.", **options)
         self.candidates = Counter("nrms_candidates_total", "Candidates scored.", **options)
         self.unknown_articles = Counter(
-            "nrms_unknown_articles_total", "Candidates that the catalogue lacks: they score 0.", **options
+            "nrms_unknown_articles_total",
+            "Candidates that the catalogue lacks: they get their impression's mean score.",
+            **options,
         )
         self.empty_histories = Counter(
             "nrms_empty_histories_total", "Impressions of users whose history is empty or unknown.", **options

@@ -57,7 +57,9 @@ class Counts(BaseModel):
 
     impressions: int
     candidates: int
-    unknown_articles: int = Field(description="candidates that neither catalogue nor upload has: they score 0")
+    unknown_articles: int = Field(
+        description="candidates that neither catalogue nor upload has: they get their impression's mean score"
+    )
     empty_histories: int = Field(description="impressions of readers of whom nothing is known")
     skipped_one_class: int | None = Field(
         default=None, description="labelled impressions with only clicks or only non-clicks: metrics leave them out"

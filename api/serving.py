@@ -27,7 +27,7 @@ from nrms.scoring import Scorer, encode_titles, with_unknown
 
 logger = logging.getLogger(__name__)
 
-_FILES = ("news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
+_FILES = ("news_encoder.onnx", "user_encoder.onnx", "tokenizer.json", artifact.PRIOR)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Serving:
         dataset = Dataset(str(folder), folder, self.articles_file, articles)
         split = dataset.split("upload", self.history_size)
         impressions = split.read(0)
-        scores = Scorer(self.model.encoders, news_vectors, split.histories.rows).score(impressions)
+        scores = Scorer(self.model.encoders, news_vectors, split.histories.rows, self.model.prior).score(impressions)
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
         if row_histories:
             users = pq.read_table(folder / "upload" / "behaviors.parquet", columns=[ROW_USERS])[ROW_USERS]
@@ -166,10 +166,14 @@ class Model:
 
     Args:
         bundle: the verified version.
+
+    Attributes:
+        prior: the vector of readers of whom nothing is known, float32 `(dim,)`; None in a version that has none.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.encoders = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
+        self.prior = bundle.prior()
         self._tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
         self._title_size = bundle.number("title_size")
         self._uri = bundle.uri
@@ -182,6 +186,11 @@ class Model:
         """Scores all articles for a reader of the first ones, so that a model that cannot is never served."""
         rows = np.arange(1, min(len(news_vectors), history_size + 1), dtype=np.int32)
         user = self.encoders.encode_users(news_vectors[: len(rows) + 1], rows[None])
+        if self.prior is not None and self.prior.shape != user[0].shape:
+            raise ArtifactError(
+                f"{self._uri}: {artifact.PRIOR} must be as long as a user vector. Received: {len(self.prior)} numbers, "
+                f"not {len(user[0])}. Train it again."
+            )
         if not np.isfinite(news_vectors @ user[0]).all():
             raise ArtifactError(
                 f"{self._uri}: scores must be numbers. Received: NaN or infinity in a first try. Train it again."

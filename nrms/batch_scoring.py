@@ -233,7 +233,7 @@ class _Scoring:
             news_vectors = vectors.of(self._dataset.articles.titles.to_pylist())
             vectors.save(kept)
         logger.info("%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}")
-        scorer = Scorer(encoders, with_unknown(news_vectors), self._split.histories.rows)
+        scorer = Scorer(encoders, with_unknown(news_vectors), self._split.histories.rows, bundle.prior())
         with self._timed("users"):
             # All at once, whichever shards are missing: a vector's last digits depend on the batch it is encoded in.
             scorer.encode_users(np.flatnonzero(self._occurring))

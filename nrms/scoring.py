@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from nrms.data.impressions import Impressions
-from nrms.evaluation.ranking import ranks
+from nrms.evaluation.ranking import place_unknown, ranks
 
 # Dot products at once: their vectors stay in the processor's cache. 65,536 at once take ten times as long.
 _CANDIDATES = 2048
+_PRIOR_USERS = 4096
 
 
 class Encoders(Protocol):
@@ -38,25 +39,31 @@ def encode_titles(encoders: Encoders, titles: np.ndarray) -> np.ndarray:
 
 
 def with_unknown(news_vectors: np.ndarray) -> np.ndarray:
-    """Puts row 0, the unknown article, before the vectors of articles 1, 2, ...: zeros, so that it scores 0."""
+    """Puts row 0, the unknown article, before the vectors of articles 1, 2, ...: zeros, which say nothing."""
     return np.concatenate([np.zeros_like(news_vectors[:1]), news_vectors])
 
 
 class Scorer:
     """Scores impressions: each article is encoded once, each user once, then dot products.
 
-    Pure: no file, bucket or clock is touched.
+    An unknown candidate gets the mean score of its impression's known ones, so that its place is neutral; where none is
+    known, all are 0. Pure: no file, bucket or clock is touched.
 
     Args:
         encoders: the model.
         news_vectors: float32 array of shape `(articles + 1, dim)`, the whole catalogue as `with_unknown` gives it.
         histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding at the end; row 0 is empty.
+        prior: float32 `(dim,)`, the vector of users whose history is empty (`prior_vector`); None leaves them with the
+            encoder's own, zeros, by which all candidates are equal.
     """
 
-    def __init__(self, encoders: Encoders, news_vectors: np.ndarray, histories: np.ndarray):
+    def __init__(
+        self, encoders: Encoders, news_vectors: np.ndarray, histories: np.ndarray, prior: np.ndarray | None = None
+    ):
         self._encoders = encoders
         self._news_vectors = news_vectors
         self._histories = histories
+        self._prior = prior
         # The operating system gives memory to the rows that are written: those of users that occur.
         self._user_vectors = np.zeros((len(histories), news_vectors.shape[1]), np.float32)
         self._encoded = np.zeros(len(histories), bool)
@@ -67,7 +74,10 @@ class Scorer:
         missing = missing[~self._encoded[missing]]
         if len(missing):
             histories = self._histories[missing]
-            self._user_vectors[missing] = _by_length(histories, self._encoders.positions, self._encode_histories)
+            vectors = _by_length(histories, self._encoders.positions, self._encode_histories)
+            if self._prior is not None:
+                vectors[~histories.any(axis=1)] = self._prior
+            self._user_vectors[missing] = vectors
             self._encoded[missing] = True
 
     def score(self, impressions: Impressions) -> np.ndarray:
@@ -86,7 +96,19 @@ class Scorer:
             part = slice(start, start + _CANDIDATES)
             candidates = self._news_vectors[impressions.candidates[part]]
             np.einsum("cd,cd->c", candidates, self._user_vectors[owner[part]], out=scores[part])
-        return scores
+        return place_unknown(impressions.offsets, scores, impressions.candidates > 0)
+
+    def prior_vector(self, users: np.ndarray) -> np.ndarray:
+        """The mean vector of those of these users, rows of `histories`, that have a history, each counted once: float32
+        `(dim,)`. It takes at most 4,096 of them, evenly spaced: more would move no digit that is shown. Zeros for none.
+        """
+        users = np.unique(users)
+        users = users[self._histories[users].any(axis=1)]
+        users = users[np.linspace(0, len(users) - 1, min(len(users), _PRIOR_USERS), dtype=np.int64)]
+        if not len(users):
+            return np.zeros(self._user_vectors.shape[1], np.float32)
+        self.encode_users(users)
+        return self._user_vectors[users].mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def _encode_histories(self, history: np.ndarray) -> np.ndarray:
         articles, rows = np.unique(np.append(0, history), return_inverse=True)

@@ -139,7 +139,7 @@ def _train(
         options = FitOptions(config.epochs, config.patience, config.checkpoint_seconds, config.profile)
         model.set_weights(trainer.fit(options, callback_list, stop))
         evaluation = validator.evaluate(standard_baselines(data.popularity, config.seed))
-        result = _publish(config, data, validator.model, evaluation, trainer.epochs, tracker)
+        result = _publish(config, data, validator, evaluation, trainer.epochs, tracker)
     checkpoint.delete()
     return result
 
@@ -150,6 +150,7 @@ class _Data:
 
     training: Split
     validation: Split
+    readers: np.ndarray  # rows of the training histories, of the readers that occur
     samples: int
     popularity: Popularity
     tokenizer: Tokenizer
@@ -168,8 +169,10 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     popularity = Popularity(start=None if validation.time_range is None else validation.time_range[0])
     trained = np.zeros(1 + len(dataset.articles), bool)
     trained[training.histories.rows] = True
+    occurring = np.zeros(len(training.histories.rows), bool)
     samples = 0
     for impressions in _shards(training):
+        occurring[impressions.user] = True
         popularity.add_training(impressions)
         trained[impressions.candidates] = True
         samples += count_samples(impressions)
@@ -197,6 +200,7 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     return _Data(
         training=training,
         validation=validation,
+        readers=np.flatnonzero(occurring),
         samples=samples,
         popularity=popularity,
         tokenizer=tokenizer,
@@ -215,6 +219,7 @@ class _Validator:
 
     Attributes:
         model: the float32 model: the one that trains, or its copy.
+        prior: the vector of readers without a history by the weights that were evaluated last, float32 `(dim,)`.
     """
 
     def __init__(self, config: TrainConfig, trained: Recommender, data: _Data):
@@ -229,8 +234,10 @@ class _Validator:
         if self.model is not self._trained:
             self.model.set_weights(self._trained.get_weights())
         histories = self._data.validation.histories
-        news_vectors = encode_titles(self._encoders, self._data.titles[1:])
-        scorer = Scorer(self._encoders, with_unknown(news_vectors), histories.rows)
+        news_vectors = with_unknown(encode_titles(self._encoders, self._data.titles[1:]))
+        trained_on = Scorer(self._encoders, news_vectors, self._data.training.histories.rows)
+        self.prior = trained_on.prior_vector(self._data.readers)
+        scorer = Scorer(self._encoders, news_vectors, histories.rows, self.prior)
         evaluation = Evaluation(baselines)
         for impressions in _shards(self._data.validation):
             evaluation.add(impressions, histories.lengths[impressions.user], scorer.score(impressions))
@@ -244,7 +251,7 @@ class _Validator:
 def _publish(
     config: TrainConfig,
     data: _Data,
-    model: Recommender,
+    validator: _Validator,
     evaluation: Evaluation,
     epochs: list[dict[str, float]],
     tracker: Tracker,
@@ -253,7 +260,8 @@ def _publish(
     columns = {name: [row[name] for row in epochs] for name in epochs[0]}
     figures = {"training_curves": plots.training_curves(columns), **evaluation.figures()}
     with scratch_folder() as folder:
-        parity = export_model(model, folder, data.titles[:_PARITY_TITLES])
+        parity = export_model(validator.model, folder, data.titles[:_PARITY_TITLES])
+        np.save(folder / artifact.PRIOR, validator.prior)
         data.tokenizer.save(folder / "tokenizer.json")
         (folder / "plots").mkdir()
         images = {title: folder / "plots" / f"{title}.png" for title in figures}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import keras
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,6 +39,7 @@ class World:
         keras.utils.set_random_seed(1)
         model = build_model(ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer))
         export_model(model, self.files, tokenizer.encode(titles[:64], TITLE_SIZE))
+        np.save(self.files / artifact.PRIOR, np.random.default_rng(1).standard_normal(16).astype(np.float32))
         self.version = self.publish(self.models)
 
     def publish(self, models: str) -> str:

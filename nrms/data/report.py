@@ -23,7 +23,7 @@ OUTCOMES = {
     "user_without_history": "impressions of a user without a history row (empty history)",
     "empty_inview": "impressions with an empty or null in-view list (nothing to score)",
     "candidates": "candidates",
-    "unknown_candidate": "candidates not in articles.parquet (scored as an unknown article)",
+    "unknown_candidate": "candidates not in articles.parquet (they get their impression's mean score)",
     "duplicate_candidate": "candidates that repeat an earlier one of the same impression (kept)",
     "click_not_in_view": "clicks on articles that were not in view (ignored)",
 }

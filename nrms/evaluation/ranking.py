@@ -169,6 +169,25 @@ def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return places
 
 
+def place_unknown(offsets: np.ndarray, scores: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Gives candidates of which nothing is known the mean score of their impression's known ones: a neutral place.
+
+    Args:
+        offsets: int64 `[n + 1]`.
+        scores: float32 `[c]`; those of unknown candidates are not looked at.
+        known: bool `[c]`.
+
+    Returns:
+        float32 `[c]`: where all are known, `scores` itself; where none of an impression is, all of it are 0.
+    """
+    if known.all():
+        return scores
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    counts = np.bincount(owner[known], minlength=len(offsets) - 1)
+    means = np.bincount(owner[known], scores[known], minlength=len(counts)) / np.maximum(counts, 1)
+    return np.where(known, scores, means[owner].astype(np.float32))
+
+
 def by_group(values: np.ndarray, keys: np.ndarray) -> dict[Any, GroupMean]:
     """Means of each row of `values` by `keys`, in key order.
 

@@ -136,9 +136,23 @@ def test_articles_that_the_catalogue_lacks_come_with_the_upload(service, world, 
     (row,) = found["rows"]
     assert row["scores"][0] == pytest.approx(row["scores"][2], abs=1e-6)
     assert row["scores"][0] != 0
-    assert row["scores"][1] == 0
+    assert row["scores"][1] == pytest.approx(np.mean(row["scores"][:1] + row["scores"][2:]), abs=1e-6)
     assert found["counts"]["unknown_articles"] == 1
     assert row["titles"] == [titles[known[0]], None, *(titles[article] for article in known)]
+
+
+def test_readers_without_a_history_are_scored_by_the_models_prior(service, world, upload, night):
+    metrics = night[1]
+    assert metrics["by_history_length"]["0"]["auc"] != 0.5
+    unknown = upload.select(["impression_id", "user_id", "article_ids_inview"]).slice(0, 3)
+    nothing = pa.array([[]] * 3, pa.list_(pa.int64()))
+    rows = service.predict(parquet(unknown.append_column("article_id_fixed", nothing))).json()["rows"]
+    assert all(len(set(row["scores"])) > 1 for row in rows)
+    # The order is the same for all of them: an article's score does not depend on the reader.
+    scores = {}
+    for row in rows:
+        for article, found in zip(row["article_ids_inview"], row["scores"], strict=True):
+            assert found == pytest.approx(scores.setdefault(article, found), abs=1e-6)
 
 
 def test_an_upload_without_a_row_or_a_candidate_is_answered(service, world, upload):

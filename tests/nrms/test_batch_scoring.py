@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,8 +211,7 @@ def test_awkward_rows_come_out_as_they_went_in(config, tmp_path, strings):
     (row, empty, single) = pq.read_table(Path(night.output, PARTS[0])).to_pylist()
     for name, values in given.items():
         assert [row[name], empty[name], single[name]] == folder.ids(values)
-    assert row["scores"][1] == 0
-    assert row["scores"][0] == row["scores"][2]
+    assert row["scores"][0] == row["scores"][1] == row["scores"][2]  # the unknown one stands at the others' mean
     assert (empty["scores"], empty["ranks"], single["ranks"]) == ([], [], [1])
     counted = {"impressions": 3, "candidates": 4, "unknown_articles": 1, "empty_histories": 1, "skipped_one_class": 2}
     assert metrics.items() >= counted.items()
@@ -219,6 +219,44 @@ def test_awkward_rows_come_out_as_they_went_in(config, tmp_path, strings):
         lines = archive.read("prediction.txt").decode().splitlines()
     ids = [f"N{i}" if strings else str(i) for i in (5, 3, 5)]
     assert lines == [f"{i} [{','.join(map(str, r['ranks']))}]" for i, r in zip(ids, (row, empty, single), strict=True)]
+
+
+def test_unknown_candidates_stand_at_the_mean_of_their_impression(editable):
+    score(editable)
+    whole = [row for number in range(SHARDS) for row in part(editable, number).to_pylist()]
+    articles = Path(editable.data, "articles.parquet")
+    rewrite(articles, lambda table: table.filter(np.arange(len(table)) % 3 > 0))
+    known = set(pq.read_table(articles)["article_id"].to_pylist())
+    score(replace(editable, overwrite=True))
+    rows = [row for number in range(SHARDS) for row in part(editable, number).to_pylist()]
+    told = 0
+    for row, before in zip(rows, whole, strict=True):
+        scores = dict(zip(row["article_ids_inview"], row["scores"], strict=True))
+        placed = {scores[article] for article in scores.keys() - known}
+        expected = np.mean([value for article, value in scores.items() if article in known] or [0])
+        assert len(placed) <= 1
+        np.testing.assert_allclose(list(placed), expected, atol=1e-6)
+        told += len(set(before["scores"])) > 1 and not set(row["article_ids_inview"]) <= known
+    assert told > 100
+
+
+def test_a_version_without_a_prior_scores_readers_without_a_history_as_it_did(config, tmp_path):
+    version = Path(shutil.copytree(config.model, tmp_path / "version"))
+    meta = json.loads((version / "meta.json").read_text())
+    del meta["files"]["prior.npy"]
+    (version / "meta.json").write_text(json.dumps(meta))
+    by_prior = score(config).metrics["by_history_length"]
+    by_zeros = score(replace(config, model=str(version), output=f"{config.output}-old")).metrics["by_history_length"]
+    assert by_zeros.pop("0")["auc"] == 0.5 != by_prior.pop("0")["auc"]
+    assert by_zeros == by_prior
+
+
+@pytest.mark.parametrize("runtime", ["keras", "onnx"])
+def test_both_runtimes_score_readers_without_a_history_by_the_prior(config, trained, runtime):
+    metrics = score(replace(config, runtime=runtime)).metrics
+    expected = trained.metrics["by_history_length"]["0"]
+    assert metrics["empty_histories"] > 0
+    assert metrics["by_history_length"]["0"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(

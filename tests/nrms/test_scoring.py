@@ -1,3 +1,4 @@
+from itertools import pairwise
 from types import SimpleNamespace
 
 import keras
@@ -50,7 +51,69 @@ def test_scores_equal_the_model_called_on_one_impression_at_a_time():
         candidates = impressions.candidates[part]
         if len(candidates):
             logits = np.array(model(titles, histories[impressions.user[i]][None], candidates[None]))[0]
-            np.testing.assert_allclose(scores[part], np.where(candidates, logits, 0), atol=1e-6)
+            mean = logits[candidates > 0].mean() if candidates.any() else 0
+            np.testing.assert_allclose(scores[part], np.where(candidates, logits, mean), atol=1e-6)
+
+
+def test_an_unknown_candidate_stands_at_the_mean_of_its_impression_and_moves_no_other():
+    titles, histories, impressions = world(np.random.default_rng(11))
+    impressions.candidates[:] = np.maximum(impressions.candidates, 1)
+    scoring = scorer(KerasEncoders(build_model(SMALL, 30)), titles, histories)
+    whole, known = scoring.score(impressions), np.random.default_rng(1).random(len(impressions.candidates)) < 0.6
+    known[impressions.offsets[2] : impressions.offsets[4]] = False  # nobody of these two impressions is known
+    impressions.candidates[~known] = 0
+    scores = scoring.score(impressions)
+    assert scores.dtype == np.float32
+    assert scores[known].tolist() == whole[known].tolist()
+    for start, end in pairwise(impressions.offsets):
+        here = known[start:end]
+        mean = np.float32(np.mean(whole[start:end][here], dtype=np.float64)) if here.any() else 0
+        np.testing.assert_allclose(scores[start:end][~here], mean, rtol=1e-6)
+        assert len(np.unique(scores[start:end][~here])) <= 1
+    assert 0 < known.sum() < len(known)
+
+
+def test_an_unknown_candidate_beside_equal_scores_is_their_equal():
+    titles, histories, impressions = world(np.random.default_rng(12))
+    histories[:] = histories[1]
+    impressions.candidates[:] = np.where(np.arange(len(impressions.candidates)) % 3, 7, 0)
+    scores = scorer(KerasEncoders(build_model(SMALL, 30)), titles, histories).score(impressions)
+    for start, end in pairwise(impressions.offsets):
+        assert len(np.unique(scores[start:end])) <= 1
+
+
+def test_readers_without_a_history_are_scored_by_the_prior_and_no_other_is():
+    titles, histories, impressions = world(np.random.default_rng(13))
+    impressions.user[:5] = 0  # without a history row at all
+    encoders = KerasEncoders(build_model(SMALL, 30))
+    news_vectors = with_unknown(encode_titles(encoders, titles[1:]))
+    before = Scorer(encoders, news_vectors, histories)
+    prior = before.prior_vector(impressions.user)
+    scores, old = (made.score(impressions) for made in (Scorer(encoders, news_vectors, histories, prior), before))
+    rows = np.repeat(np.arange(len(impressions.user)), np.diff(impressions.offsets))
+    empty = ~histories[impressions.user[rows]].any(axis=1)
+    assert scores[~empty].tolist() == old[~empty].tolist()
+    assert not old[empty].any()
+    told = empty & (impressions.candidates > 0)
+    np.testing.assert_allclose(scores[told], news_vectors[impressions.candidates[told]] @ prior, atol=1e-6)
+    assert len(np.unique(scores[told])) > 3
+
+
+@pytest.mark.parametrize("most", [4096, 4])
+def test_the_prior_counts_each_reader_with_a_history_once(monkeypatch, most):
+    monkeypatch.setattr("nrms.scoring._PRIOR_USERS", most)
+    titles, histories, _ = world(np.random.default_rng(14))
+    encoders = KerasEncoders(build_model(SMALL, 30))
+    news_vectors = with_unknown(encode_titles(encoders, titles[1:]))
+    occurring = np.array([9, 3, 3, 0, 12, 9, 5, 6, 7, 9])
+    read = [user for user in (3, 5, 6, 7, 9, 12) if histories[user].any()]
+    if most < len(read):
+        read = [read[i] for i in np.linspace(0, len(read) - 1, most).astype(int)]
+    vectors = encoders.encode_users(news_vectors, histories[read])
+    prior = Scorer(encoders, news_vectors, histories).prior_vector(occurring)
+    assert prior.dtype == np.float32
+    np.testing.assert_allclose(prior, vectors.mean(axis=0), atol=1e-6)
+    assert not Scorer(encoders, news_vectors, histories).prior_vector(np.array([0])).any()
 
 
 def test_batching_does_not_change_a_score(monkeypatch):

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from nrms import artifact, storage
 from nrms.config import TrainConfig
 from nrms.data.dataset import Dataset
+from nrms.data.sources.demo import DemoSite
 from nrms.data.sources.mind import Mind
 from nrms.data.sources.writer import write_dataset
 from nrms.data.tokenizer import Tokenizer
@@ -49,13 +51,14 @@ def overall(result):
     return [result.metrics[name] for name in METRICS]
 
 
-def rescored(config, encoders, tokenizer, cache):
+def rescored(config, encoders, bundle, cache):
     """Validation AUC of a bundle's encoders, from nothing but its files."""
+    tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
     dataset = Dataset.open(config.data, cache)
     titles = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
     split = dataset.split("validation", config.history_size)
     news_vectors = with_unknown(encode_titles(encoders, titles))
-    scorer, evaluation = Scorer(encoders, news_vectors, split.histories.rows), Evaluation()
+    scorer, evaluation = Scorer(encoders, news_vectors, split.histories.rows, bundle.prior()), Evaluation()
     for i in range(len(split)):
         shard = split.read(i)
         evaluation.add(shard, split.histories.lengths[shard.user], scorer.score(shard))
@@ -73,11 +76,42 @@ def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tm
     config, result = trained
     bundle = artifact.load(config.output, tmp_path)
     assert bundle.uri == result.model_uri
-    tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
     model = keras.models.load_model(bundle.files["model.keras"])
     onnx = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
     for encoders in (KerasEncoders(model), onnx):
-        assert rescored(config, encoders, tokenizer, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
+        assert rescored(config, encoders, bundle, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
+    assert result.metrics["empty_histories"] > 0  # who are scored by the prior
+
+
+def test_the_prior_is_the_mean_vector_of_the_training_readers_by_the_published_weights(trained, tmp_path):
+    config, _ = trained
+    bundle = artifact.load(config.output, tmp_path)
+    encoders = KerasEncoders.load(bundle.files["model.keras"])
+    dataset = Dataset.open(config.data, tmp_path)
+    titles = Tokenizer.load(bundle.files["tokenizer.json"]).encode(
+        dataset.articles.titles.to_pylist(), config.title_size
+    )
+    split = dataset.split("train", config.history_size)
+    users = np.unique(np.concatenate([split.read(i).user for i in range(len(split))]))
+    histories = split.histories.rows[users[split.histories.lengths[users] > 0]]
+    vectors = encoders.encode_users(with_unknown(encode_titles(encoders, titles)), histories)
+    np.testing.assert_allclose(bundle.prior(), vectors.mean(axis=0), atol=1e-6)
+    assert 100 < len(histories) < len(split.histories.rows) - 1
+
+
+def test_readers_without_a_history_are_ranked_better_than_by_chance(tmp_path):
+    data = str(tmp_path / "data")
+    site = DemoSite(seed=2, articles=600, users=200, impressions=1500, validation_impressions=2000)
+    write_dataset(site, data, shard_rows=700, overwrite=False, progress=lambda *_: None)
+    removed = np.random.default_rng(0).random(200) < 0.3
+    for split in ("train", "validation"):
+        (path,) = Path(data, split).glob("history*")
+        table = pq.read_table(path)
+        pq.write_table(table.filter(~removed[: len(table)]), path)
+    result = train(TrainConfig(data=data, output=str(tmp_path / "models"), **{**SMALL, "epochs": 3}))
+    unknown = result.metrics["by_history_length"]["0"]
+    assert unknown["impressions"] > 300
+    assert unknown["auc"] > 0.53
 
 
 def test_the_bundle_says_how_it_was_made(trained, tmp_path):
@@ -163,8 +197,7 @@ def test_mixed_precision_trains_and_publishes_a_float32_model(config, tmp_path):
     bundle = artifact.load(config.output, tmp_path / "cache")
     model = keras.models.load_model(bundle.files["model.keras"])
     assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
-    tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
-    assert rescored(config, KerasEncoders(model), tokenizer, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
+    assert rescored(config, KerasEncoders(model), bundle, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
 
 
 def test_float16_scales_the_loss_and_trains(config):
@@ -199,8 +232,6 @@ def test_profile_writes_a_trace(config, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_split_without_clicks_is_refused(config, tmp_path, split):
-    import pyarrow.parquet as pq
-
     data = Path(write_demo(str(tmp_path / "data")))
     for path in (data / split).glob("behaviors*"):
         pq.write_table(pq.read_table(path).drop_columns("article_ids_clicked"), path)
