@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import scale
+from tests.shared import Shared
+
 if TYPE_CHECKING:
     from tests.service import RunningService, World
 
@@ -32,6 +35,15 @@ _NO_FORK = ["api/*", "test_nightly_cycle.py", "configs/test_compose.py", "config
 _LEFT_OUT = {"win32": [*_NO_FORK, "nrms/storage/test_storage_faults.py"], "darwin": _NO_PROC}
 collect_ignore_glob = _LEFT_OUT.get(sys.platform, [])
 _POSIX = re.compile(r"SIG(KILL|TERM|INT|STOP)|\bchmod|geteuid|symlink")
+# A test with one of these is no unit test, as one that is marked `system`.
+_SYSTEMS = {"gcs_server", "own", "world", "service"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-long` and `make check`."""
+    group = parser.getgroup("size of the run")
+    group.addoption("--long", action="store_true", help="kills, fuzz and soaks whole, and tests marked `long`")
+    group.addoption("--units", action="store_true", help="tests without process, server, browser and training alone")
 
 
 def pytest_report_header() -> list[str]:
@@ -39,19 +51,33 @@ def pytest_report_header() -> list[str]:
     return [f"left out on {sys.platform}: {', '.join(collect_ignore_glob)}"] if collect_ignore_glob else []
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Windows knows neither the signals that stop and kill, nor permissions that are taken away."""
-    if sys.platform == "win32":
-        for item in items:
-            if _POSIX.search(inspect.getsource(item.function)):
-                item.add_marker(pytest.mark.skip(reason="needs POSIX signals or permissions"))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what this system cannot do and what this size of run does not do."""
+    for item in items:
+        # Windows knows neither the signals that stop and kill, nor permissions that are taken away.
+        if sys.platform == "win32" and _POSIX.search(inspect.getsource(item.function)):
+            item.add_marker(pytest.mark.skip(reason="needs POSIX signals or permissions"))
+        if not scale.whole and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="only in the long run: make test-long, or pytest --long"))
+    if config.option.units:
+        units = [i for i in items if _SYSTEMS.isdisjoint(i.fixturenames) and not i.get_closest_marker("system")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(units)])
+        items[:] = units
+        sys.addaudithook(_refuse_processes)
 
 
-def pytest_configure() -> None:
+def _refuse_processes(event: str, _: tuple) -> None:
+    """With `--units`: a test that starts a process says how it gets out of `make check`."""
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+        raise RuntimeError("A unit test must start no process. Received: one that does. Mark it `system`.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Set up the environment before any test module imports TensorFlow, Keras, matplotlib or wandb.
 
     Tests find no credentials and send nothing to anybody, whoever runs them.
     """
+    scale.whole = config.option.long
     os.environ |= {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "KERAS_BACKEND": "tensorflow",
@@ -193,6 +219,12 @@ class FaultyProxy:
     def close(self) -> None:
         self.http.shutdown()
         self.http.server_close()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Folders that are made once, by whichever process of the session needs them first."""
+    return Shared(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

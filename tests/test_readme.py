@@ -174,6 +174,7 @@ def service(text: str, folder: Path, environment: dict[str, str], log: Path) -> 
             time.sleep(0.1)
 
 
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for bash")
 def test_unmarked_blocks_run(tmp_path):
     """In order, as they stand, but for 1,000,000 impressions, which are made 2,000, and port 8000, made a free one."""

@@ -21,6 +21,8 @@ from tests.conftest import FakeGcs
 from tests.service import RunningService, parquet
 from tests.small_training import REPOSITORY
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def plain(world) -> dict[str, bytes]:

@@ -18,6 +18,8 @@ import pytest
 from tests import thrift
 from tests.service import RunningService, parquet
 
+pytestmark = pytest.mark.system
+
 SECRET = "s3cr3t-reader"
 NAN = float("nan")
 ROWS = {

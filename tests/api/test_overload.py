@@ -11,6 +11,8 @@ import pytest
 from tests.clients import Load, Upload, children, series, until
 from tests.service import RunningService, parquet
 
+pytestmark = pytest.mark.system
+
 PLACES = 3
 
 

@@ -222,6 +222,7 @@ def test_docs_load_nothing_from_elsewhere(service):
     assert "https://" not in page.replace("https://fastapi.tiangolo.com", "")
 
 
+@pytest.mark.system
 def test_the_service_imports_no_tensorflow():
     heavy = {"tensorflow", "keras", "polars", "wandb", "matplotlib"}
     code = f"import sys, api.app; print({heavy} & sys.modules.keys())"

@@ -18,6 +18,8 @@ from tests.clients import Load, log_lines, series, until
 from tests.conftest import FakeGcs
 from tests.service import RunningService, parquet
 
+pytestmark = pytest.mark.system
+
 
 def with_weights(files: Path, folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
     """A copy of a model whose news encoder has other word vectors."""

@@ -28,6 +28,8 @@ from tests.service import RunningService
 from tests.small_training import REPOSITORY
 from tests.tools import checked, tool
 
+pytestmark = pytest.mark.system
+
 CONFIGS = REPOSITORY / "configs"
 # What other programs export: Prometheus itself, Pushgateway, supercronic (its package prometheus_metrics).
 FOREIGN = {

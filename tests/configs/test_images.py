@@ -21,6 +21,8 @@ import pytest
 from tests.small_training import REPOSITORY
 from tests.tools import checked, tool
 
+pytestmark = pytest.mark.system
+
 DOCKERFILE = REPOSITORY / "Dockerfile"
 TARGETS = ("api", "train")
 

@@ -11,10 +11,12 @@ from tests.tools import checked, tool
 WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 
 
+@pytest.mark.system
 def test_actionlint_finds_nothing():
     assert checked(tool("actionlint"), *WORKFLOWS) == ""
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("schema", "file"),
     [

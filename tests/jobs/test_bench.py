@@ -9,6 +9,8 @@ from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
 from nrms.config import ModelConfig
 from nrms.models.registry import build_model
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize("train_word_vectors", [True, False])
 def test_the_naive_form_is_the_same_model(train_word_vectors):

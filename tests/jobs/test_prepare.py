@@ -115,6 +115,7 @@ def test_data_that_nobody_signed_is_refused_and_overwritten_on_demand(tmp_path, 
     assert contents(output) == contents(tmp_path / "fresh")
 
 
+@pytest.mark.system
 def test_a_kill_between_shards_leaves_nothing_valid_and_the_same_command_goes_on(tmp_path):
     script = (
         "import os, signal\n"
@@ -154,6 +155,7 @@ def prepare(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.system
 def test_the_job_writes_shows_progress_and_says_when_there_is_nothing_to_do(tmp_path):
     flags = ["--source", "demo", *FLAGS, "--seed", "0", "--shard-rows", "100", "--output", str(tmp_path / "job")]
     first, second = prepare(*flags), prepare(*flags)
@@ -166,6 +168,7 @@ def test_the_job_writes_shows_progress_and_says_when_there_is_nothing_to_do(tmp_
     assert contents(tmp_path / "job") == contents(tmp_path / "library")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
@@ -182,6 +185,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(tmp_path, flags, error):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.system
 def test_other_data_in_the_output_is_one_line_and_exit_code_2(tmp_path):
     write(tmp_path)
     done = prepare("--source", "demo", *FLAGS, "--seed", "1", "--output", str(tmp_path))

@@ -32,7 +32,7 @@ class Kept:
         return self
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def folder(request, tmp_path):
     if request.param == "local":
         return str(tmp_path / "vectors")

@@ -10,7 +10,7 @@ from nrms import artifact, storage
 from nrms.errors import ArtifactError, StorageError
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def models(request, tmp_path):
     if request.param == "local":
         return str(tmp_path / "models")

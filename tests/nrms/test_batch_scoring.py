@@ -30,6 +30,8 @@ from tests.conftest import FakeGcs, FaultyProxy
 from tests.small_data import Folder
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
+pytestmark = pytest.mark.system
+
 SHARDS = 4
 PARTS = [f"part-{number:05}.parquet" for number in range(SHARDS)]
 FINALS = ["_SUCCESS", "manifest.json", "metrics.json", "report.html"]

@@ -10,7 +10,7 @@ ARRAYS = {"model": [np.arange(6.0).reshape(2, 3), np.array(7)], "optimizer": [np
 PROGRESS = Progress(Position(3, 17), 12.5, 340, [{"loss": 1.5, "val_auc": 0.61}])
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def output(request, tmp_path):
     return str(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
 

@@ -309,6 +309,7 @@ run(main, TrainConfig, "p", "d")
 """
 
 
+@pytest.mark.system
 def test_a_process_logs_our_lines_to_stderr():
     done = subprocess.run([sys.executable, "-c", JOB, *REQUIRED], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
@@ -316,6 +317,7 @@ def test_a_process_logs_our_lines_to_stderr():
     assert json.loads(line).items() >= {"level": "INFO", "message": "of ours"}.items()
 
 
+@pytest.mark.system
 def test_ctrl_c_ends_a_process_with_130_and_no_traceback():
     done = subprocess.run(
         [sys.executable, "-c", JOB, *REQUIRED, "--resume"], capture_output=True, text=True, check=False

@@ -150,6 +150,7 @@ def test_a_file_that_is_no_space_is_named(flags, tmp_path, content):
         run(words)
 
 
+@pytest.mark.system
 def test_a_grid_is_covered_once_and_the_best_is_written(flags, tmp_path):
     trials = run([*flags(), "--history-size=7"])
     assert {(trial.values["lr"], trial.values["batch_size"]) for trial in trials} == POINTS
@@ -168,6 +169,7 @@ def test_a_grid_is_covered_once_and_the_best_is_written(flags, tmp_path):
     assert len(calls(tmp_path)) == len(POINTS)
 
 
+@pytest.mark.system
 def test_a_study_goes_on_and_refuses_another_sweep(flags, tmp_path):
     first = run([*flags(), "--trials=1"])
     second = run([*flags(), "--trials=2", "--wandb-mode=disabled"])
@@ -183,6 +185,7 @@ def test_a_study_goes_on_and_refuses_another_sweep(flags, tmp_path):
     assert len(calls(tmp_path)) == 2
 
 
+@pytest.mark.system
 def test_a_resumed_search_draws_what_an_unbroken_one_draws(flags, tmp_path):
     words = flags(
         {"lr": {"min": 0.0001, "max": 0.01, "distribution": "log_uniform_values"}, "batch_size": {"min": 8, "max": 99}},
@@ -199,6 +202,7 @@ def test_a_resumed_search_draws_what_an_unbroken_one_draws(flags, tmp_path):
     assert len({lr for lr, *_ in drawn}) == 3
 
 
+@pytest.mark.system
 def test_a_training_that_fails_is_a_failed_trial(flags, tmp_path):
     trials = run(flags({"lr": {"values": [0.1, 0.2, 0.01]}}))
     assert [trial.values["lr"] for trial in trials if trial.error is None] == [0.01]
@@ -209,12 +213,14 @@ def test_a_training_that_fails_is_a_failed_trial(flags, tmp_path):
     assert len(calls(tmp_path)) == 3
 
 
+@pytest.mark.system
 def test_when_all_fail_the_sweep_has_failed(flags, tmp_path):
     with pytest.raises(TrainingError, match="all 1 trials failed, the first with: the loss must be finite"):
         run(flags({"lr": {"value": 0.1}}, "random", run_cap=1))
     assert not (tmp_path / "study" / "best.toml").exists()
 
 
+@pytest.mark.system
 def test_what_is_no_fault_of_the_values_ends_the_sweep_and_the_trial_is_run_again(flags, tmp_path):
     for _ in range(2):
         with pytest.raises(SchemaError, match="no such data"):
@@ -251,6 +257,7 @@ def wait_for(condition, process):
         time.sleep(0.02)
 
 
+@pytest.mark.system
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes in /proc")
 def test_killed_at_any_moment_the_sweep_goes_on_and_repeats_nothing(flags, tmp_path):
     rng = random.Random(5)
@@ -278,6 +285,7 @@ def test_killed_at_any_moment_the_sweep_goes_on_and_repeats_nothing(flags, tmp_p
     assert len(outputs) == len(POINTS)  # a trial that went on did so where its checkpoint is
 
 
+@pytest.mark.system
 def test_two_at_once_are_refused(flags, tmp_path):
     process = start(flags(), 60)
     try:
@@ -289,6 +297,7 @@ def test_two_at_once_are_refused(flags, tmp_path):
         process.wait()
 
 
+@pytest.mark.system
 def test_a_stop_is_passed_on_and_the_sweep_can_go_on(flags, monkeypatch):
     monkeypatch.setenv("STUB_SECONDS", "60")
     stop = threading.Event()
@@ -299,6 +308,7 @@ def test_a_stop_is_passed_on_and_the_sweep_can_go_on(flags, monkeypatch):
     assert len(run(flags())) == len(POINTS)
 
 
+@pytest.mark.system
 def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(flags, tmp_path):
     write_demo(str(tmp_path / "data"))
     values = {**SMALL, "epochs": 1, "wandb_mode": "offline", "checkpoint_seconds": 0.5}
@@ -327,6 +337,7 @@ def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(f
     assert {metric["goal"] for metric in metrics} == {"maximize"}
 
 
+@pytest.mark.system
 def test_a_mistake_in_the_space_is_one_line_and_exit_code_2(flags, tmp_path):
     command = [sys.executable, "-m", "jobs.sweep", *flags({"lr": {"value": 5}})]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -341,6 +352,7 @@ with Tracker("offline", "of the flag", "train", {"lr": 0.01, "epochs": 1}) as tr
 """
 
 
+@pytest.mark.system
 def test_a_run_that_wandbs_agent_started_joins_the_agents_sweep(tmp_path):
     parameters = tmp_path / "config.yaml"
     parameters.write_text("wandb_version: 1\nlr:\n  value: 0.01\n")

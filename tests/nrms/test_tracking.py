@@ -17,6 +17,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from nrms.tracking import Tracker
 
+pytestmark = pytest.mark.system
+
 KEY = "0123456789abcdef" * 3
 BLOCK, HEADER = 32768, 7
 

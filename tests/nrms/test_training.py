@@ -29,6 +29,8 @@ from nrms.scoring import Scorer, encode_titles, with_unknown
 from nrms.training import train
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -45,7 +45,7 @@ def one_line(kind: type[NrmsError], *words: str) -> Iterator[None]:
     assert [word for word in words if word not in message] == []
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "data") if request.param == "local" else request.getfixturevalue("bucket") + "/data"
 
@@ -196,6 +196,7 @@ def test_a_location_that_cannot_be_a_file_is_refused(uri: str):
             use(uri)
 
 
+@pytest.mark.system
 def test_local_files_need_no_google_library(tmp_path: Path):
     code = f"""
 import sys
@@ -238,6 +239,7 @@ def test_of_several_threads_that_compare_and_swap_exactly_one_wins(folder: str):
         sys.setswitchinterval(interval)
 
 
+@pytest.mark.system
 def test_of_several_processes_that_compare_and_swap_exactly_one_wins(folder: str):
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
         race(pool, workers=4, rounds=8, uri=storage.join(folder, "latest.json"))

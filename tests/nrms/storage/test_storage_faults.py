@@ -71,6 +71,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.system
 def test_a_writer_killed_half_way_leaves_the_old_file_alone(tmp_path: Path):
     pipe, target = tmp_path / "pipe", tmp_path / "data" / "x"
     storage.write_bytes(b"old", target)
