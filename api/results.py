@@ -18,7 +18,7 @@ from nrms.scoring import predictions
 _BINS = 40
 _LISTED = 200_000  # candidates and clicks in the rows of a JSON answer, at most: each is a Python object for a while
 # Counted under names of their own, or not worth a line.
-_PLAIN = {"impressions", "candidates", "users", "history_entries", "unknown_candidate", "articles"}
+_PLAIN = {"impressions", "candidates", "users", "history_entries", "unknown_candidate", "articles", "clicks"}
 
 
 def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, float] | None]:

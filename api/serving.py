@@ -15,9 +15,11 @@ from api.settings import Settings
 from nrms import artifact, storage
 from nrms.article_vectors import ArticleVectors, default_folder
 from nrms.artifact import Bundle
+from nrms.data import joins
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
+from nrms.data.joins import Joins
 from nrms.data.report import DataReport
 from nrms.data.schema import schema_error
 from nrms.data.tokenizer import Tokenizer
@@ -40,6 +42,7 @@ class Scored:
         empty_histories: impressions whose user the model knows nothing of.
         articles: the catalogue with the upload's own articles.
         report: what was counted on the way in.
+        joins: its shares, and warnings for people.
     """
 
     impressions: Impressions
@@ -47,6 +50,7 @@ class Scored:
     empty_histories: int
     articles: Articles
     report: DataReport
+    joins: Joins
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Serving:
         history_size: clicks that it sees.
         articles: the catalogue.
         articles_file: where that came from.
+        max_unknown: see `nrms.config.WarningsConfig`.
         vectors: of all articles met so far, by content.
         news_vectors: float32 of shape `(articles + 1, dim)`.
     """
@@ -68,6 +73,7 @@ class Serving:
     history_size: int
     articles: Articles
     articles_file: storage.FileInfo
+    max_unknown: float
     vectors: ArticleVectors
     news_vectors: np.ndarray
 
@@ -110,7 +116,7 @@ class Serving:
         logger.info("%s: %s articles, %s encoded", uri, f"{len(titles):,}", f"{encoded:,}")
         if encoded:
             vectors.save(folder)
-        return cls(bundle, model, history_size, articles, articles_file, vectors, news_vectors)
+        return cls(bundle, model, history_size, articles, articles_file, settings.max_unknown, vectors, news_vectors)
 
     def is_current(self, settings: Settings) -> bool:
         """Whether `load` would give the same. Raises what `load` raises."""
@@ -129,12 +135,14 @@ class Serving:
         dataset = Dataset(str(folder), folder, self.articles_file, articles)
         split = dataset.split("upload", self.history_size)
         impressions = split.read(0)
+        joins.refuse_strangers(dataset, split, joins.FEW)
+        found = joins.check(dataset, split, self.model.tokenizer, self.bundle.joins, self.max_unknown)
         scores = Scorer(self.model.encoders, news_vectors, split.histories.rows, self.model.prior).score(impressions)
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
         if row_histories:
             users = pq.read_table(folder / "upload" / "behaviors.parquet", columns=[ROW_USERS])[ROW_USERS]
             impressions = replace(impressions, user_id=users.combine_chunks())
-        return Scored(impressions, scores, empty, articles, split.report)
+        return Scored(impressions, scores, empty, articles, split.report, found)
 
     def _with_articles_of(self, folder: Path) -> tuple[Articles, np.ndarray]:
         """The catalogue with the upload's articles that it lacks."""
@@ -168,19 +176,21 @@ class Model:
         bundle: the verified version.
 
     Attributes:
+        encoders: see `nrms.scoring`.
         prior: the vector of readers of whom nothing is known, float32 `(dim,)`; None in a version that has none.
+        tokenizer: with the model's vocabulary.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.encoders = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
         self.prior = bundle.prior()
-        self._tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
+        self.tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
         self._title_size = bundle.number("title_size")
         self._uri = bundle.uri
 
     def encode_titles(self, titles: list[str]) -> np.ndarray:
         """News vectors, float32 of shape `(titles, dim)`."""
-        return encode_titles(self.encoders, self._tokenizer.encode(titles, self._title_size))
+        return encode_titles(self.encoders, self.tokenizer.encode(titles, self._title_size))
 
     def try_out(self, news_vectors: np.ndarray, history_size: int) -> None:
         """Scores all articles for a reader of the first ones, so that a model that cannot is never served."""

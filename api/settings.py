@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nrms.config import PositiveFloat, PositiveInt, Text, option, required
+from nrms.config import PositiveFloat, PositiveInt, Text, WarningsConfig, option, required
 
 MIB = 2**20
 
@@ -48,5 +48,5 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ModelSettings, LimitSettings, ServiceSettings):
+class Settings(ModelSettings, LimitSettings, ServiceSettings, WarningsConfig):
     """Everything that the service depends on."""

@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from nrms import logs
 from nrms.config import parse
@@ -81,6 +81,12 @@ def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> N
     print(f"{title:<14}" + "".join(f"{name:>10}" for name in METRICS))
     for ranking, metrics in rankings.items():
         print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
+
+
+def warn(metrics: Mapping[str, Any]) -> None:
+    """Logs the `warnings` among the metrics: last, so that nothing scrolls them away."""
+    for text in metrics.get("warnings", []):
+        logger.warning("%s", text)
 
 
 def _fail(message: object, code: int) -> NoReturn:

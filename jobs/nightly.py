@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from jobs.cli import run
+from jobs.cli import run, warn
 from jobs.score import Progress
 from nrms.config import NightlyConfig, ScoreConfig, config_lines
 from nrms.errors import NrmsError
@@ -26,7 +26,8 @@ def main(config: NightlyConfig) -> None:
     for night in nights:
         if night.metrics is not None:
             auc = f"AUC {night.metrics['auc']:.4f}, " if "auc" in night.metrics else ""
-            print(f"{night.date}  complete: {auc}{night.metrics['impressions']:,} impressions")
+            said = f", {len(night.metrics['warnings'])} warnings" if night.metrics.get("warnings") else ""
+            print(f"{night.date}  complete: {auc}{night.metrics['impressions']:,} impressions{said}")
         else:
             print(f"{night.date}  {'failed: ' + night.error if night.error is not None else 'no data yet'}")
     if all(night.metrics is None and night.error is None for night in nights):
@@ -43,7 +44,7 @@ def _score(config: ScoreConfig) -> None:
     # Not before a night is due: it takes seconds to import, and most runs find nothing to do.
     from nrms.batch_scoring import score
 
-    score(config, Progress())
+    warn(score(config, Progress()).metrics or {})
 
 
 if __name__ == "__main__":

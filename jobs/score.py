@@ -11,7 +11,7 @@ import time
 
 from tqdm import tqdm
 
-from jobs.cli import print_rankings, run
+from jobs.cli import print_rankings, run, warn
 from nrms.config import ScoreConfig, config_lines
 
 logger = logging.getLogger("nrms.score")
@@ -54,6 +54,7 @@ def main(config: ScoreConfig) -> None:
         print(f"\n{result.metrics['impressions']:,} impressions, {result.written:,} {parts} written now")
     print(f"model: {result.model_uri}")
     print(f"predictions: {result.output}")
+    warn(result.metrics or {})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from jobs.cli import print_rankings, run, stop_on_signals
+from jobs.cli import print_rankings, run, stop_on_signals, warn
 from nrms.config import TrainConfig, config_lines
 
 logger = logging.getLogger("nrms.train")
@@ -21,6 +21,7 @@ def main(config: TrainConfig) -> None:
     result = train(config, stop_on_signals(), [TrainingProgress()])
     print_rankings("validation", {config.model: result.metrics, **result.metrics["baselines"]})
     print(f"\nmodel: {result.model_uri}")
+    warn(result.metrics)
 
 
 if __name__ == "__main__":

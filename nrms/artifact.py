@@ -48,6 +48,17 @@ class Bundle:
     meta: dict
     files: dict[str, Path]
 
+    @property
+    def joins(self) -> dict[str, float]:
+        """The training split's own shares, see `nrms.data.joins`. Raises ArtifactError where they are none."""
+        shares = self.meta.get("joins", {})  # a model of an earlier release has none
+        if not isinstance(shares, dict) or not all(isinstance(share, float) for share in shares.values()):
+            raise ArtifactError(
+                f"{self.uri}: meta.json must give the joins of the training split as numbers. Received: "
+                f"{repr(shares)[:80]}. Train the model again."
+            )
+        return shares
+
     def number(self, name: str) -> int:
         """A whole number >= 1 of the training's configuration. Raises ArtifactError where there is none."""
         value = self.meta.get("config", {}).get(name)

@@ -23,6 +23,7 @@ from nrms import artifact, storage
 from nrms.article_vectors import ArticleVectors, default_folder
 from nrms.artifact import Bundle
 from nrms.config import ScoreConfig, as_dict
+from nrms.data import joins
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
@@ -145,7 +146,7 @@ class _Scoring:
             assert done == total, f"{total} rows in, {done} rows out"
             self._refuse_bad()
             stack.close()
-            metrics = evaluation.metrics()
+            metrics = evaluation.metrics() | {"joins": self._joins.shares, "warnings": self._joins.warnings}
             self._finish(folder, metrics, evaluation, examples)
         return ScoringResult(self._config.output, self._bundle.uri, metrics, len(self._output.written))
 
@@ -186,6 +187,10 @@ class _Scoring:
             logger.error("not scored: %s", error)
         for line in split.report.lines():
             logger.info("%s: %s", split.name, line)
+        joins.refuse_strangers(self._dataset, split)
+        tokenizer, own = self._tokenizer, self._bundle.joins
+        self._joins = joins.check(self._dataset, split, tokenizer, own, self._config.max_unknown)
+        logger.info("%s: %s", split.name, joins.line(self._joins.shares))
         return popularity
 
     def _good(self) -> list[int]:
@@ -217,12 +222,15 @@ class _Scoring:
             return scorer.score(impressions)
 
     @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self._bundle.files["tokenizer.json"])
+
+    @functools.cached_property
     def _scorer(self) -> Scorer:
         """Made when the first part is missing: where none is, no model is loaded."""
-        bundle = self._bundle
+        bundle, tokenizer = self._bundle, self._tokenizer
         title_size = bundle.number("title_size")
         with self._timed("model"):
-            tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
             encoders = load_encoders(bundle, self._config.runtime)
         with self._timed("catalogue"):
             kept = self._config.article_vectors or default_folder(bundle.uri)

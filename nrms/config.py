@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
-from jsonargparse.typing import restricted_number_type, restricted_string_type
+from jsonargparse.typing import ClosedUnitInterval, restricted_number_type, restricted_string_type
 
 from nrms.errors import ConfigError
 
@@ -105,6 +105,15 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WarningsConfig:
+    """Warnings"""
+
+    max_unknown: ClosedUnitInterval = option(
+        0.1, "share of candidates, clicks, readers or words that may be unknown beyond that of the training split"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Weights & Biases"""
 
@@ -116,7 +125,7 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataConfig, ModelConfig, TrainingConfig, TrackingConfig):
+class TrainConfig(DataConfig, ModelConfig, TrainingConfig, WarningsConfig, TrackingConfig):
     """Everything that a training depends on."""
 
     @property
@@ -178,7 +187,7 @@ class NightConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig(ScoringConfig, NightConfig, TrackingConfig):
+class ScoreConfig(ScoringConfig, NightConfig, WarningsConfig, TrackingConfig):
     """Everything that a night's scoring depends on."""
 
     def __post_init__(self) -> None:
@@ -195,7 +204,7 @@ class NightsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NightlyConfig(ScoringConfig, NightsConfig, TrackingConfig):
+class NightlyConfig(ScoringConfig, NightsConfig, WarningsConfig, TrackingConfig):
     """Everything that looking after the nights depends on. `{date}` stays in the locations: each night fills it in."""
 
     def __post_init__(self) -> None:
@@ -382,6 +391,7 @@ def _allowed(annotation: Any) -> str:
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(typing.get_args(annotation))
     plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    plain[ClosedUnitInterval] = "a number from 0 to 1"
     return plain.get(annotation) or annotation.__doc__
 
 

@@ -17,9 +17,11 @@ import tensorflow as tf
 from nrms import artifact, storage
 from nrms.checkpoint import Checkpoint
 from nrms.config import TrainConfig, as_dict
+from nrms.data import joins
 from nrms.data.batches import TrainingBatches, count_samples
 from nrms.data.dataset import Dataset, Split, check_time_order
 from nrms.data.impressions import Impressions
+from nrms.data.joins import Joins
 from nrms.data.prefetch import prefetch
 from nrms.data.tokenizer import Tokenizer
 from nrms.data.word_vectors import read_word_vectors
@@ -42,7 +44,7 @@ logger = logging.getLogger(__name__)
 # What does not change a run's course, or may change when it is resumed.
 _NOT_IDENTITY = {
     *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience"),
-    *("wandb_mode", "wandb_project", "run_name"),
+    *("max_unknown", "wandb_mode", "wandb_project", "run_name"),
 }
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
 _PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
@@ -157,6 +159,8 @@ class _Data:
     titles: np.ndarray
     word_vectors: np.ndarray | None
     fingerprint: str
+    own_joins: Joins
+    validation_joins: Joins
 
 
 def _open_data(config: TrainConfig, cache: Path) -> _Data:
@@ -183,6 +187,7 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     for split, count in ((training, samples), (validation, labelled)):
         for line in split.report.lines():
             logger.info("%s: %s", split.name, line)
+        joins.refuse_strangers(dataset, split)
         if not count:
             raise TrainingError(
                 f"{config.data}: the split {split.name} must hold a click beside a non-click. Received: none. "
@@ -193,6 +198,10 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     trained[0] = False
     tokenizer = Tokenizer.train((all_titles[row - 1] for row in np.flatnonzero(trained)), config.min_word_count)
     logger.info("vocabulary: %s words", f"{len(tokenizer):,}")
+    own = joins.check(dataset, training, tokenizer, {}, config.max_unknown)
+    validated = joins.check(dataset, validation, tokenizer, own.shares, config.max_unknown)
+    for split, found in ((training, own), (validation, validated)):
+        logger.info("%s: %s", split.name, joins.line(found.shares))
     word_vectors = None
     if config.word_vectors is not None:
         word_vectors, coverage = read_word_vectors(config.word_vectors, tokenizer.words, config.word_dim, config.seed)
@@ -207,6 +216,8 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         titles=tokenizer.encode(["", *all_titles], config.title_size),  # row 0 is the unknown article
         word_vectors=word_vectors,
         fingerprint=dataset.fingerprint([training, validation]),
+        own_joins=own,
+        validation_joins=validated,
     )
 
 
@@ -256,7 +267,10 @@ def _publish(
     epochs: list[dict[str, float]],
     tracker: Tracker,
 ) -> TrainingResult:
-    metrics = evaluation.metrics()
+    metrics = evaluation.metrics() | {
+        "joins": data.validation_joins.shares,
+        "warnings": data.own_joins.warnings + data.validation_joins.warnings,
+    }
     columns = {name: [row[name] for row in epochs] for name in epochs[0]}
     figures = {"training_curves": plots.training_curves(columns), **evaluation.figures()}
     with scratch_folder() as folder:
@@ -277,6 +291,7 @@ def _publish(
                 "training": data.training.report.as_dict(),
                 "validation": data.validation.report.as_dict(),
             },
+            "joins": data.own_joins.shares,
             "metrics": metrics,
             "epochs": epochs,
             "onnx_parity": parity,

@@ -30,7 +30,7 @@ HISTORY = {
     "impression_time_fixed": [at(-9, -8), at(-7), []],
 }
 # What the three tables above come to.
-COUNTS = {"users": 3, "history_entries": 3, "impressions": 2, "candidates": 5}
+COUNTS = {"users": 3, "history_entries": 3, "impressions": 2, "candidates": 5, "clicks": 2}
 USER, CANDIDATES, CLICKED = [1, 2], [1, 2, 3, 2, 4], [False, True, False, False, True]
 HISTORIES = [[0, 0, 0], [1, 3, 0], [4, 0, 0], [0, 0, 0]]
 

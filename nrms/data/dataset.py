@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
 import pyarrow as pa
 
 from nrms import storage
@@ -103,18 +104,21 @@ class Split:
     Attributes:
         name: The split's folder.
         files: Every file of the split by its path inside the folder, generations pinned.
+        cache: Folder for local copies of what lies in a bucket.
         shards: The behaviours files, in order.
+        history_files: The history files, in order.
         rows: Impressions in all shards, from the Parquet footers.
         file_rows: Rows of each file by its uri, as the footers say.
         bad: The error of each shard that was set aside, by uri. Only the shards left out of it can be read.
         histories: The last clicks of each user, none of them from after the user's first impression.
+        in_view: Which articles were in view in the shards read so far, bool of shape `(articles + 1,)`.
         time_range: First and last impression time, datetime64[us] in UTC; None without times.
     """
 
     def __init__(self, dataset: Dataset, name: str, history_size: int, set_aside_bad: bool = False) -> None:
         self.name = name
         self.uri = storage.join(dataset.uri, name)
-        self._cache, self._articles = dataset.cache, dataset.articles
+        self.cache, self._articles = dataset.cache, dataset.articles
         listed = {info.uri[len(self.uri) + 1 :]: info for info in storage.list_files(self.uri)}
         # jobs.prepare writes the manifest first and _SUCCESS last; data from elsewhere has neither.
         if "manifest.json" in listed and "_SUCCESS" not in listed:
@@ -138,26 +142,29 @@ class Split:
             for info in files.values():
                 with (
                     set_aside(info, bad if contract is BEHAVIORS else None),
-                    open_parquet(info, self._cache, contract, families) as reader,
+                    open_parquet(info, self.cache, contract, families) as reader,
                 ):
                     self.file_rows[info.uri] = reader.rows
         self.rows = sum(self.file_rows.get(info.uri, 0) for info in self.shards)
 
-        pinned = list(history_files.values())
-        users = read_users(pinned, self._cache, families.get("user", pa.int64()))
-        first_impression, self.time_range = first_impressions(self._good(), self._cache, users, bad)
+        self.history_files = list(history_files.values())
+        users = read_users(self.history_files, self.cache, families.get("user", pa.int64()))
+        first_impression, self.time_range = first_impressions(self.good, self.cache, users, bad)
         self.histories, late, self._history_report = read_histories(
-            pinned, self._cache, self._articles, users, first_impression, history_size
+            self.history_files, self.cache, self._articles, users, first_impression, history_size
         )
         if len(late):
-            clicked = count_clicked(late, self._good(), self._cache, users, self._articles, bad)
+            clicked = count_clicked(late, self.good, self.cache, users, self._articles, bad)
             self._history_report.add("late_history_clicked", clicked)
+        self.in_view = np.zeros(len(dataset.articles) + 1, bool)
         self._shard_reports: dict[int, DataReport] = {}
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def _good(self) -> list[storage.FileInfo]:
+    @property
+    def good(self) -> list[storage.FileInfo]:
+        """The shards that are not set aside, in order."""
         return [info for info in self.shards if info.uri not in self.bad]
 
     def read(self, i: int) -> Impressions:
@@ -167,8 +174,9 @@ class Split:
             SchemaError: the shard breaks the contract.
             StorageError: the file changed since the split was opened.
         """
-        impressions = read_impressions(self.shards[i], self._cache, self._articles, self.histories)
+        impressions = read_impressions(self.shards[i], self.cache, self._articles, self.histories)
         self._shard_reports[i] = impressions.report
+        self.in_view[impressions.candidates] = True
         return impressions
 
     @property

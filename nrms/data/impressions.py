@@ -95,6 +95,8 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
         is_clicked = pc.is_in(pa.array(candidate_keys), value_set=pa.array(click_keys))
         clicked = is_clicked.to_numpy(zero_copy_only=False)
         place = np.searchsorted(in_view, click_keys)
+        report.add("clicks", len(click_ids))
+        report.add("unknown_click", np.count_nonzero(articles.rows(click_ids) == 0))
         report.add("click_not_in_view", np.count_nonzero(np.append(in_view, -1)[place] != click_keys))
         report.add("null_clicks", clicks.null_count)
         report.add("no_click", n - np.count_nonzero(np.bincount(list_rows(offsets)[clicked], minlength=n)))

@@ -25,6 +25,8 @@ OUTCOMES = {
     "candidates": "candidates",
     "unknown_candidate": "candidates not in articles.parquet (they get their impression's mean score)",
     "duplicate_candidate": "candidates that repeat an earlier one of the same impression (kept)",
+    "clicks": "clicks",
+    "unknown_click": "clicks on articles not in articles.parquet",
     "click_not_in_view": "clicks on articles that were not in view (ignored)",
 }
 

@@ -95,6 +95,11 @@ class Tokenizer:
             rows[start : start + len(ids)][filled] = np.fromiter(chain.from_iterable(ids), np.int32)
         return rows
 
+    def count(self, titles: Sequence[str]) -> tuple[int, int]:
+        """The words of the titles, and how many of them are unknown."""
+        ids = [encoding.ids for encoding in self._pipeline.encode_batch_fast(titles)]
+        return sum(map(len, ids)), sum(row.count(UNK) for row in ids)
+
 
 def _pipeline(model: models.Model) -> tokenizers.Tokenizer:
     pipeline = tokenizers.Tokenizer(model)

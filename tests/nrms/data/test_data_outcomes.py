@@ -15,7 +15,7 @@ def folder(request, tmp_path) -> Folder:
 COUNTED = {
     "click not in view": (
         {"behaviors": {"article_ids_clicked": [[20, 40, 99], [40]]}},
-        {"click_not_in_view": 2},
+        {"clicks": 4, "unknown_click": 1, "click_not_in_view": 2},
         {},
     ),
     "only click not in view": (
@@ -25,42 +25,42 @@ COUNTED = {
     ),
     "null inside the clicks": (
         {"behaviors": {"article_ids_clicked": [[20, None], [40]]}},
-        {"click_not_in_view": 1},
+        {"clicks": 3, "unknown_click": 1, "click_not_in_view": 1},
         {},
     ),
     "impression without clicks": (
         {"behaviors": {"article_ids_clicked": [[], [40]]}},
-        {"no_click": 1},
+        {"clicks": 1, "no_click": 1},
         {"clicked": [False, False, False, False, True]},
     ),
     "null clicks amid labelled rows": (
         {"behaviors": {"article_ids_clicked": [None, [40]]}},
-        {"null_clicks": 1, "no_click": 1},
+        {"clicks": 1, "null_clicks": 1, "no_click": 1},
         {"clicked": [False, False, False, False, True]},
     ),
     "no clicks column": (
         {"behaviors": {"article_ids_clicked": None}},
-        {"unlabelled": 2},
+        {"clicks": 0, "unlabelled": 2},
         {"clicked": None},
     ),
     "all clicks null": (
         {"behaviors": {"article_ids_clicked": [None, None]}},
-        {"unlabelled": 2},
+        {"clicks": 0, "unlabelled": 2},
         {"clicked": None},
     ),
     "all clicks null in a typed column": (
         {"behaviors": {"article_ids_clicked": pa.nulls(2, pa.list_(pa.int32()))}},
-        {"unlabelled": 2},
+        {"clicks": 0, "unlabelled": 2},
         {"clicked": None},
     ),
     "all clicks empty": (
         {"behaviors": {"article_ids_clicked": [[], []]}},
-        {"no_click": 2},
+        {"clicks": 0, "no_click": 2},
         {"clicked": [False] * 5},
     ),
     "empty in-view list": (
         {"behaviors": {"article_ids_inview": [[], [20, 40]], "article_ids_clicked": [[], [40]]}},
-        {"candidates": 2, "empty_inview": 1, "no_click": 1},
+        {"candidates": 2, "clicks": 1, "empty_inview": 1, "no_click": 1},
         {"candidates": [2, 4], "offsets": [0, 0, 2], "clicked": [False, True]},
     ),
     "null in-view list": (
@@ -75,7 +75,7 @@ COUNTED = {
     ),
     "unknown articles in view": (
         {"behaviors": {"article_ids_inview": [[98, 20, 99], [20, 40]], "article_ids_clicked": [[99], [40]]}},
-        {"unknown_candidate": 2},
+        {"unknown_candidate": 2, "unknown_click": 1},
         {"candidates": [0, 2, 0, 2, 4], "clicked": [False, False, True, False, True]},
     ),
     "user without a history row": (

@@ -326,6 +326,8 @@ def test_conversion_equals_a_slow_obvious_one(folder, monkeypatch, seed):
         counts["null_clicks"] += click is None
         counts["no_click"] += not set(inview_or_empty) & set(click_or_empty)
         counts["duplicate_candidate"] += len(inview_or_empty) - len(set(inview_or_empty))
+        counts["clicks"] += len(click_or_empty)
+        counts["unknown_click"] += sum(article not in row for article in click_or_empty)
         counts["click_not_in_view"] += sum(article not in inview_or_empty for article in click_or_empty)
     rows = [[0, 0, 0]]
     for user, entries, times in zip(*history.values(), strict=True):
@@ -356,7 +358,7 @@ def test_conversion_equals_a_slow_obvious_one(folder, monkeypatch, seed):
     assert impressions.time.tolist() == behaviors["impression_time"]
     assert split.histories.rows.tolist() == rows
     assert split.report.as_dict() == counts
-    assert len(counts) == 17
+    assert len(counts) == 19
 
 
 # --- local and in a bucket

@@ -1,0 +1,253 @@
+"""What of a split finds its other half: articles in articles.parquet, readers in the histories, words in the model.
+
+Where files do not belong together nothing fails: what is unknown says nothing, and the metrics are those of chance. So
+the shares that find nothing are measured, compared with those of the training split, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nrms import storage
+from nrms.data.columns import unnest
+from nrms.data.dataset import Dataset, Split
+from nrms.data.report import DataReport
+from nrms.data.schema import BEHAVIORS, HISTORY, Column, open_parquet, schema_error
+from nrms.data.tokenizer import Tokenizer
+
+FEW = 20  # candidates: where an upload has fewer, none of them may be known
+_TITLES = 2_000  # whose words are counted: the share is then known to about 0.01, within milliseconds
+_SHOWN = 3  # ids of a side
+_LONG = 40  # characters of an id that are shown
+
+
+@dataclass(frozen=True)
+class Joins:
+    """What is said of a split's joins.
+
+    Attributes:
+        shares: see `shares`.
+        warnings: one line for each thing that is likely to be wrong.
+    """
+
+    shares: dict[str, float]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The column that a share looks up, and what its ids are called."""
+
+    contract: tuple[Column, ...]
+    column: str
+    ids: str
+
+
+@dataclass(frozen=True)
+class _Share:
+    """How a share is said, and what most likely makes it large."""
+
+    some: str  # "53.0% of the ..."
+    none: str  # "no ..."
+    causes: tuple[str, str, str]
+    side: _Side | None = None
+
+
+_REWRITTEN = "ids were cast, cut or given a prefix in one of the files"
+_SHARES = {
+    "unknown_candidates": _Share(
+        "candidates are not in articles.parquet",
+        "candidate is in articles.parquet",
+        ("articles.parquet is older than the impressions", "it is of another site or edition", _REWRITTEN),
+        _Side(BEHAVIORS, "article_ids_inview", "candidates"),
+    ),
+    "unknown_history": _Share(
+        "history clicks are on articles that are not in articles.parquet",
+        "history click is on an article of articles.parquet",
+        (
+            "articles.parquet lacks older articles",
+            "the histories are of another site or edition",
+            "`article_id_fixed` holds something else than ids of articles",
+        ),
+        _Side(HISTORY, "article_id_fixed", "history clicks"),
+    ),
+    "unknown_clicks": _Share(
+        "clicks are on articles that are not in articles.parquet",
+        "click is on an article of articles.parquet",
+        (
+            "`article_ids_clicked` holds positions or something else than ids of articles",
+            "articles.parquet is older than the impressions",
+            _REWRITTEN,
+        ),
+        _Side(BEHAVIORS, "article_ids_clicked", "clicks"),
+    ),
+    "readers_without_history": _Share(
+        "impressions are of readers without a history row",
+        "impression's reader has a history row",
+        (
+            "the histories are of other days or of some readers only",
+            "`user_id` was renumbered or hashed anew in one of the files",
+            "readers are new or not logged in",
+        ),
+        _Side(BEHAVIORS, "user_id", "readers"),
+    ),
+    "unknown_words": _Share(
+        "words of the titles in view are not in the model's vocabulary",
+        "word of the titles in view is in the model's vocabulary",
+        (
+            "the titles are in another language than those of the training",
+            "they are of another site or section",
+            "they were cleaned or encoded in another way",
+        ),
+    ),
+}
+
+
+def shares(report: DataReport, words: int = 0, unknown_words: int = 0) -> dict[str, float]:
+    """The shares that find nothing, each from 0 to 1; one of nothing is absent.
+
+    Args:
+        report: the counts of a split.
+        words: words of its titles.
+        unknown_words: how many of them are not in the vocabulary.
+
+    Returns:
+        `unknown_candidates`, `unknown_history` and `unknown_clicks`, not in articles.parquet; of the impressions
+        `readers_without_history`; `unknown_words`.
+    """
+    counts = {
+        "unknown_candidates": (report["unknown_candidate"], report["candidates"]),
+        "unknown_history": (report["unknown_history_article"], report["history_entries"] - report["late_history"]),
+        "unknown_clicks": (report["unknown_click"], report["clicks"]),
+        "readers_without_history": (report["user_without_history"], report["impressions"]),
+        "unknown_words": (unknown_words, words),
+    }
+    return {name: unknown / total for name, (unknown, total) in counts.items() if total}
+
+
+def warnings(
+    split: str,
+    found: Mapping[str, float],
+    own: Mapping[str, float],
+    max_unknown: float,
+    begin: Callable[[str], str] = lambda name: "",
+) -> list[str]:
+    """One line for each share that is more than `max_unknown` above the training split's own.
+
+    Args:
+        split: its name.
+        found: its `shares`.
+        own: those of the training split; what is absent counts as 0.
+        max_unknown: by how much a share may be larger.
+        begin: gives a share's first ids; called where nothing at all joins.
+    """
+    lines = []
+    for name, share in found.items():
+        if share > own.get(name, 0.0) + max_unknown:
+            what = f"{share:.1%} of the {_SHARES[name].some}" if share < 1 else f"no {_SHARES[name].none}{begin(name)}"
+            trained = f" ({own[name]:.1%} in training)" if name in own else ""
+            first, second, third = _SHARES[name].causes
+            lines.append(f"{split}: {what}{trained}. Most likely {first}, {second}, or {third}.")
+    return lines
+
+
+def line(found: Mapping[str, float]) -> str:
+    """The shares as a line of the log."""
+    return ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in found.items())
+
+
+def check(dataset: Dataset, split: Split, tokenizer: Tokenizer, own: Mapping[str, float], max_unknown: float) -> Joins:
+    """Measures the joins of a split whose shards have been read.
+
+    Args:
+        dataset: the data set.
+        split: one of its splits.
+        tokenizer: the model's.
+        own: the training split's own shares; nothing for the training split itself, and for a model without any.
+        max_unknown: by how much a share may be larger before it is a warning.
+    """
+    report = split.report
+    titles = _titles_in_view(dataset, split)
+    words, unknown_words = tokenizer.count(titles)
+    found = shares(report, words, unknown_words)
+    lines = warnings(split.name, found, own, max_unknown, lambda name: _begin(name, dataset, split))
+    if report["clicks"] == report["click_not_in_view"] > report["unknown_click"]:
+        lines.append(
+            f"{split.name}: no click is on an article in view{_begin('unknown_clicks', dataset, split)}. Look at "
+            "column `article_ids_clicked`: it must hold ids of `article_ids_inview`."
+        )
+    if titles and not words:
+        lines.append(
+            f"{split.name}: no title in view has a word, so all articles look alike. Look at column `title` of "
+            "articles.parquet: it is null or empty."
+        )
+    return Joins(found, lines)
+
+
+def refuse_strangers(dataset: Dataset, split: Split, few: int = 1) -> None:
+    """Refuses a split, all of whose shards have been read, with `few` candidates or more and none in articles.parquet.
+
+    Raises:
+        SchemaError: it is one; names the file that is wrong, as far as the histories tell.
+    """
+    report = split.report
+    count = report["candidates"]
+    if count < few or report["unknown_candidate"] < count:
+        return
+    id_type = dataset.articles.ids.type
+    candidates = _first_ids(split.good, split.cache, BEHAVIORS, "article_ids_inview").cast(id_type)
+    read_before = _first_ids(split.history_files, split.cache, HISTORY, "article_id_fixed").cast(id_type)
+    begin = _begin("unknown_candidates", dataset, split)
+    received = f"none of the {count:,} candidate ids is in articles.parquet{begin}"
+    where = split.shards[0].uri if len(split) == 1 else split.uri
+    todo = "Give the articles that these impressions are of, their ids written in the same way."
+    if dataset.articles.rows(read_before).any():
+        received += "; articles of the histories are"
+        todo = "Look at column `article_ids_inview`: it must hold ids of articles.parquet."
+    elif pc.any(pc.is_in(read_before, value_set=candidates)).as_py():
+        received += "; candidates and histories have ids in common"
+        where = dataset.articles_file.uri
+        todo = "Give the articles that both are of: these are others, or their ids were changed."
+    raise schema_error("Candidates must be in articles.parquet.", received, where, todo)
+
+
+def _titles_in_view(dataset: Dataset, split: Split) -> list[str]:
+    """At most `_TITLES` titles of articles in view, spread evenly over articles.parquet."""
+    rows = np.flatnonzero(split.in_view[1:])
+    return dataset.articles.titles.take(pa.array(rows[:: max(1, -(-len(rows) // _TITLES))])).to_pylist()
+
+
+def _begin(name: str, dataset: Dataset, split: Split) -> str:
+    """The first ids of both sides of a share and their types; "" where it is not of ids."""
+    side = _SHARES[name].side
+    if side is None:
+        return ""
+    files = split.good if side.contract is BEHAVIORS else split.history_files
+    ids = _first_ids(files, split.cache, side.contract, side.column)
+    others = ("histories", split.histories.users) if side.column == "user_id" else ("articles", dataset.articles.ids)
+    return f": {_shown(side.ids, ids)}, {_shown(*others)}"
+
+
+def _first_ids(files: Sequence[storage.FileInfo], cache: Path, contract: tuple[Column, ...], column: str) -> pa.Array:
+    """The first ids of a column, those of thousands of rows, without nulls; empty where no file has any."""
+    for info in files:
+        with open_parquet(info, cache, contract, {}) as reader:
+            for batch in reader.batches(column):
+                ids = batch.get(column, pa.nulls(0))
+                ids = (ids if column == "user_id" else unnest(ids)[1]).drop_null()
+                if len(ids):
+                    return ids
+    return pa.nulls(0)
+
+
+def _shown(what: str, ids: pa.Array) -> str:
+    if not len(ids):
+        return f"there are no {what}"
+    first = ", ".join(" ".join(str(one).split())[:_LONG] for one in ids[:_SHOWN].to_pylist())
+    return f"{what} begin {first} ({ids.type})"
