@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
 
 from nrms import storage
 from nrms.config import NightlyConfig, ScoreConfig
+from nrms.data.joins import NAMES
 from nrms.data.sources.writer import MANIFEST, SUCCESS
 from nrms.errors import NrmsError
 from nrms.evaluation.ranking import METRICS
@@ -74,6 +75,8 @@ def registry(nights: list[Night]) -> CollectorRegistry:
     start = gauge("date_timestamp_seconds", "Midnight, UTC, at which the night's date began; complete nights only.")
     values = {name: gauge(name.replace("@", "_"), f"Mean {name} over impressions.") for name in METRICS}
     values |= {name: gauge(name, f"Count of {name.replace('_', ' ')}.") for name in _COUNTS}
+    joins = {name: gauge(f"{name}_ratio", f"Share, 0 to 1: {name.replace('_', ' ')}.") for name in NAMES}
+    warnings = gauge("warnings", "Warnings in metrics.json: what says that the night's answer may be wrong.")
     for night in nights:
         if night.error is not None or night.metrics is not None:
             failed.labels(night.date).set(night.error is not None)
@@ -82,6 +85,11 @@ def registry(nights: list[Night]) -> CollectorRegistry:
             for name, value in values.items():
                 if name in night.metrics:
                     value.labels(night.date).set(night.metrics[name])
+            found = night.metrics.get("joins", {})
+            for name in found.keys() & joins.keys():
+                joins[name].labels(night.date).set(found[name])
+            if "warnings" in night.metrics:
+                warnings.labels(night.date).set(len(night.metrics["warnings"]))
     return registry
 
 

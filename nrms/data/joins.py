@@ -109,6 +109,9 @@ _SHARES = {
 }
 
 
+NAMES = tuple(_SHARES)
+
+
 def shares(report: DataReport, words: int = 0, unknown_words: int = 0) -> dict[str, float]:
     """The shares that find nothing, each from 0 to 1; one of nothing is absent.
 

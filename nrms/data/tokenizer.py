@@ -10,6 +10,7 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 
+from nrms.data.schema import schema_error
 from nrms.errors import ArtifactError, ConfigError
 
 PAD, UNK = 0, 1
@@ -39,8 +40,10 @@ class Tokenizer:
         """Learns the vocabulary: the words that occur at least `min_count` times.
 
         Raises:
-            ConfigError: no word does.
+            SchemaError: there is no word.
+            ConfigError: none occurs that often.
         """
+        titles = list(titles)
         counter = _pipeline(models.WordLevel(unk_token=_UNK_WORD))
         # The trainer sorts by falling count, then by code point.
         trainer = trainers.WordLevelTrainer(
@@ -48,6 +51,13 @@ class Tokenizer:
         )
         counter.train_from_iterator(titles, trainer)
         vocabulary = counter.get_vocab()
+        if not vocabulary and not any(counter.pre_tokenizer.pre_tokenize_str(title) for title in titles):
+            raise schema_error(
+                "Column `title` must hold words.",
+                f"{len(titles):,} titles, all of them null, empty or without a letter or digit",
+                "articles.parquet",
+                "Write the titles into that column.",
+            )
         if not vocabulary:
             raise ConfigError(
                 f"The titles must hold a word that occurs at least `min_count` times. Received: `min_count` "

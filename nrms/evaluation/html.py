@@ -81,9 +81,13 @@ def write_report(
     grouped = [attribute for attribute in _GROUPS if metrics.get(attribute)]
     ungrouped = [name for name in figures if name not in map(_plot_name, grouped)]
     sections = [
+        _warnings(metrics.get("warnings", [])),
         _headline(metrics),
         _pairs("Run", facts.items()),
         _pairs("Counts", ((_count_name(name), f"{count:,}") for name, count in metrics.items() if _is_count(count))),
+        _pairs(
+            "Unknown", ((name.replace("_", " "), f"{share:.1%}") for name, share in metrics.get("joins", {}).items())
+        ),
         *(_groups(attribute, metrics[attribute], figures.get(_plot_name(attribute))) for attribute in grouped),
         *(_plot(name, figures[name]) for name in ungrouped),
         _examples(examples),
@@ -91,6 +95,12 @@ def write_report(
     path.write_text(
         _PAGE.substitute(title=escape(title), body="\n".join(filter(None, sections))), "utf-8", newline="\n"
     )
+
+
+def _warnings(texts: Sequence[str]) -> str:
+    """A banner: what says that all below may be wrong."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return items and f'<section class="warnings" role="alert"><h2>Warnings</h2><ul>{items}</ul></section>'
 
 
 def _headline(metrics: Mapping) -> str:
@@ -239,8 +249,11 @@ h3 { font-size: 1rem; margin: 0; }
 h4 { font-size: .8rem; margin: 0 0 .3rem; color: var(--quiet); font-weight: 600; }
 .by_hour { grid-row: span 3; }
 main { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 2.25rem 2.5rem; align-items: start; }
-.wide, .tiles, .note { grid-column: 1 / -1; }
+.wide, .tiles, .note, .warnings { grid-column: 1 / -1; }
 .note { margin: 0; padding: 1rem 1.25rem; background: var(--card); border-left: 4px solid var(--model); }
+.warnings { padding: 1rem 1.25rem; background: var(--click); border-left: 4px solid var(--model);
+  print-color-adjust: exact; }
+.warnings ul { margin: 0; padding-left: 1.1rem; }
 .quiet { color: var(--quiet); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { font-weight: 400; text-align: left; }

@@ -151,6 +151,7 @@ def test_alerts_fire_when_they_should_and_at_no_other_time():
         ("> 0.05", "> 0.5"),
         (">= 54 * 3600", ">= 55 * 3600"),
         ("- 0.03", "- 0.3"),
+        ("nrms_night_warnings > 0 and on (date) topk(1, nrms_night_date_timestamp_seconds)", "nrms_night_warnings > 0"),
     ],
 )
 def test_the_tests_of_the_alerts_see_a_broken_rule(rule, broken, tmp_path):

@@ -14,7 +14,7 @@ from nrms import storage
 from nrms.batch_scoring import score
 from nrms.config import NightlyConfig, parse
 from nrms.errors import ConfigError
-from nrms.nightly import look_after, registry
+from nrms.nightly import Night, look_after, registry
 
 DATES = ["2026-11-25", "2026-11-24", "2026-11-23"]
 
@@ -158,6 +158,23 @@ def test_the_gauges_say_what_metrics_json_says(config):
         start = datetime.fromtimestamp(found["nrms_night_date_timestamp_seconds", night.date], UTC)
         assert start.isoformat() == f"{night.date}T00:00:00+00:00"
     assert not [key for key in found if key[1] == DATES[1]]
+
+
+def test_the_gauges_tell_of_joins_and_warnings(config):
+    shares = {"unknown_candidates": 0.97, "unknown_words": 0.5, "of a later release": 1.0}
+    nights = [
+        Night(DATES[0], metrics={"joins": shares, "warnings": ["one", "two"]}),
+        Night(DATES[1], metrics={"joins": {}, "warnings": []}),
+        Night(DATES[2], metrics={"impressions": 3}),  # of an earlier release
+    ]
+    found = samples(nights)
+    assert {date: found.get(("nrms_night_warnings", date)) for date in DATES} == {
+        DATES[0]: 2,
+        DATES[1]: 0,
+        DATES[2]: None,
+    }
+    assert found["nrms_night_unknown_candidates_ratio", DATES[0]] == 0.97
+    assert [key for key in found if key[0].endswith("_ratio") and key[1] != DATES[0]] == []
 
 
 def test_the_job_says_how_each_night_stands_and_fails_when_one_did(config, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from nrms.data import tokenizer as tokenizer_module
 from nrms.data.tokenizer import PAD, UNK, Tokenizer
-from nrms.errors import ArtifactError, ConfigError
+from nrms.errors import ArtifactError, ConfigError, SchemaError
 
 TITLES = [
     "Københavns ærlige ÆBLE-øl til 3,5 kr.",
@@ -123,3 +123,22 @@ def test_a_tokenizer_of_another_make_is_refused(change, received, tmp_path):
     change(content["model"])
     path.write_text(json.dumps(content), "utf-8")
     assert received in refused(path)
+
+
+@pytest.mark.parametrize("titles", [[""] * 1_200, ["", " — ", "🍏"], []], ids=["null or empty", "no letter", "none"])
+@pytest.mark.parametrize("min_count", [1, 3])
+def test_titles_without_a_word_are_blamed_and_not_the_flag(titles, min_count):
+    with pytest.raises(SchemaError) as caught:
+        Tokenizer.train(iter(titles), min_count)
+    assert str(caught.value).startswith(
+        f"Column `title` must hold words. Received: {len(titles):,} titles, all of them null, empty or without a letter"
+    )
+    assert "min_word_count" not in str(caught.value)
+
+
+def test_words_are_counted_whole_and_unknown_ones_among_them():
+    tokenizer = Tokenizer.train(TITLES, min_count=2)
+    titles = ["is NEW is unseen", "", "ÆRLIGE ord"]
+    words = [word for title in titles for word in words_of(title)]
+    assert tokenizer.count(titles) == (len(words), sum(word not in tokenizer.words for word in words)) == (6, 2)
+    assert tokenizer.count([]) == (0, 0)

@@ -130,6 +130,21 @@ def test_every_count_and_fact_is_shown(page):
         assert text in counts
 
 
+def test_warnings_stand_on_top_and_shares_among_the_counts(page):
+    warnings = ["validation: 53.1% of the candidates are not in articles.parquet.", HOSTILE]
+    found = page(metrics=METRICS_FOUND | {"warnings": warnings, "joins": {"unknown_words": 0.1234}})
+    assert found.texts("h2")[0] == "Warnings"
+    assert found.texts("li") == warnings
+    assert found.texts("script") == []
+    assert "12.3%" in found.texts("dd")
+    assert "unknown words" in found.texts("dt")
+
+
+def test_without_warnings_there_is_no_banner(page):
+    for found in (page(metrics=METRICS_FOUND | {"warnings": []}), page(metrics=METRICS_FOUND)):
+        assert "Warnings" not in found.texts("h2")
+
+
 def test_figures_are_inlined_and_stand_with_their_tables(page):
     found = page(figures={"score_distribution": figure(), "auc_by_hour": figure()})
     images = found.attributes("img")
