@@ -190,8 +190,8 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         joins.refuse_strangers(dataset, split)
         if not count:
             raise TrainingError(
-                f"{config.data}: the split {split.name} must hold a click beside a non-click. Received: none. "
-                "Check article_ids_clicked in its behaviours files."
+                f"{config.data}: the split {split.name} must hold a click beside a non-click. Received: "
+                f"{joins.why_no_click(dataset, split)}"
             )
 
     all_titles = dataset.articles.titles.to_pylist()

@@ -12,7 +12,7 @@ from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, times_us, unnest
 from nrms.data.histories import Histories
 from nrms.data.report import DataReport
-from nrms.data.schema import BEHAVIORS, Families, open_parquet, refuse_nulls, schema_error
+from nrms.data.schema import BEHAVIORS, Families, open_parquet, refuse_masks, refuse_nulls, schema_error
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
     else:
         is_clicked = pc.is_in(pa.array(candidate_keys), value_set=pa.array(click_keys))
         clicked = is_clicked.to_numpy(zero_copy_only=False)
+        if len(click_ids) and not clicked.any():
+            refuse_masks(clicks, columns["article_ids_inview"], info.uri)
         place = np.searchsorted(in_view, click_keys)
         report.add("clicks", len(click_ids))
         report.add("unknown_click", np.count_nonzero(articles.rows(click_ids) == 0))

@@ -220,6 +220,26 @@ def refuse_strangers(dataset: Dataset, split: Split, few: int = 1) -> None:
     raise schema_error("Candidates must be in articles.parquet.", received, where, todo)
 
 
+def why_no_click(dataset: Dataset, split: Split) -> str:
+    """What a split has, all of whose shards have been read, that has no click beside a non-click; and what to do."""
+    report = split.report
+    if not report["impressions"]:
+        return "no impression. Check its behaviours files."
+    if report["unlabelled"] == report["impressions"]:
+        return "no column `article_ids_clicked` with a value. Add it."
+    if not report["clicks"]:
+        return (
+            f"no click in {report['impressions']:,} impressions. Write the clicked articles as `article_ids_clicked`."
+        )
+    if report["click_not_in_view"] == report["clicks"]:
+        begin = _begin("unknown_clicks", dataset, split)
+        return f"{report['clicks']:,} clicks, none of them in view{begin}. Check column `article_ids_clicked`."
+    return (
+        "clicks on all that was in view, or on articles that are not in articles.parquet. Check columns "
+        "`article_ids_inview` and `article_ids_clicked`."
+    )
+
+
 def _titles_in_view(dataset: Dataset, split: Split) -> list[str]:
     """At most `_TITLES` titles of articles in view, spread evenly over articles.parquet."""
     rows = np.flatnonzero(split.in_view[1:])

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from nrms import storage
 from nrms.data.columns import decoded
+from nrms.data.mistakes import is_mask
 from nrms.errors import SchemaError
 
 Kind = Literal["id", "ids", "text", "time", "times", "integer", "numbers"]
@@ -55,6 +56,7 @@ HISTORY = (
     Column("impression_time_fixed", "times", required=False),
 )
 
+CLICKS = "article_ids_clicked"
 STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 EXPECTED: dict[Kind, str] = {
     "id": "an integer or a string",
@@ -230,6 +232,17 @@ def refuse_nulls(name: str, array: pa.Array, uri: str) -> None:
             f"null in {array.null_count:,} of {len(array):,} rows, first in row {first} (from 0)",
             uri,
             "Give these rows an id or remove them.",
+        )
+
+
+def refuse_masks(clicks: pa.Array, in_view: pa.Array, uri: str) -> None:
+    """Raise SchemaError when the lists of clicks are 0/1 masks of the candidates, as many tools write labels."""
+    if is_mask(clicks, in_view):
+        raise schema_error(
+            f"Column `{CLICKS}` must hold the ids of the clicked articles.",
+            f"0/1 masks, as long as the candidates in all {len(clicks):,} rows",
+            uri,
+            "Write the ids of those candidates whose mask is 1.",
         )
 
 
