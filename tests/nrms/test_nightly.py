@@ -160,7 +160,7 @@ def test_the_gauges_say_what_metrics_json_says(config):
     assert not [key for key in found if key[1] == DATES[1]]
 
 
-def test_the_gauges_tell_of_joins_and_warnings(config):
+def test_the_gauges_tell_of_joins_and_warnings():
     shares = {"unknown_candidates": 0.97, "unknown_words": 0.5, "of a later release": 1.0}
     nights = [
         Night(DATES[0], metrics={"joins": shares, "warnings": ["one", "two"]}),
