@@ -307,8 +307,9 @@ class _Scoring:
         tracked = {**settings, "model_version": self._bundle.version, "model_sha256": self._bundle.sha256}
         # The same run for the same predictions: a night that was killed after this is not recorded twice.
         run_id = self._output.key[:16]
+        group = config.run_group or self._bundle.version
         with Tracker(
-            config.wandb_mode, config.wandb_project, "score", tracked, config.run_name, run_id=run_id
+            config.wandb_mode, config.wandb_project, "score", tracked, config.run_name, run_id=run_id, group=group
         ) as tracker:
             rankings = {"": metrics, **{f"{name}_": found for name, found in metrics.get("baselines", {}).items()}}
             numbers = {

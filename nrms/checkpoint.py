@@ -25,12 +25,14 @@ class Progress:
         loss_sum: sum of the sample losses of the current epoch.
         samples: samples of the current epoch.
         epochs: one row per finished epoch: `loss`, `val_auc` and the other validation metrics.
+        run_id: of the run that Weights & Biases records, or None.
     """
 
     position: Position
     loss_sum: float
     samples: int
     epochs: list[dict[str, float]]
+    run_id: str | None = None
 
 
 class Checkpoint:
@@ -69,6 +71,7 @@ class Checkpoint:
             "loss_sum": progress.loss_sum,
             "samples": progress.samples,
             "epochs": progress.epochs,
+            "run_id": progress.run_id,
             "groups": {group: len(values) for group, values in arrays.items()},
         }
         flat = {f"{group}/{i}": value for group, values in arrays.items() for i, value in enumerate(values)}
@@ -98,6 +101,7 @@ class Checkpoint:
                     state["loss_sum"],
                     state["samples"],
                     state["epochs"],
+                    state.get("run_id"),
                 )
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ArtifactError(

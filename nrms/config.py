@@ -122,6 +122,9 @@ class TrackingConfig:
     )
     wandb_project: Text = option("nrms", "project that the run belongs to")
     run_name: Text | None = option(None, "name of the run; not set: Weights & Biases makes one up")
+    run_group: Text | None = option(
+        None, "group of the run; not set: the trials of a sweep have one, scoring is grouped by the model's version"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import logging
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,10 @@ logger = logging.getLogger(__name__)
 
 _NAME = "sweep"
 # What may change between two runs of one sweep: results stay comparable.
-_NOT_IDENTITY = {"output", "resume", "checkpoint_seconds", "profile", "wandb_mode", "wandb_project", "run_name"}
+_NOT_IDENTITY = {
+    *("output", "resume", "checkpoint_seconds", "profile"),
+    *("wandb_mode", "wandb_project", "run_name", "run_group"),
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
             logger.info("trial %d, %d of %d ended: %s", trial.number, len(_ended(study)), total, shown)
             output = storage.join(base.output, f"trial-{trial.number:04}")
             settings = replace(with_values(base, trial.params), output=output, resume=begun)
+            settings = replace(settings, run_group=base.run_group or study.user_attrs.get("group"))
             try:
                 metrics, model_uri = train_apart(train, settings, stop)
             except Interrupted:
@@ -135,6 +140,7 @@ def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[opt
             )
             known = study.user_attrs.get("identity")
             if known is None:
+                study.set_user_attr("group", f"{folder.name}-{secrets.token_hex(4)}")
                 study.set_user_attr("identity", identity)
             elif different := [name for name in identity if identity[name] != known.get(name)]:
                 raise ConfigError(

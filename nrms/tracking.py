@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import logging
 import netrc
 import os
+import re
 import shlex
+import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from wandb import Run
 
 logger = logging.getLogger(__name__)
+
+_ARTIFACT_NAME = 128  # characters of an artifact's name, at most
 
 
 class Tracker:
@@ -36,12 +41,16 @@ class Tracker:
         config: the run's configuration, JSON-ready.
         run_name: the run's name, or None for one that Weights & Biases makes up.
         folder: where `wandb/` with the run's files goes; None for `WANDB_DIR`, else `runs`.
-        run_id: recorded again under the same id, a run takes the place of the earlier one; None for a new id.
+        run_id: recorded again under the same id, a run goes on from the earlier one, or takes its place; None for a new
+            id. One that `WANDB_RUN_ID` gives, as the agent of a sweep does, goes first.
+        group: what the run is shown with, or None; `WANDB_RUN_GROUP` goes first.
+        summarized: metrics, `val_*` for example, whose result `summary` gives: not the last value logged.
         init_seconds: bound on starting, in seconds.
         call_seconds: bound on every call between, in seconds.
         finish_seconds: bound on the last upload, in seconds. What it does not reach stays in the folder.
 
     Attributes:
+        run_id: the run's id; None where there is no run.
         sync_command: the shell command that uploads the run from the folder; None before there is a run.
     """
 
@@ -55,14 +64,18 @@ class Tracker:
         folder: str | Path | None = None,
         *,
         run_id: str | None = None,
+        group: str | None = None,
+        summarized: Sequence[str] = (),
         init_seconds: float = 60.0,
         call_seconds: float = 60.0,
         finish_seconds: float = 300.0,
     ) -> None:
         self._mode = mode or os.environ.get("WANDB_MODE")
         self._run_options = {"project": project, "job_type": job_type, "config": dict(config), "name": run_name}
+        self._run_options["group"] = os.environ.get("WANDB_RUN_GROUP") or group
         if run_id is not None:
-            self._run_options |= {"id": run_id, "resume": "allow"}
+            self._run_options |= {"id": os.environ.get("WANDB_RUN_ID") or run_id, "resume": "allow"}
+        self._summarized = summarized
         self._folder = Path(folder or os.environ.get("WANDB_DIR") or "runs").absolute()
         self._init_seconds = init_seconds
         self._call_seconds = call_seconds
@@ -70,6 +83,7 @@ class Tracker:
         self._run: Run | None = None
         self._ending: threading.Thread | None = None
         self._warned = False
+        self.run_id: str | None = None
         self.sync_command: str | None = None
 
     def __enter__(self) -> Self:
@@ -101,13 +115,31 @@ class Tracker:
 
         self._call(record)
 
-    def artifact(self, name: str, type: str, uri: str) -> None:
-        """Records a folder, with its files, or a `gs://` URI, as references to the objects under it."""
+    def data(self, uri: str, fingerprint: str) -> None:
+        """Records the data set that the run reads: where it is and what it is, not its files."""
+
+        def record(run: Run) -> None:
+            import wandb
+            from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
+
+            name = re.sub(r"[^A-Za-z0-9_.-]+", "-", uri.removeprefix("gs://")).strip("-")[-_ARTIFACT_NAME:] or "data"
+            artifact = wandb.Artifact(name, "dataset", metadata={"uri": uri, "fingerprint": fingerprint})
+            # By hand: `add_reference` would list the whole folder, and other data there would be the same version.
+            ref = uri if uri.startswith("gs://") else Path(uri).absolute().as_uri()
+            artifact.manifest.add_entry(ArtifactManifestEntry(path="data", ref=ref, digest=fingerprint))
+            # What `use_artifact` does with an artifact that is not logged yet; it refuses to do it offline.
+            run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+
+        self._call(record)
+
+    def artifact(self, name: str, type: str, uri: str, metadata: Mapping[str, Any]) -> None:
+        """Records a folder, with its files, or a `gs://` URI, as references to the objects under it. To the metadata
+        (JSON-ready) comes the `commit` of the working directory, where there is one."""
 
         def record(run: Run) -> None:
             import wandb
 
-            artifact = wandb.Artifact(name, type)
+            artifact = wandb.Artifact(name, type, metadata={**metadata, **_commit()})
             if uri.startswith("gs://"):
                 artifact.add_reference(uri)
             else:
@@ -147,7 +179,8 @@ class Tracker:
         import wandb
 
         # Else each line of its debug.log comes with a traceback on stderr once the disk is full.
-        logging.getLogger("wandb").setLevel(logging.ERROR)
+        # And a line for each line of the console once its service process is gone.
+        logging.getLogger("wandb").setLevel(logging.CRITICAL)
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.setup(wandb.Settings(silent=True)).settings
         key = settings.api_key or settings.identity_token_file or _netrc_has(settings.base_url)
@@ -162,7 +195,15 @@ class Tracker:
                 raise
             self._warn(f"{_line(error)}; recording offline")
             self._run = self._init("offline")
-        self.sync_command = f"wandb sync {shlex.quote(str(Path(self._run.dir).parent))}"
+        for name in self._summarized:
+            self._run.define_metric(name, summary="none")
+        self.run_id = self._run.id
+        folder = Path(self._run.dir).parent
+        # A run that goes on is a folder for each time.
+        folders = (
+            sorted(folder.parent.glob(f"offline-run-*-{glob.escape(self.run_id)}")) if self._run.offline else [folder]
+        )
+        self.sync_command = shlex.join(["wandb", "sync", *map(str, folders)])
         if not self._run.offline:
             logger.info("Weights & Biases: %s", self._run.url)
 
@@ -171,7 +212,7 @@ class Tracker:
 
         settings = wandb.Settings(
             silent=True,
-            console="off",
+            console="wrap",  # what is written to stdout and stderr goes there first, and is never waited for
             init_timeout=self._init_seconds,
             finish_timeout=self._finish_seconds,
             finish_timeout_raises=True,
@@ -219,6 +260,14 @@ def _tear_down() -> None:
 
     with contextlib.suppress(BaseException):
         wandb.teardown()
+
+
+def _commit() -> dict[str, str]:
+    git = ["git", "rev-parse", "HEAD"]
+    try:
+        return {"commit": subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()}
+    except (OSError, subprocess.SubprocessError):
+        return {}
 
 
 def _netrc_has(base_url: str) -> bool:

@@ -97,7 +97,7 @@ class Trainer:
         optimizer: built on the model's trainable variables.
         step: see `make_train_step`.
         batches: the training data.
-        validate: returns the validation metrics of the current weights; `auc` among them decides.
+        validate: returns metrics of the current weights by name; `val_auc` among them decides.
         checkpoint: where the state is kept.
     """
 
@@ -122,8 +122,17 @@ class Trainer:
 
     @property
     def epochs(self) -> list[dict[str, float]]:
-        """One row per finished epoch: `loss`, `val_auc`, `val_mrr`, ..."""
+        """One row per finished epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ..."""
         return self._progress.epochs
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that Weights & Biases records: kept in the checkpoint."""
+        return self._progress.run_id
+
+    @run_id.setter
+    def run_id(self, run_id: str | None) -> None:
+        self._progress.run_id = run_id
 
     def restore(self) -> bool:
         """Goes back to the checkpoint; False if there is none."""
@@ -167,10 +176,10 @@ class Trainer:
                     "Check the clicks in its behaviours files."
                 )
             row = {"loss": self._progress.loss_sum / self._progress.samples}
-            row |= {f"val_{name}": value for name, value in self._validate().items()}
+            row |= self._validate()
             if row["val_auc"] > max((past["val_auc"] for past in self.epochs), default=-math.inf):
                 self._best = self._model.get_weights()
-            self._progress = Progress(Position(epoch + 1), 0.0, 0, [*self.epochs, row])
+            self._progress = Progress(Position(epoch + 1), 0.0, 0, [*self.epochs, row], self.run_id)
             self._save()
             callbacks.on_epoch_end(epoch, row)
         callbacks.on_train_end()

@@ -23,12 +23,13 @@ from nrms.data.dataset import Dataset, Split, check_time_order
 from nrms.data.impressions import Impressions
 from nrms.data.joins import Joins
 from nrms.data.prefetch import prefetch
+from nrms.data.sample import ImpressionSample
 from nrms.data.tokenizer import Tokenizer
 from nrms.data.word_vectors import read_word_vectors
 from nrms.errors import ConfigError, TrainingError
 from nrms.evaluation import plots
 from nrms.evaluation.baselines import Baseline, Popularity, standard_baselines
-from nrms.evaluation.ranking import METRICS
+from nrms.evaluation.ranking import METRICS, impression_metrics
 from nrms.evaluation.report import Evaluation
 from nrms.models.export import export_model
 from nrms.models.keras_encoders import KerasEncoders
@@ -44,10 +45,11 @@ logger = logging.getLogger(__name__)
 # What does not change a run's course, or may change when it is resumed.
 _NOT_IDENTITY = {
     *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience"),
-    *("max_unknown", "wandb_mode", "wandb_project", "run_name"),
+    *("max_unknown", "wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
 _PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
+_TRAINING_SAMPLE = 2_000  # training impressions that are ranked after each epoch, to see over-fitting
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class TrainingResult:
     Attributes:
         model_uri: the published version.
         metrics: the best weights' validation metrics, with the baselines', as `Evaluation.metrics` gives them.
-        epochs: one row per epoch: `loss`, `val_auc`, `val_mrr`, ...
+        epochs: one row per epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ...
         samples: training samples an epoch.
     """
 
@@ -133,10 +135,19 @@ def _train(
         job_type="train",
         config={**settings, "data_fingerprint": data.fingerprint},
         run_name=config.run_name,
+        run_id=trainer.run_id,
+        group=config.run_group,
+        summarized=("loss", "train_auc", "val_*"),
     ) as tracker:
+        trainer.run_id = tracker.run_id
+        tracker.data(config.data, data.fingerprint)
         steps = -(-data.samples // config.batch_size)
         callback_list = keras.callbacks.CallbackList(
-            [*callbacks, TrackerCallback(tracker)], model=model, epochs=config.epochs, steps=steps, verbose=1
+            [*callbacks, TrackerCallback(tracker, trainer.epochs)],
+            model=model,
+            epochs=config.epochs,
+            steps=steps,
+            verbose=1,
         )
         options = FitOptions(config.epochs, config.patience, config.checkpoint_seconds, config.profile)
         model.set_weights(trainer.fit(options, callback_list, stop))
@@ -154,6 +165,7 @@ class _Data:
     validation: Split
     readers: np.ndarray  # rows of the training histories, of the readers that occur
     samples: int
+    sample: ImpressionSample
     popularity: Popularity
     tokenizer: Tokenizer
     titles: np.ndarray
@@ -174,12 +186,14 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     trained = np.zeros(1 + len(dataset.articles), bool)
     trained[training.histories.rows] = True
     occurring = np.zeros(len(training.histories.rows), bool)
-    samples = 0
+    sample, samples = ImpressionSample(_TRAINING_SAMPLE, config.seed), 0
     for impressions in _shards(training):
         occurring[impressions.user] = True
         popularity.add_training(impressions)
         trained[impressions.candidates] = True
         samples += count_samples(impressions)
+        if impressions.clicked is not None:
+            sample.add(impressions)
     labelled = 0
     for impressions in _shards(validation):
         popularity.add_evaluated(impressions)
@@ -211,6 +225,7 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         validation=validation,
         readers=np.flatnonzero(occurring),
         samples=samples,
+        sample=sample,
         popularity=popularity,
         tokenizer=tokenizer,
         titles=tokenizer.encode(["", *all_titles], config.title_size),  # row 0 is the unknown article
@@ -242,10 +257,28 @@ class _Validator:
         self._encoders = KerasEncoders(self.model)
 
     def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
+        """The current weights on the validation split."""
+        return self._evaluate(self._news_vectors(), baselines)
+
+    def metrics(self) -> dict[str, float]:
+        """The current weights in short: `train_auc` of the fixed sample, `val_auc`, `val_mrr`, ..."""
+        news_vectors = self._news_vectors()
+        found = self._evaluate(news_vectors).metrics()
+        scorer = Scorer(self._encoders, news_vectors, self._data.training.histories.rows, self.prior)
+        aucs = [
+            impression_metrics(shard.offsets, scorer.score(shard), shard.clicked).auc
+            for shard in self._data.sample.shards
+        ]
+        train_auc = float(np.concatenate(aucs).mean())
+        return {"train_auc": train_auc, **{f"val_{name}": found[name] for name in METRICS}}
+
+    def _news_vectors(self) -> np.ndarray:
         if self.model is not self._trained:
             self.model.set_weights(self._trained.get_weights())
+        return with_unknown(encode_titles(self._encoders, self._data.titles[1:]))
+
+    def _evaluate(self, news_vectors: np.ndarray, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
         histories = self._data.validation.histories
-        news_vectors = with_unknown(encode_titles(self._encoders, self._data.titles[1:]))
         trained_on = Scorer(self._encoders, news_vectors, self._data.training.histories.rows)
         self.prior = trained_on.prior_vector(self._data.readers)
         scorer = Scorer(self._encoders, news_vectors, histories.rows, self.prior)
@@ -253,10 +286,6 @@ class _Validator:
         for impressions in _shards(self._data.validation):
             evaluation.add(impressions, histories.lengths[impressions.user], scorer.score(impressions))
         return evaluation
-
-    def metrics(self) -> dict[str, float]:
-        found = self.evaluate().metrics()
-        return {name: found[name] for name in METRICS}
 
 
 def _publish(
@@ -301,7 +330,8 @@ def _publish(
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
         for title, path in images.items():
             tracker.image(title, path)
-        tracker.artifact("nrms", "model", model_uri)
+        about = {"metrics": {name: metrics[name] for name in METRICS}, "data_fingerprint": data.fingerprint}
+        tracker.artifact("nrms", "model", model_uri, {**about, "data": config.data, "uri": model_uri})
     return TrainingResult(model_uri, metrics, epochs, data.samples)
 
 
@@ -312,18 +342,26 @@ def _strategy() -> tf.distribute.Strategy:
 
 
 class TrackerCallback(keras.callbacks.Callback):
-    """Sends each batch's loss and throughput, and each epoch's metrics, to the tracker."""
+    """Sends each batch's loss and throughput, and each epoch's metrics, to the tracker; the best epoch's as result.
 
-    def __init__(self, tracker: Tracker):
+    Args:
+        tracker: where they go.
+        epochs: the rows of earlier epochs, of a training that goes on.
+    """
+
+    def __init__(self, tracker: Tracker, epochs: Sequence[dict[str, float]] = ()):
         super().__init__()
         self._tracker = tracker
-        self._batches = 0
+        self._epochs = list(epochs)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """See `keras.callbacks.Callback`."""
-        self._batches += 1
-        self._tracker.log({f"train/{name}": value for name, value in (logs or {}).items()}, self._batches)
+        step = len(self._epochs) * self.params["steps"] + batch + 1
+        self._tracker.log({f"train/{name}": value for name, value in (logs or {}).items()}, step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See `keras.callbacks.Callback`."""
-        self._tracker.log({"epoch": epoch + 1, **(logs or {})}, self._batches)
+        self._epochs.append(dict(logs or {}))
+        self._tracker.log({"epoch": epoch + 1, **self._epochs[-1]}, len(self._epochs) * self.params["steps"])
+        best = max(range(len(self._epochs)), key=lambda i: self._epochs[i]["val_auc"])
+        self._tracker.summary({**self._epochs[best], "best_epoch": best + 1})

@@ -1,6 +1,8 @@
 """One shard of impressions, as flat arrays of row numbers."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,17 @@ class Impressions:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def take(self, rows: np.ndarray) -> Impressions:
+        """These impressions alone, in the order of `rows`, int `[m]`. The report stays that of the file."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.append(0, np.cumsum(lengths))
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        by_row = ("impression_id", "user_id", "time", "user", "device", "clicks")
+        by_candidate = ("candidates", "clicked", "candidate_ids", "oracle")
+        taken = {name: (values, rows) for name in by_row if (values := getattr(self, name)) is not None}
+        taken |= {name: (values, places) for name in by_candidate if (values := getattr(self, name)) is not None}
+        return replace(self, offsets=offsets, **{name: values.take(index) for name, (values, index) in taken.items()})
 
 
 def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, histories: Histories) -> Impressions:

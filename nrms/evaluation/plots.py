@@ -26,7 +26,8 @@ def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[s
     """Loss, and validation AUC with its best epoch, by epoch.
 
     Args:
-        history: `loss` (nats) and `val_auc`, one number an epoch, from epoch 1.
+        history: `loss` (nats) and `val_auc`, one number an epoch, from epoch 1; `train_auc`, of a sample of the
+            training split, where there is one.
         baselines: AUC of other rankings of the same impressions, by name, drawn as lines to compare with.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -34,13 +35,16 @@ def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[s
     epochs = np.arange(1, len(history["loss"]) + 1)
     values = np.asarray(history["val_auc"])
     loss.plot(epochs, history["loss"], color=BLUE, marker="o")
-    auc.plot(epochs, values, color=ORANGE, marker="o", zorder=3)
+    (validation,) = auc.plot(epochs, values, color=ORANGE, marker="o", zorder=3)
+    if "train_auc" in history:
+        validation.set_label("validation")
+        auc.plot(epochs, history["train_auc"], color=BLUE, linestyle="--", marker="s", label="training (a sample)")
     best = int(np.argmax(values))
     auc.set_title(f"best {values[best]:.3f} in epoch {epochs[best]}", loc="right", fontsize=9, color=DARK)
     auc.plot(epochs[best], values[best], "o", markersize=13, fillstyle="none", color=ORANGE)
     for (name, value), line in zip((baselines or {}).items(), itertools.cycle(("--", ":", "-."))):
         auc.axhline(value, color=DARK, linestyle=line, linewidth=1.2, label=f"{name} {value:.3f}")
-    if baselines:
+    if baselines or "train_auc" in history:
         auc.legend(frameon=False, fontsize=9)
     for axes in (loss, auc):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -50,7 +54,7 @@ def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[s
         _tidy(axes)
     loss.set_title("Training loss", loc="left")
     loss.set_ylabel("cross-entropy per sample (nats)")
-    auc.set_title("Validation AUC", loc="left")
+    auc.set_title("AUC" if "train_auc" in history else "Validation AUC", loc="left")
     auc.set_ylabel("mean AUC per impression")
     return figure
 

@@ -76,7 +76,10 @@ def test_values_have_the_plain_types_of_python():
     config = parsed(*REQUIRED, "--profile", "trace", "--run-name", "a", "--lr", "1")
     types = {f.name: type(getattr(config, f.name)) for f in fields(config)}
     assert types["profile"] is type(Path())
-    assert {types.pop(name) for name in ("profile", "wandb_mode", "word_vectors")} == {type(Path()), type(None)}
+    assert {types.pop(name) for name in ("profile", "wandb_mode", "run_group", "word_vectors")} == {
+        type(Path()),
+        type(None),
+    }
     assert set(types.values()) == {int, float, str, bool}
     assert types["lr"] is float
 
@@ -215,7 +218,10 @@ def test_a_job_may_have_a_configuration_of_its_own(capsys):
     code, config = call(["--kind", "b", "--limit", "5", "--size", "-7"], CountConfig)
     assert (code, as_dict(config)) == (
         0,
-        {"kind": "b", "limit": 5, "size": -7, "wandb_project": "counts", "wandb_mode": None, "run_name": None},
+        {
+            **{"kind": "b", "limit": 5, "size": -7, "wandb_project": "counts"},
+            **{"wandb_mode": None, "run_name": None, "run_group": None},
+        },
     )
     assert call(["--kind", "b", "--limit", "0"], CountConfig) == (2, None)
     assert call(["--kind", "b", "--size", "x"], CountConfig) == (2, None)

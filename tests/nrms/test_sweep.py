@@ -22,7 +22,7 @@ from nrms.evaluation import plots
 from nrms.search_space import SearchSpace
 from nrms.sweep import sweep
 from tests import stub_training
-from tests.nrms.test_tracking import history, records
+from tests.nrms.test_tracking import history, started
 from tests.small_training import REPOSITORY, SMALL, write_demo
 
 FILES = sorted((REPOSITORY / "configs").glob("sweep*.yaml"))
@@ -335,6 +335,10 @@ def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(f
     metrics = [yaml.safe_load(path.read_text())["metric"] for path in FILES]
     assert all(metric["name"] in logged[-1] or metric["name"] in logged[0] for metric in metrics)
     assert {metric["goal"] for metric in metrics} == {"maximize"}
+    runs = [started(folder) for folder in (tmp_path / "runs" / "wandb").glob("offline-run-*")]
+    assert len({run.run_group for run in runs}) == 1
+    assert runs[0].run_group.startswith("study-")
+    assert len({run.run_id for run in runs}) == 2  # the trial that was killed goes on with its run
 
 
 @pytest.mark.system
@@ -363,9 +367,9 @@ def test_a_run_that_wandbs_agent_started_joins_the_agents_sweep(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    started = next(record.run for record in records(folder) if record.HasField("run"))
-    assert (started.run_id, started.sweep_id, started.project) == ("run45678", "sweep123", "of-the-sweep")
-    assert {item.key: item.value_json for item in started.config.update}["lr"] == "0.01"
+    run = started(folder)
+    assert (run.run_id, run.sweep_id, run.project) == ("run45678", "sweep123", "of-the-sweep")
+    assert {item.key: item.value_json for item in run.config.update}["lr"] == "0.01"
     assert done.stderr == ""
 
 

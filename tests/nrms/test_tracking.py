@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,27 @@ def history(folder):
     return [{".".join(item.nested_key): item.value_json for item in row} for row in rows]
 
 
+def summary(folder):
+    """What the run's page shows as its results: what the records of the run come to in their order."""
+    found = {}
+    for record in records(folder):
+        for item in record.summary.update:
+            found[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return found
+
+
+def started(folder):
+    return next(record.run for record in records(folder) if record.HasField("run"))
+
+
+def artifacts(folder):
+    return [record.artifact for record in records(folder) if record.HasField("artifact")]
+
+
+def console(folder):
+    return "".join(record.output_raw.line for record in records(folder) if record.HasField("output_raw"))
+
+
 def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, caplog, capfd):
     Figure().savefig(tmp_path / "plot.png")
     (tmp_path / "model").mkdir()
@@ -78,7 +100,7 @@ def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, cap
         run.log({"loss": np.float32(0.25), "val_auc": 0.75}, 2)
         run.summary({"val_auc": 0.75})
         run.image("curve", tmp_path / "plot.png")
-        run.artifact("nrms", "model", str(tmp_path / "model"))
+        run.artifact("nrms", "model", str(tmp_path / "model"), {})
     folder = run_folder(run)
 
     assert folder.is_relative_to(tmp_path / "a folder" / "wandb")
@@ -87,9 +109,9 @@ def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, cap
     (curve,) = [row["curve.path"] for row in rows if "curve.path" in row]
     assert (folder / "files" / json.loads(curve)).read_bytes() == (tmp_path / "plot.png").read_bytes()
     all_records = records(folder)
-    started = next(record.run for record in all_records if record.HasField("run"))
-    assert (started.project, started.display_name, started.job_type) == ("a-project", "a-run", "train")
-    config = {item.key: item.value_json for item in started.config.update}
+    run_record = started(folder)
+    assert (run_record.project, run_record.display_name, run_record.job_type) == ("a-project", "a-run", "train")
+    config = {item.key: item.value_json for item in run_record.config.update}
     assert (config["lr"], config["model"]) == ("0.0001", '"nrms"')
     assert any(
         item.key == "val_auc" and item.value_json == "0.75" for record in all_records for item in record.summary.update
@@ -103,12 +125,93 @@ def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, cap
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_result_is_not_overwritten_by_the_step_that_was_logged_last(tmp_path):
+    with tracker(tmp_path, summarized=("loss", "val_*")) as run:
+        run.log({"loss": 0.5, "val_auc": 0.75, "epoch": 1}, 1)
+        run.summary({"loss": 0.5, "val_auc": 0.75})
+        run.log({"loss": 0.25, "val_auc": 0.5, "epoch": 2}, 2)
+    found = summary(run_folder(run))
+    assert (found["loss"], found["val_auc"], found["epoch"]) == (0.5, 0.75, 2)
+    assert [row["val_auc"] for row in history(run_folder(run))] == ["0.75", "0.5"]
+
+
+def test_a_run_that_goes_on_keeps_its_id_and_is_uploaded_whole(tmp_path, monkeypatch):
+    with tracker(tmp_path, group="a-group") as first:
+        first.log({"loss": 0.5}, 1)
+    time.sleep(1)  # a run's folder is named by its second and its id
+    monkeypatch.setenv("WANDB_RUN_GROUP", "of the environment")
+    with tracker(tmp_path, run_id=first.run_id, group="a-group") as second:
+        second.log({"loss": 0.25}, 2)
+    folders = [Path(word) for word in shlex.split(second.sync_command)[2:]]
+    assert folders[0] == run_folder(first)
+    assert [started(folder).run_id for folder in folders] == [first.run_id] * 2
+    assert [started(folder).run_group for folder in folders] == ["a-group", "of the environment"]
+    assert [row["_step"] for folder in folders for row in history(folder)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("uri", ["gs://a-bucket/days of/æ", "a folder", "/"])
+def test_a_data_set_is_an_input_by_reference_that_its_content_tells_apart(tmp_path, caplog, uri):
+    fingerprints = ["a" * 64, "b" * 64]
+    with tracker(tmp_path) as run:
+        for fingerprint in fingerprints:
+            run.data(uri, fingerprint)
+    assert warnings_of(caplog) == []
+    found = artifacts(run_folder(run))
+    assert [json.loads(artifact.metadata) for artifact in found] == [
+        {"uri": uri, "fingerprint": fingerprint} for fingerprint in fingerprints
+    ]
+    assert all(artifact.type == "dataset" and artifact.use_after_commit for artifact in found)
+    assert {(len(artifact.manifest.contents), artifact.name) for artifact in found} == {(1, found[0].name)}
+    assert found[0].digest != found[1].digest
+
+
+def test_what_goes_to_the_console_is_recorded_and_not_doubled(tmp_path, capfd):
+    script = """
+import logging, sys
+from nrms import logs
+from nrms.tracking import Tracker
+from tqdm import tqdm
+logs.to_stderr()
+with Tracker("offline", "p", "train", {}, None, sys.argv[1]) as run:
+    print("to stdout")
+    logging.getLogger("nrms.x").info("to the log")
+    for _ in tqdm(range(2), desc="a bar"):
+        pass
+print(run.sync_command)
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    folder = Path(shlex.split(done.stdout.splitlines()[-1])[-1])
+    for text, stream in (("to stdout", done.stdout), ("to the log", done.stderr), ("a bar: 100%", done.stderr)):
+        assert stream.count(text) == 1
+        assert console(folder).count(text) == 1
+
+
+def test_the_commit_of_the_working_directory_is_with_the_model(tmp_path, monkeypatch, caplog):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q", tmp_path / "code"], check=True)
+    subprocess.run([*git, "-C", tmp_path / "code", "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    (tmp_path / "none").mkdir()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    found = []
+    for place in ("code", "none"):
+        monkeypatch.chdir(tmp_path / place)
+        with tracker(tmp_path) as run:
+            run.artifact("nrms", "model", str(tmp_path / "none"), {"metrics": {"auc": 0.5}})
+        found += [json.loads(artifact.metadata) for artifact in artifacts(run_folder(run))]
+    assert (
+        found[0].pop("commit")
+        == subprocess.check_output([*git, "rev-parse", "HEAD"], cwd=tmp_path / "code", text=True).strip()
+    )
+    assert found == [{"metrics": {"auc": 0.5}}] * 2
+    assert warnings_of(caplog) == []
+
+
 def test_a_bucket_is_recorded_as_references(tmp_path, caplog, bucket):
     from nrms import storage
 
     storage.write_bytes(b"weights", storage.join(bucket, "models/v1/model.keras"))
     with tracker(tmp_path) as run:
-        run.artifact("nrms", "model", storage.join(bucket, "models/v1"))
+        run.artifact("nrms", "model", storage.join(bucket, "models/v1"), {})
     assert warnings_of(caplog) == []
     assert any(f"{bucket}/models/v1/model.keras" in str(record) for record in records(run_folder(run)))
 
@@ -216,7 +319,7 @@ def test_after_a_failing_call_the_run_is_closed_and_later_calls_do_nothing(tmp_p
     with tracker(tmp_path) as run:
         run.log({"loss": 0.5}, 1)
         run.image("curve", tmp_path / "missing.png")
-        run.artifact("nrms", "model", str(tmp_path / "missing"))
+        run.artifact("nrms", "model", str(tmp_path / "missing"), {})
         run.log({"loss": 0.25}, 2)
     (warning,) = warnings_of(caplog)
     assert "missing.png" in warning

@@ -27,6 +27,7 @@ from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.scoring import Scorer, encode_titles, with_unknown
 from nrms.training import train
+from tests.nrms.test_tracking import artifacts, history, started, summary
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
 pytestmark = pytest.mark.system
@@ -183,6 +184,59 @@ def test_resume_without_a_checkpoint_starts_anew_and_says_so(trained, config, ca
     with caplog.at_level("INFO"):
         assert train(replace(config, resume=True)).epochs == unbroken.epochs
     assert "training starts anew" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def recorded(data, tmp_path_factory):
+    """A training that is stopped and resumed and gets worse in the end, with what Weights & Biases recorded offline."""
+    folder = tmp_path_factory.mktemp("recorded")
+    values = {**SMALL, "lr": 0.3, "epochs": 20, "patience": 1, "wandb_mode": "offline", "run_group": "a-group"}
+    config = TrainConfig(data=data, output=str(folder / "models"), **values)
+    stop = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_DIR", str(folder))
+        with pytest.raises(Interrupted):
+            train(config, stop, [StopAt(stop, 0, 14)])
+        result = train(replace(config, resume=True))
+    return result, sorted((folder / "wandb").glob("offline-run-*"))
+
+
+def test_the_results_of_the_run_are_those_of_the_published_model(recorded):
+    result, folders = recorded
+    best = int(np.argmax([row["val_auc"] for row in result.epochs]))
+    assert best == len(result.epochs) - 2
+    found = summary(folders[-1])
+    meta = json.loads((Path(result.model_uri) / "meta.json").read_text())
+    assert {name: found[f"val_{name}"] for name in METRICS} == {name: meta["metrics"][name] for name in METRICS}
+    assert (found["best_epoch"], found["epoch"]) == (best + 1, len(result.epochs))
+    assert (found["loss"], found["train_auc"]) == (result.epochs[best]["loss"], result.epochs[best]["train_auc"])
+
+
+def test_a_resumed_training_goes_on_with_the_run_and_its_steps(recorded):
+    _, (first, second) = recorded
+    assert started(first).run_id == started(second).run_id
+    assert {started(first).run_group, started(second).run_group} == {"a-group"}
+    steps = [int(row["_step"]) for folder in (first, second) for row in history(folder) if "train/loss" in row]
+    assert steps == list(range(1, len(steps) + 1))
+    assert [row["epoch"] for row in history(second) if "epoch" in row][:2] == ["1", "2"]
+
+
+def test_the_run_says_which_data_made_which_model(recorded):
+    result, folders = recorded
+    dataset, model = (artifact for artifact in artifacts(folders[-1]) if artifact.type in ("dataset", "model"))
+    meta = json.loads((Path(result.model_uri) / "meta.json").read_text())
+    assert dataset.use_after_commit
+    assert json.loads(dataset.metadata)["fingerprint"] == meta["data"]["fingerprint"]
+    about = json.loads(model.metadata)
+    assert about["data_fingerprint"] == meta["data"]["fingerprint"]
+    assert about["metrics"] == {name: meta["metrics"][name] for name in METRICS}
+
+
+def test_each_epoch_has_the_auc_of_a_fixed_sample_of_the_training_split(recorded):
+    result, folders = recorded
+    logged = [float(row["train_auc"]) for folder in folders for row in history(folder) if "train_auc" in row]
+    assert logged == [row["train_auc"] for row in result.epochs]
+    assert all(0.5 < auc < 1 for auc in logged)
 
 
 def test_training_stops_when_validation_gets_no_better_and_publishes_the_best_epoch(config):
