@@ -7,14 +7,18 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from nrms import logs
 from nrms.config import parse
 from nrms.errors import ConfigError, Interrupted, NrmsError
 from nrms.evaluation.ranking import METRICS
+from nrms.quiet import quiet_tensorflow
 
 logger = logging.getLogger("nrms.jobs")
+
+_CONFIGS = Path(__file__).parents[1] / "configs"  # holds keras.json, in the place of the one in the home directory
 
 Config = TypeVar("Config")
 
@@ -54,9 +58,10 @@ def run(
 
 
 def set_up_process() -> None:
-    """Logging, and what is not worth a line in it. A job's child processes call it, too."""
-    # TensorFlow's own lines about GPUs it did not find; what matters comes as an exception.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Logging, what is not worth a line in it, and the backends of Keras and Matplotlib, whatever the user's settings
+    are. Before either is imported; a job's child processes call it, too."""
+    quiet_tensorflow()
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(_CONFIGS), "MPLBACKEND": "agg"}
     # A title of one word has one attention weight, which is 1.
     warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
     logs.to_stderr()

@@ -288,7 +288,7 @@ class _Scoring:
             **libraries,
         }
         with self._timed("report"):
-            write_report(folder / "report.html", f"Predictions of {self._split.uri}", metrics, figures, examples, facts)
+            self._report(folder / "report.html", metrics, figures, examples, facts)
         for path in sorted(folder.iterdir()):
             self._output.add(path)
         self._track(folder, settings, metrics, figures)
@@ -301,6 +301,10 @@ class _Scoring:
             "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
         }
         self._output.finish(about)
+
+    def _report(self, path: Path, *content: Any) -> None:
+        if plots.attempt(path.name, write_report, path, f"Predictions of {self._split.uri}", *content) is None:
+            path.write_text("<!doctype html><p>The report could not be made. The numbers are in metrics.json.</p>\n")
 
     def _track(self, folder: Path, settings: dict, metrics: dict, figures: dict) -> None:
         config = self._config
@@ -320,9 +324,8 @@ class _Scoring:
             }
             counts = {name: value for name, value in metrics.items() if isinstance(value, int)}
             tracker.summary(numbers | counts | {"predictions": config.output})
-            for name, figure in figures.items():
-                plots.save(figure, folder / f"{name}.png")
-                tracker.image(name, folder / f"{name}.png")
+            for name, path in plots.save_all(figures, folder).items():
+                tracker.image(name, path)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

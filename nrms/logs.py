@@ -14,6 +14,7 @@ def to_stderr() -> None:
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(lines if sys.stderr.isatty() else JsonLines())
     logging.basicConfig(handlers=[handler])
+    logging.captureWarnings(True)  # Python's own would be lines that are no JSON
     for name in ("nrms", "api"):
         logging.getLogger(name).setLevel(logging.INFO)
 

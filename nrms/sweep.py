@@ -214,8 +214,10 @@ def _write_results(folder: Path, space: SearchSpace, base: TrainConfig, trials: 
     varied = [name for name, distribution in space.distributions.items() if not distribution.single()]
     columns = {name: [trial.values[name] for trial in good] for name in varied}
     results = [trial.metrics[space.metric] for trial in good]
-    figure = plots.parallel_coordinates(columns, results, f"validation {space.metric}", space.logarithmic)
-    plots.save(figure, folder / "parallel_coordinates.png")
+    title = f"validation {space.metric}"
+    content = columns, results, title, space.logarithmic
+    figure = plots.attempt("parallel_coordinates", plots.parallel_coordinates, *content)
+    plots.save_all({"parallel_coordinates": figure}, folder)
 
 
 def _short(value: Any) -> str:

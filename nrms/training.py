@@ -301,15 +301,14 @@ def _publish(
         "warnings": data.own_joins.warnings + data.validation_joins.warnings,
     }
     columns = {name: [row[name] for row in epochs] for name in epochs[0]}
-    figures = {"training_curves": plots.training_curves(columns), **evaluation.figures()}
+    curves = plots.attempt("training_curves", plots.training_curves, columns)
+    figures = {"training_curves": curves, **evaluation.figures()}
     with scratch_folder() as folder:
         parity = export_model(validator.model, folder, data.titles[:_PARITY_TITLES])
         np.save(folder / artifact.PRIOR, validator.prior)
         data.tokenizer.save(folder / "tokenizer.json")
         (folder / "plots").mkdir()
-        images = {title: folder / "plots" / f"{title}.png" for title in figures}
-        for title, path in images.items():
-            plots.save(figures[title], path)
+        images = plots.save_all(figures, folder / "plots")
         meta = {
             "config": as_dict(config),
             "vocabulary_size": len(data.tokenizer),

@@ -10,6 +10,7 @@ ORDER = (
     "errors",
     "config",
     "logs",
+    "quiet",
     "storage",
     "data",
     "models",

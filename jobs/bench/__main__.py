@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 
-from jobs.cli import run
+from jobs.cli import run, set_up_process
 
 BENCHMARKS = ("train", "score", "api")  # modules of this package, each with `Options` and `run_benchmark`
 
@@ -15,6 +15,7 @@ if __name__ == "__main__":
     if name not in BENCHMARKS:
         print(f"error: usage: python -m jobs.bench {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
         sys.exit(2)
+    set_up_process()
     benchmark = importlib.import_module(f"jobs.bench.{name}")
 
     def main(options: benchmark.Options) -> None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from jobs.bench.machine import encoder_arithmetic, figure, matmul_peak, peak_memory
 from jobs.bench.naive import NaiveNRMS, naive_weights
+from jobs.cli import set_up_process
 from nrms import artifact
 from nrms.batch_scoring import score
 from nrms.config import ModelConfig, PositiveInt, ScoreConfig, Seed, option
@@ -187,7 +188,8 @@ def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
     """Peak memory of a process that scores in one way only, shortest history, article vectors cold."""
     peaks = {}
     for way in ("naive", *RUNTIMES):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context, initializer=set_up_process) as process:
             peaks[way] = process.submit(_memory_of, folder, options, way, HISTORY_SIZES[0]).result()
     print("\npeak memory, TensorFlow included: " + "; ".join(f"{way} {gb:.1f} GB" for way, gb in peaks.items()))
     return [figure(f"peak memory, {way}", peaks[way], peaks["naive"], "GB") for way in RUNTIMES]

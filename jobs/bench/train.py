@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from jobs.bench.machine import encoder_arithmetic, figure, matmul_peak, peak_memory
 from jobs.bench.naive import DenseAdam, NaiveNRMS, naive_weights, shared_weights
+from jobs.cli import set_up_process
 from nrms.config import ModelConfig, PositiveInt, Seed, option
 from nrms.data.batches import Batch, Position, TrainingBatches
 from nrms.data.dataset import Dataset
@@ -213,7 +214,8 @@ def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
     """Peak memory of a process that trains in one way only, with trainable word vectors; a row for each of ours."""
     peaks = {}
     for name in CASES:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context, initializer=set_up_process) as process:
             peaks[name] = process.submit(_memory_of, folder, options, name).result()
     print("\npeak memory: " + "; ".join(f"{name} {peak:.1f} GB" for name, peak in peaks.items()))
     return [figure(f"peak memory, {name}", peaks[name], peaks[NAIVE], "GB") for name in CASES if name != NAIVE]

@@ -16,6 +16,7 @@ from string import Template
 import numpy as np
 from matplotlib.figure import Figure
 
+from nrms.evaluation import plots
 from nrms.evaluation.ranking import METRICS
 
 RECENT = 10  # titles of a history that are shown
@@ -63,8 +64,8 @@ def write_report(
     figures: Mapping[str, Figure],
     examples: Sequence[Example],
     facts: Mapping[str, str],
-) -> None:
-    """Writes the report.
+) -> Path:
+    """Writes the report and gives its path.
 
     Args:
         path: the file to be written, `.html`; replaced when it is there.
@@ -95,6 +96,7 @@ def write_report(
     path.write_text(
         _PAGE.substitute(title=escape(title), body="\n".join(filter(None, sections))), "utf-8", newline="\n"
     )
+    return path
 
 
 def _warnings(texts: Sequence[str]) -> str:
@@ -146,12 +148,13 @@ def _plot_name(attribute: str) -> str:
 
 
 def _plot(name: str, figure: Figure) -> str:
-    return f'<img alt="{escape(name.replace("_", " "))}" src="data:image/png;base64,{_png(figure)}">'
+    png = plots.attempt(name, _png, figure)
+    return "" if png is None else f'<img alt="{escape(name.replace("_", " "))}" src="data:image/png;base64,{png}">'
 
 
 def _png(figure: Figure) -> str:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=180, transparent=True)  # the page's own background shows, light or dark
+    plots.save(figure, file, dpi=180, transparent=True)  # the page's own background shows, light or dark
     return base64.b64encode(file.getvalue()).decode()
 
 

@@ -1,16 +1,20 @@
 """Figures for people: each function returns a Matplotlib `Figure` of its own and touches no global state.
 
+They look the same everywhere: the user's matplotlibrc, which may ask for LaTeX, has no say.
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; kinds differ in line style, too.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -19,9 +23,34 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from nrms.evaluation.ranking import GroupMean
 
+logger = logging.getLogger(__name__)
+
+Drawn = TypeVar("Drawn")
+Destination = TypeVar("Destination", Path, BinaryIO)
+
 BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#8A8A8A", "#404040"
 
 
+def attempt(what: str, draw: Callable[..., Drawn], *args: Any) -> Drawn | None:
+    """What `draw` gives; None, and a WARNING, where it fails: no picture is worth the model or the night it shows."""
+    try:
+        return draw(*args)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        logger.warning("going on without %s, which could not be made: %s: %s", what, type(error).__name__, reason)
+        return None
+
+
+def _default_style(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
+    @functools.wraps(draw)
+    def styled(*args: Any, **kwargs: Any) -> Drawn:
+        with style.context("default", after_reset=True):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_default_style
 def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[str, float] | None = None) -> Figure:
     """Loss, and validation AUC with its best epoch, by epoch.
 
@@ -59,11 +88,13 @@ def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[s
     return figure
 
 
+@_default_style
 def auc_by_history_length(groups: Mapping[str, GroupMean]) -> Figure:
     """Mean AUC by the number of clicks that the model saw, under the given names, in the given order."""
     return _auc_by(list(groups), list(groups.values()), "AUC by history length", "clicks in the user's history")
 
 
+@_default_style
 def auc_by_hour(groups: Mapping[int, GroupMean]) -> Figure:
     """Mean AUC by hour of the day, 0 to 23 in UTC; an hour without impressions stays empty."""
     none = GroupMean(0.0, 0.0, 0)
@@ -75,6 +106,7 @@ def auc_by_hour(groups: Mapping[int, GroupMean]) -> Figure:
     )
 
 
+@_default_style
 def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> Figure:
     """Density of scores, one outline a kind, between the 0.1% and the 99.9% quantile.
 
@@ -103,6 +135,7 @@ def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, i
     return figure
 
 
+@_default_style
 def parallel_coordinates(
     values: Mapping[str, Sequence[Any]], results: Sequence[float], title: str, logarithmic: Collection[str] = ()
 ) -> Figure:
@@ -148,9 +181,18 @@ def parallel_coordinates(
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes the figure in the format of the path's suffix: PNG, SVG or PDF."""
-    figure.savefig(path, dpi=150)
+@_default_style
+def save(figure: Figure, file: Destination, **options: Any) -> Destination:
+    """Writes the figure in the format of the path's suffix, PNG, SVG or PDF, or as PNG to an open file."""
+    figure.savefig(file, **{"dpi": 150, **options})
+    return file
+
+
+def save_all(figures: Mapping[str, Figure | None], folder: Path) -> dict[str, Path]:
+    """Writes them as `<name>.png`; gives the paths of those that could be drawn, by name."""
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    paths = {name: attempt(f"{name}.png", save, figure, folder / f"{name}.png") for name, figure in drawn.items()}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabel: str) -> Figure:

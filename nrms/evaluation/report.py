@@ -5,7 +5,7 @@ Memory does not grow with the number of impressions: sums, and a sample of score
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,20 +116,22 @@ class Evaluation:
         return found
 
     def figures(self) -> dict[str, Figure]:
-        """`score_distribution`, `auc_by_history_length`, `auc_by_hour`: those for which there is data."""
-        figures: dict[str, Figure] = {}
+        """`score_distribution`, `auc_by_history_length`, `auc_by_hour`: those for which there is data, and that could
+        be drawn."""
+        drawings: dict[str, Callable[[], Figure]] = {}
         samples = {kind: sample for kind, sample in self._samples.items() if sample.seen}
         if samples:
-            figures["score_distribution"] = plots.score_distribution(
+            drawings["score_distribution"] = lambda: plots.score_distribution(
                 {kind: sample.values for kind, sample in samples.items()},
                 {kind: sample.seen for kind, sample in samples.items()},
             )
         if lengths := self._groups["history_length"]:
             named = {_NAMES[key]: lengths[key][_AUC] for key in sorted(lengths)}
-            figures["auc_by_history_length"] = plots.auc_by_history_length(named)
+            drawings["auc_by_history_length"] = lambda: plots.auc_by_history_length(named)
         if hours := self._groups["hour"]:
-            figures["auc_by_hour"] = plots.auc_by_hour({hour: hours[hour][_AUC] for hour in hours})
-        return figures
+            drawings["auc_by_hour"] = lambda: plots.auc_by_hour({hour: hours[hour][_AUC] for hour in hours})
+        figures = {name: plots.attempt(name, draw) for name, draw in drawings.items()}
+        return {name: figure for name, figure in figures.items() if figure is not None}
 
     def _group(self, attribute: str, values: np.ndarray, keys: np.ndarray) -> None:
         groups = self._groups[attribute]

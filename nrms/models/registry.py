@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import keras
 import numpy as np
 
 from nrms.config import ModelConfig
+from nrms.errors import ConfigError
 from nrms.models.news_encoder import NewsEncoder
 from nrms.models.recommender import Recommender
 from nrms.models.user_encoder import UserEncoder
+
+if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):
+    # The jobs set both; who imports this package sets them like everything else of his process.
+    raise ConfigError(
+        "Keras must run on tensorflow, in float32. Received: "
+        f"{keras.config.backend()}, in {keras.config.floatx()}, of KERAS_BACKEND or keras.json. "
+        "Set KERAS_BACKEND=tensorflow, and floatx to float32, before Keras is imported."
+    )
 
 
 def nrms(config: ModelConfig, vocabulary_size: int, dtype: str) -> Recommender:

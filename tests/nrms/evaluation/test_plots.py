@@ -64,3 +64,23 @@ def test_score_densities_integrate_to_the_share_shown_and_name_their_counts():
         density, edges, _ = outline.get_data()
         assert (density * np.diff(edges)).sum() == pytest.approx(1)
     assert [text.get_text() for text in axes.get_legend().texts] == ["clicked (1,000)", "not clicked (70,000)"]
+
+
+def test_the_users_matplotlibrc_has_no_say(tmp_path):
+    def rendered(name):
+        plots.save(figures()["training"], tmp_path / name)
+        return (tmp_path / name).read_bytes()
+
+    expected = rendered("default.png")
+    with matplotlib.rc_context({"text.usetex": True, "axes.formatter.use_locale": True, "font.size": 30}):
+        assert rendered("users.png") == expected
+        assert matplotlib.rcParams["text.usetex"]
+
+
+def test_what_cannot_be_drawn_is_left_out_with_a_warning(tmp_path, caplog):
+    good, bad = figures()["training"], figures()["hour"]
+    bad.axes[0].set_title(r"$\nonsense$")
+    assert plots.save_all({"good": good, "bad": bad, "not drawn": None}, tmp_path) == {"good": tmp_path / "good.png"}
+    (message,) = caplog.messages
+    assert message.startswith("going on without bad.png, which could not be made: ValueError: ")
+    assert "\n" not in message

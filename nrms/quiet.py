@@ -1,0 +1,78 @@
+"""TensorFlow's lines about itself, kept from the terminal and the log of a job.
+
+Its C++ parts write to file descriptor 2, past Python and before `TF_CPP_MIN_LOG_LEVEL` is looked at.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+# A process of its own: what a crash of this one says last must still arrive.
+_FILTER = """
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+noise = re.compile(rb"[IWE]\\d{4} [\\d:]|WARNING: All log messages before absl::InitializeLog")
+for line in sys.stdin.buffer:
+    if not noise.match(line):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+"""
+
+
+def quiet_tensorflow() -> None:
+    """Leaves out, from now on, what TensorFlow says when it is imported, and what is no error later."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Finds TensorFlow where it is, and filters what its import writes."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_quietly(module: ModuleType) -> None:
+                with _filtered_stderr():
+                    load(module)
+
+            spec.loader.exec_module = load_quietly
+        return spec
+
+
+@contextmanager
+def _filtered_stderr() -> Iterator[None]:
+    command = [sys.executable, "-I", "-S", "-c", _FILTER]
+    try:
+        stderr = os.dup(2)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, stderr=stderr)
+    except OSError:  # no standard error, no more processes: the lines are no reason to stop
+        yield
+        return
+    sys.stderr.flush()
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        process.wait()
