@@ -54,12 +54,12 @@ def overall(result):
     return [result.metrics[name] for name in METRICS]
 
 
-def rescored(config, encoders, bundle, cache):
-    """Validation AUC of a bundle's encoders, from nothing but its files."""
+def rescored(config, encoders, bundle, cache, split="validation"):
+    """AUC of a bundle's encoders on a split, from nothing but its files."""
     tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
     dataset = Dataset.open(config.data, cache)
     titles = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
-    split = dataset.split("validation", config.history_size)
+    split = dataset.split(split, config.history_size)
     news_vectors = with_unknown(encode_titles(encoders, titles))
     scorer, evaluation = Scorer(encoders, news_vectors, split.histories.rows, bundle.prior()), Evaluation()
     for i in range(len(split)):
@@ -84,6 +84,10 @@ def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tm
     for encoders in (KerasEncoders(model), onnx):
         assert rescored(config, encoders, bundle, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
     assert result.metrics["empty_histories"] > 0  # who are scored by the prior
+    # The sample of the training split is all of it where it is small.
+    best = max(result.epochs, key=lambda row: row["val_auc"])
+    trained_auc = rescored(config, KerasEncoders(model), bundle, tmp_path, "train")
+    assert trained_auc == pytest.approx(best["train_auc"], abs=1e-6)
 
 
 def test_the_prior_is_the_mean_vector_of_the_training_readers_by_the_published_weights(trained, tmp_path):
@@ -232,11 +236,10 @@ def test_the_run_says_which_data_made_which_model(recorded):
     assert about["metrics"] == {name: meta["metrics"][name] for name in METRICS}
 
 
-def test_each_epoch_has_the_auc_of_a_fixed_sample_of_the_training_split(recorded):
+def test_each_epoch_logs_the_auc_of_a_sample_of_the_training_split(recorded):
     result, folders = recorded
     logged = [float(row["train_auc"]) for folder in folders for row in history(folder) if "train_auc" in row]
     assert logged == [row["train_auc"] for row in result.epochs]
-    assert all(0.5 < auc < 1 for auc in logged)
 
 
 def test_training_stops_when_validation_gets_no_better_and_publishes_the_best_epoch(config):
