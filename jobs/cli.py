@@ -1,5 +1,6 @@
 """What every job does around its work: configuration, logging, errors, exit code."""
 
+import json
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from nrms import logs
-from nrms.config import parse
+from nrms.config import as_dict, changed_lines, parse
 from nrms.errors import ConfigError, Interrupted, NrmsError
 from nrms.evaluation.ranking import METRICS
 from nrms.quiet import quiet_tensorflow
@@ -65,6 +66,14 @@ def set_up_process() -> None:
     # A title of one word has one attention weight, which is 1.
     warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
     logs.to_stderr()
+
+
+def log_config(config: object) -> None:
+    """Says what the configuration changes; where stderr goes to a log, that gets all of it."""
+    for line in changed_lines(config):
+        logger.info("%s", line)
+    if not sys.stderr.isatty():
+        logger.info("configuration: %s", json.dumps(as_dict(config), ensure_ascii=False))
 
 
 def stop_on_signals() -> threading.Event:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 
-from jobs.cli import run, warn
+from jobs.cli import log_config, run, warn
 from jobs.score import Progress
-from nrms.config import NightlyConfig, ScoreConfig, config_lines
+from nrms.config import NightlyConfig, ScoreConfig
 from nrms.errors import NrmsError
 from nrms.nightly import look_after, push
 
@@ -20,8 +20,7 @@ logger = logging.getLogger("nrms.nightly")
 
 def main(config: NightlyConfig) -> None:
     """Scores, says how each night stands, here and to the Pushgateway."""
-    for line in config_lines(config):
-        logger.info("%s", line)
+    log_config(config)
     nights = look_after(config, _score)
     for night in nights:
         if night.metrics is not None:

@@ -11,8 +11,8 @@ import time
 
 from tqdm import tqdm
 
-from jobs.cli import print_rankings, run, warn
-from nrms.config import ScoreConfig, config_lines
+from jobs.cli import log_config, print_rankings, run, warn
+from nrms.config import ScoreConfig
 
 logger = logging.getLogger("nrms.score")
 
@@ -40,8 +40,7 @@ class Progress:
 
 def main(config: ScoreConfig) -> None:
     """Scores, then prints the metrics beside the baselines', and where the predictions lie."""
-    for line in config_lines(config):
-        logger.info("%s", line)
+    log_config(config)
     from nrms.batch_scoring import score
 
     result = score(config, Progress())

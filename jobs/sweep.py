@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from jobs.cli import run, set_up_process, stop_on_signals
-from nrms.config import SweepConfig, TrainConfig, config_lines
+from jobs.cli import log_config, run, set_up_process, stop_on_signals
+from nrms.config import SweepConfig, TrainConfig
 
 if TYPE_CHECKING:
     from nrms.training import TrainingResult
@@ -33,8 +33,7 @@ def train_trial(config: TrainConfig) -> TrainingResult:
 
 def main(config: SweepConfig) -> None:
     """Runs the trials, then prints the best of them, and where model and configuration of the best one lie."""
-    for line in config_lines(config):
-        logger.info("%s", line)
+    log_config(config)
     from nrms.sweep import sweep
 
     trials = sweep(config, train_trial, stop_on_signals())

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from jobs.cli import print_rankings, run, stop_on_signals, warn
-from nrms.config import TrainConfig, config_lines
+from jobs.cli import log_config, print_rankings, run, stop_on_signals, warn
+from nrms.config import TrainConfig
 
 logger = logging.getLogger("nrms.train")
 
 
 def main(config: TrainConfig) -> None:
     """Trains, then prints the metrics beside the baselines', and where the model lies."""
-    for line in config_lines(config):
-        logger.info("%s", line)
+    log_config(config)
     # TensorFlow takes seconds to import: not for `--help`, not before the flags are known to be right.
     from jobs.progress import TrainingProgress
     from nrms.training import train

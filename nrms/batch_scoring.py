@@ -169,6 +169,7 @@ class _Scoring:
     def _check(self) -> Popularity:
         """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts recent clicks."""
         split = self._split
+        logger.info("reading %s, to find bad files before any is scored", split.uri)
         popularity = Popularity(start=None if split.time_range is None else split.time_range[0])
         self._occurring = np.zeros(len(split.histories.rows), bool)
 
@@ -230,6 +231,7 @@ class _Scoring:
         """Made when the first part is missing: where none is, no model is loaded."""
         bundle, tokenizer = self._bundle, self._tokenizer
         title_size = bundle.number("title_size")
+        logger.info("loading the model %s, run by %s", bundle.version, self._config.runtime)
         with self._timed("model"):
             encoders = load_encoders(bundle, self._config.runtime)
         with self._timed("catalogue"):
@@ -242,6 +244,7 @@ class _Scoring:
             vectors.save(kept)
         logger.info("%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}")
         scorer = Scorer(encoders, with_unknown(news_vectors), self._split.histories.rows, bundle.prior())
+        logger.info("encoding %s readers", f"{np.count_nonzero(self._occurring):,}")
         with self._timed("users"):
             # All at once, whichever shards are missing: a vector's last digits depend on the batch it is encoded in.
             scorer.encode_users(np.flatnonzero(self._occurring))
@@ -276,6 +279,7 @@ class _Scoring:
         """Writes what is said about all parts, tells the tracker, then makes the folder valid."""
         config, bundle = self._config, self._bundle
         settings = as_dict(config)
+        logger.info("writing metrics and report")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
         figures = evaluation.figures()
         libraries = {library: importlib.metadata.version(library) for library in _LIBRARIES}

@@ -101,6 +101,9 @@ class TrainingConfig:
     )
     checkpoint_seconds: PositiveFloat = option(300.0, "seconds between two checkpoints inside an epoch")
     resume: bool = option(False, "go on from the checkpoint in --output")
+    init_from: Text | None = option(
+        None, "model to start from, a version's folder or a model root: its weights, and the vectors of shared words"
+    )
     profile: Path | None = option(None, "folder for a TensorBoard trace of a few steps")
 
 
@@ -249,6 +252,13 @@ def config_lines(config: Any) -> list[str]:
         f"# {name} is not set" if value is None else f"{name} = {json.dumps(value, ensure_ascii=False)}"
         for name, value in as_dict(config).items()
     ]
+
+
+def changed_lines(config: Any) -> list[str]:
+    """Those of `config_lines` whose value is not the default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    lines = zip(as_dict(config), config_lines(config), strict=True)
+    return [line for name, line in lines if getattr(config, name) != defaults[name]]
 
 
 def parse(config_class: type[Config], argv: Sequence[str] | None, prog: str, description: str) -> Config:

@@ -103,6 +103,8 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
                 ) from None
             except (TrainingError, ArtifactError) as error:
                 logger.warning("trial %d failed: %s", trial.number, error)
+                for checkpoint in storage.list_files(storage.join(output, "checkpoints")):
+                    storage.delete(checkpoint.uri)  # left where its process died; nobody goes on from it
                 _end(study, Trial(trial.number, trial.params, {}, error=str(error)), None)
             else:
                 logger.info("trial %d: %s %.4f", trial.number, space.metric, metrics[space.metric])

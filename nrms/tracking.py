@@ -160,6 +160,8 @@ class Tracker:
             wandb.teardown()
 
         run = self._run
+        if run is not None and not run.offline:
+            logger.info("Weights & Biases: uploading what is left")
         self._call(end, self._finish_seconds + 30)
         if self._ending is not None:
             self._ending.join(self._call_seconds)

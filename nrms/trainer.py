@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +21,10 @@ from nrms.data.batches import Batch, Position, TrainingBatches
 from nrms.errors import Interrupted, TrainingError
 from nrms.models.recommender import Recommender
 
+logger = logging.getLogger(__name__)
+
 _REPORT_EVERY = 10  # batches between two looks at the loss: each look waits for the device
-_PROFILED = (10, 15)  # the batches that --profile traces: after the first ones, which compile
+_SKIPPED, _PROFILED = 10, 5  # batches before those that --profile traces, of which the first compile; and those
 
 TrainStep = Callable[[np.ndarray, np.ndarray], tf.Tensor]
 
@@ -80,12 +84,14 @@ class FitOptions:
         epochs: at most.
         patience: epochs without a better validation AUC before stopping.
         checkpoint_seconds: seconds between two checkpoints inside an epoch; one is written after each epoch anyway.
+        steps: batches of an epoch.
         profile: folder for a TensorBoard trace of a few steps, or None.
     """
 
     epochs: int
     patience: int
     checkpoint_seconds: float
+    steps: int
     profile: Path | None = None
 
 
@@ -119,11 +125,17 @@ class Trainer:
         self._best: list[np.ndarray] = []
         self._progress = Progress(Position(), 0.0, 0, [])
         self._reported_at = 0.0
+        self._profiled = False
 
     @property
     def epochs(self) -> list[dict[str, float]]:
         """One row per finished epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ..."""
         return self._progress.epochs
+
+    @property
+    def position(self) -> Position:
+        """How far training has come."""
+        return self._progress.position
 
     @property
     def run_id(self) -> str | None:
@@ -192,7 +204,7 @@ class Trainer:
     def _train_epoch(self, options: FitOptions, callbacks: keras.callbacks.CallbackList, stop: threading.Event) -> None:
         saved_at = self._reported_at = time.monotonic()
         pending: list[tuple[Batch, tf.Tensor]] = []
-        for position, batch in self._traced(self._batches.epoch(self._progress.position), options.profile):
+        for position, batch in self._traced(self._batches.epoch(self.position), options):
             callbacks.on_train_batch_begin(position.batch - 1)
             pending.append((batch, self._step(batch.history, batch.candidates)))
             due = time.monotonic() - saved_at >= options.checkpoint_seconds
@@ -242,15 +254,24 @@ class Trainer:
         self._checkpoint.save(groups, self._progress)
 
     def _traced(
-        self, batches: Iterator[tuple[Position, Batch]], profile: Path | None
+        self, batches: Iterator[tuple[Position, Batch]], options: FitOptions
     ) -> Iterator[tuple[Position, Batch]]:
-        """Passes the batches on, with the profiler running while some of the first epoch's are worked on."""
-        if profile is None or self._progress.position.epoch:
+        """Passes the batches on, with the profiler running while some of the first that are trained are worked on."""
+        left = options.steps - self.position.batch
+        if options.profile is None or self._profiled or not left:
             yield from batches
             return
-        first, last = _PROFILED
-        yield from itertools.islice(batches, first)
-        tf.profiler.experimental.start(str(profile))
-        yield from itertools.islice(batches, last - first)
+        self._profiled = True
+        # In a short epoch the last ones, without the very first where there is another.
+        yield from itertools.islice(batches, max(min(1, left - 1), min(_SKIPPED, left - _PROFILED)))
+        tf.profiler.experimental.start(str(options.profile))
+        yield from itertools.islice(batches, _PROFILED)
         tf.profiler.experimental.stop()
+        logger.info(
+            "--profile: traced %d batches into %s. To look at them: .venv/bin/python -m pip install tensorboard xprof, "
+            "then .venv/bin/tensorboard --logdir %s, page Profile",
+            min(_PROFILED, left),
+            options.profile,
+            shlex.quote(str(options.profile)),
+        )
         yield from batches

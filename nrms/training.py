@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from nrms import artifact, storage
 from nrms.checkpoint import Checkpoint
-from nrms.config import TrainConfig, as_dict
+from nrms.config import TrainConfig, as_dict, config_lines
 from nrms.data import joins
 from nrms.data.batches import TrainingBatches, count_samples
 from nrms.data.dataset import Dataset, Split, check_time_order
@@ -26,7 +26,7 @@ from nrms.data.prefetch import prefetch
 from nrms.data.sample import ImpressionSample
 from nrms.data.tokenizer import Tokenizer
 from nrms.data.word_vectors import read_word_vectors
-from nrms.errors import ConfigError, TrainingError
+from nrms.errors import ConfigError, Interrupted, TrainingError
 from nrms.evaluation import plots
 from nrms.evaluation.baselines import Baseline, Popularity, standard_baselines
 from nrms.evaluation.ranking import METRICS, impression_metrics
@@ -35,6 +35,7 @@ from nrms.models.export import export_model
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import build_model
+from nrms.models.warm_start import take_weights
 from nrms.scoring import Scorer, encode_titles, with_unknown
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
@@ -44,10 +45,11 @@ logger = logging.getLogger(__name__)
 
 # What does not change a run's course, or may change when it is resumed.
 _NOT_IDENTITY = {
-    *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience"),
+    *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience", "init_from"),
     *("max_unknown", "wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
+_SIZES = ("model", "word_dim", "heads", "head_dim", "attention_dim")  # what a model has in common with its --init-from
 _PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
 _TRAINING_SAMPLE = 2_000  # training impressions that are ranked after each epoch, to see over-fitting
 
@@ -103,12 +105,20 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
     cache: Path,
 ) -> TrainingResult:
+    source = None if config.init_from is None else _open_source(config, cache)
     data = _open_data(config, cache)
     strategy = _strategy()
     # Here and not earlier: Keras draws from Python's generator, and so do libraries that read and write buckets.
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config.model_config, len(data.tokenizer), data.word_vectors, config.precision)
+        if source is not None:
+            words = Tokenizer.load(source.files["tokenizer.json"]).words
+            shared = take_weights(model, data.tokenizer.words, source.files["model.keras"], words)
+            total = f"{len(data.tokenizer) - 2:,}"
+            logger.info(
+                "--init-from: weights of %s, and the vectors of %s of %s words", source.uri, f"{shared:,}", total
+            )
         optimizer = keras.optimizers.Adam(config.lr)
         if config.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -116,6 +126,8 @@ def _train(
 
     settings = as_dict(config)
     identity = {name: value for name, value in settings.items() if name not in _NOT_IDENTITY}
+    if source is not None:
+        identity["init_from"] = source.sha256
     checkpoint = Checkpoint(config.output, {**identity, "data": data.fingerprint})
     validator = _Validator(config, model, data)
     trainer = Trainer(
@@ -126,8 +138,14 @@ def _train(
         validator.metrics,
         checkpoint,
     )
-    if config.resume and not trainer.restore():
-        logger.info("--resume: no checkpoint at %s, so training starts anew", checkpoint.uri)
+    if config.resume:
+        if trainer.restore():
+            done = trainer.position
+            logger.info(
+                "--resume: goes on after %d epochs and %d batches, from %s", done.epoch, done.batch, checkpoint.uri
+            )
+        else:
+            logger.info("--resume: no checkpoint at %s, so training starts anew", checkpoint.uri)
 
     with Tracker(
         mode=config.wandb_mode,
@@ -149,12 +167,34 @@ def _train(
             steps=steps,
             verbose=1,
         )
-        options = FitOptions(config.epochs, config.patience, config.checkpoint_seconds, config.profile)
-        model.set_weights(trainer.fit(options, callback_list, stop))
+        options = FitOptions(config.epochs, config.patience, config.checkpoint_seconds, steps, config.profile)
+        try:
+            model.set_weights(trainer.fit(options, callback_list, stop))
+        except Interrupted:
+            raise
+        except TrainingError:
+            checkpoint.delete()  # from there it would end in the same way
+            raise
+        logger.info("scoring the validation split with the weights of the best epoch, beside the baselines")
         evaluation = validator.evaluate(standard_baselines(data.popularity, config.seed))
-        result = _publish(config, data, validator, evaluation, trainer.epochs, tracker)
-    checkpoint.delete()
-    return result
+        return _publish(config, data, validator, evaluation, trainer.epochs, tracker, checkpoint)
+
+
+def _open_source(config: TrainConfig, cache: Path) -> artifact.Bundle:
+    """The model of --init-from. Raises ConfigError where it has other sizes."""
+    source = artifact.load(config.init_from, cache, ("model.keras", "tokenizer.json"))
+    saved = source.meta.get("config")
+    saved = saved if isinstance(saved, dict) else {}
+    ours = as_dict(config.model_config)
+    different = [
+        f"{name} {saved.get(name)} there, {ours[name]} here" for name in _SIZES if saved.get(name) != ours[name]
+    ]
+    if different:
+        raise ConfigError(
+            f"--init-from must name a model of the sizes of this training. Received: {source.uri}, with "
+            f"{'; '.join(different)}. Give this training its sizes, or leave --init-from out."
+        )
+    return source
 
 
 @dataclass(frozen=True)
@@ -177,6 +217,7 @@ class _Data:
 
 def _open_data(config: TrainConfig, cache: Path) -> _Data:
     """Reads and validates everything once, so that no bad shard stops a training that has begun."""
+    logger.info("reading the data set %s", config.data)
     dataset = Dataset.open(config.data, cache)
     training = dataset.split(config.train_split, config.history_size)
     validation = dataset.split(config.validation_split, config.history_size)
@@ -295,6 +336,7 @@ def _publish(
     evaluation: Evaluation,
     epochs: list[dict[str, float]],
     tracker: Tracker,
+    checkpoint: Checkpoint,
 ) -> TrainingResult:
     metrics = evaluation.metrics() | {
         "joins": data.validation_joins.shares,
@@ -304,11 +346,15 @@ def _publish(
     curves = plots.attempt("training_curves", plots.training_curves, columns)
     figures = {"training_curves": curves, **evaluation.figures()}
     with scratch_folder() as folder:
+        logger.info("exporting the model for Keras and for ONNX Runtime, and comparing them")
         parity = export_model(validator.model, folder, data.titles[:_PARITY_TITLES])
         np.save(folder / artifact.PRIOR, validator.prior)
         data.tokenizer.save(folder / "tokenizer.json")
         (folder / "plots").mkdir()
         images = plots.save_all(figures, folder / "plots")
+        # Training once more shall not look for a checkpoint.
+        lines = config_lines(replace(config, resume=False))
+        (folder / "config.toml").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         meta = {
             "config": as_dict(config),
             "vocabulary_size": len(data.tokenizer),
@@ -325,7 +371,9 @@ def _publish(
             "onnx_parity": parity,
             "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
         }
+        logger.info("publishing the model in %s", config.output)
         model_uri = artifact.publish(config.output, folder, meta)
+        checkpoint.delete()  # now: what comes may take minutes, and would be published again after a stop
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
         for title, path in images.items():
             tracker.image(title, path)

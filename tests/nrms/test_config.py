@@ -20,6 +20,7 @@ from nrms.config import (
     TrackingConfig,
     TrainConfig,
     as_dict,
+    changed_lines,
     config_lines,
     option,
     required,
@@ -76,7 +77,7 @@ def test_values_have_the_plain_types_of_python():
     config = parsed(*REQUIRED, "--profile", "trace", "--run-name", "a", "--lr", "1")
     types = {f.name: type(getattr(config, f.name)) for f in fields(config)}
     assert types["profile"] is type(Path())
-    assert {types.pop(name) for name in ("profile", "wandb_mode", "run_group", "word_vectors")} == {
+    assert {types.pop(name) for name in ("profile", "wandb_mode", "run_group", "init_from", "word_vectors")} == {
         type(Path()),
         type(None),
     }
@@ -240,6 +241,14 @@ def test_the_resolved_configuration_goes_through_json_and_through_a_file(tmp_pat
     assert parsed("--config", str(toml(tmp_path, "\n".join(config_lines(config))))) == config
 
 
+def test_the_lines_of_what_was_changed():
+    assert changed_lines(parsed(*REQUIRED)) == ['data = "in"', 'output = "out"']
+    assert changed_lines(parsed(*REQUIRED, "--lr", "1e-5", "--resume", "--seed", "42"))[2:] == [
+        "lr = 1e-05",
+        "resume = true",
+    ]
+
+
 def test_the_model_part_stands_alone():
     config = parsed(*REQUIRED, "--heads", "3")
     assert config.model_config == ModelConfig(heads=3)
@@ -304,9 +313,11 @@ def test_any_other_exception_is_a_bug_and_passes_through():
 
 JOB = """
 import logging, os, signal
-from jobs.cli import run
+from jobs.cli import log_config, run
 from nrms.config import TrainConfig
 def main(config):
+    if config.seed == 7:
+        log_config(config)
     logging.getLogger("nrms.x").info("of ours")
     logging.getLogger("other").info("of others")
     if config.resume:
@@ -321,6 +332,16 @@ def test_a_process_logs_our_lines_to_stderr():
     assert (done.returncode, done.stdout) == (0, "")
     (line,) = done.stderr.splitlines()
     assert json.loads(line).items() >= {"level": "INFO", "message": "of ours"}.items()
+
+
+@pytest.mark.system
+def test_a_log_gets_the_whole_configuration_and_a_line_for_what_was_changed():
+    command = [sys.executable, "-c", JOB, *REQUIRED, "--seed=7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *changed, whole, _ = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert changed == ['data = "in"', 'output = "out"', "seed = 7"]
+    config = TrainConfig(data="in", output="out", seed=7)
+    assert json.loads(whole.removeprefix("configuration: ")) == as_dict(config)
 
 
 @pytest.mark.system

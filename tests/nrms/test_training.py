@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,17 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from nrms import artifact, storage
-from nrms.config import TrainConfig
+from nrms.config import TrainConfig, parse
 from nrms.data.dataset import Dataset
 from nrms.data.sources.demo import DemoSite
 from nrms.data.sources.mind import Mind
 from nrms.data.sources.writer import write_dataset
 from nrms.data.tokenizer import Tokenizer
-from nrms.errors import ConfigError, Interrupted, SchemaError, StorageError, TrainingError
+from nrms.errors import ArtifactError, ConfigError, Interrupted, SchemaError, StorageError, TrainingError
+from nrms.evaluation import plots
 from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.scoring import Scorer, encode_titles, with_unknown
+from nrms.tracking import Tracker
 from nrms.training import train
 from tests.nrms.test_tracking import artifacts, history, started, summary
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
@@ -171,14 +174,17 @@ class StopAt(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 4), (1, 15)])
-def test_a_stopped_run_resumed_ends_as_the_unbroken_one(trained, config, epoch, batch):
+def test_a_stopped_run_resumed_ends_as_the_unbroken_one(trained, config, epoch, batch, caplog):
     _, unbroken = trained
     stop = threading.Event()
     with pytest.raises(Interrupted, match="--resume"):
         train(config, stop, [StopAt(stop, epoch, batch)])
     with pytest.raises(Interrupted):  # and once more, at once, from the checkpoint
         train(replace(config, resume=True), stop)
-    resumed = train(replace(config, resume=True))
+    with caplog.at_level("INFO"):
+        resumed = train(replace(config, resume=True))
+    # One batch more than the first time: a run that is stopped at once ends after a batch.
+    assert f"--resume: goes on after {epoch} epochs and {batch + 2} batches, from " in caplog.text
     assert resumed.epochs == unbroken.epochs
     assert resumed.metrics == unbroken.metrics
 
@@ -284,9 +290,110 @@ def test_word_vectors_are_used_and_their_coverage_is_logged(config, data, tmp_pa
     assert "word vectors: 100.0% of the vocabulary" in caplog.text
 
 
-def test_profile_writes_a_trace(config, tmp_path):
-    train(replace(config, epochs=1, profile=tmp_path / "trace"))
-    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+def traces(folder):
+    return list(folder.rglob("*.xplane.pb"))
+
+
+def test_profile_writes_a_trace_and_says_how_to_look_at_it(config, tmp_path, caplog):
+    stop = threading.Event()
+    with caplog.at_level("INFO"), pytest.raises(Interrupted):
+        train(replace(config, profile=tmp_path / "trace"), stop, [StopAt(stop, 1, 0)])
+    assert len(traces(tmp_path / "trace")) == 1
+    assert f"tensorboard --logdir {tmp_path / 'trace'}" in caplog.text
+    # A training that goes on in a later epoch has batches to trace as well.
+    train(replace(config, profile=tmp_path / "later", resume=True))
+    assert len(traces(tmp_path / "later")) == 1
+
+
+@pytest.mark.parametrize("batch_size", [700, 10_000])  # epochs of a few batches, and of one
+def test_an_epoch_of_few_batches_is_traced_as_well(config, tmp_path, batch_size):
+    train(replace(config, epochs=1, batch_size=batch_size, profile=tmp_path / "trace"))
+    assert len(traces(tmp_path / "trace")) == 1
+
+
+def test_the_bundle_holds_the_configuration_that_trains_it_again(trained):
+    config, result = trained
+    again = parse(TrainConfig, ["--config", f"{result.model_uri}/config.toml"], "python -m jobs.train", "")
+    assert again == config
+
+
+class Fails(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise TrainingError("the loss must be finite.")
+
+
+def test_a_training_that_failed_for_good_leaves_no_checkpoint(config):
+    with pytest.raises(TrainingError, match="finite"):
+        train(config, callbacks=[Fails()])
+    assert not storage.list_files(config.output, ".npz")
+
+
+def test_a_stop_after_publishing_leaves_no_checkpoint(config, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Tracker, "artifact", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(config, epochs=1))
+    assert artifact.latest_version(config.output) is not None
+    assert not storage.list_files(config.output, ".npz")
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_cost_the_model(config, monkeypatch, caplog):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no LaTeX")
+
+    monkeypatch.setattr(plots, "auc_by_hour", fails)
+    result = train(replace(config, epochs=1))
+    assert "going on without auc_by_hour, which could not be made: RuntimeError: no LaTeX" in caplog.text
+    names = {Path(info.uri).name for info in storage.list_files(result.model_uri, ".png")}
+    assert names == {"training_curves.png", "auc_by_history_length.png", "score_distribution.png"}
+
+
+def test_a_training_starts_from_a_published_model(trained, config):
+    first, result = trained
+    config = replace(config, init_from=first.output, lr=1e-9, epochs=1)
+    started = train(config)
+    assert started.metrics["auc"] == pytest.approx(result.metrics["auc"], abs=1e-4)
+    assert started.epochs[0]["loss"] < result.epochs[0]["loss"] - 0.05
+
+
+def test_a_training_that_started_from_a_model_is_resumed(trained, config):
+    first, _ = trained
+    config = replace(config, init_from=first.output, epochs=1)
+    unbroken = train(replace(config, output=f"{config.output}-unbroken"))
+    stop = threading.Event()
+    with pytest.raises(Interrupted):
+        train(config, stop, [StopAt(stop, 0, 4)])
+    assert train(replace(config, resume=True)).epochs == unbroken.epochs
+
+
+def test_a_training_that_started_from_another_model_has_another_checkpoint(trained, config, caplog):
+    _, result = trained
+    stop = threading.Event()
+    with pytest.raises(Interrupted):
+        train(replace(config, init_from=result.model_uri), stop, [StopAt(stop, 0, 4)])
+    stop.clear()
+    with caplog.at_level("INFO"), pytest.raises(Interrupted):
+        train(replace(config, resume=True), stop, [StopAt(stop, 0, 4)])
+    assert "training starts anew" in caplog.text
+
+
+def test_a_model_of_other_sizes_is_no_start(trained, config):
+    first, result = trained
+    with pytest.raises(ConfigError) as error:
+        train(replace(config, init_from=first.output, heads=4, word_dim=8))
+    assert str(error.value).startswith("--init-from must name a model of the sizes of this training. Received: ")
+    assert f"{result.model_uri}, with word_dim 16 there, 8 here; heads 2 there, 4 here." in str(error.value)
+
+
+def test_an_altered_model_is_no_start(trained, config, tmp_path):
+    _, result = trained
+    shutil.copytree(result.model_uri, tmp_path / "altered")
+    with (tmp_path / "altered" / "model.keras").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ArtifactError, match="altered"):
+        train(replace(config, init_from=str(tmp_path / "altered")))
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
