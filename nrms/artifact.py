@@ -154,9 +154,7 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
     try:
         data = storage.read_bytes(storage.join(uri, _META))
     except ObjectNotFound:
-        raise ArtifactError(
-            f"{uri}: is no model: neither {LATEST} nor {_META} is there. Train one with jobs.train --output."
-        ) from None
+        raise _no_model(uri) from None
     sha256 = hashlib.sha256(data).hexdigest()
     if expected not in (None, sha256):
         raise _altered(storage.join(uri, _META), expected, sha256)
@@ -171,6 +169,14 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
         names = [name for name in names if name != PRIOR]
     files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in names}
     return Bundle(uri, str(meta.get("version")), sha256, meta, files)
+
+
+def _no_model(uri: str) -> ArtifactError:
+    if storage.exists(uri):
+        return ArtifactError(f"{uri}: is no model but a file. Name the folder that it is in: {storage.parent(uri)}")
+    missing = not storage.is_gcs(uri) and not Path(uri).exists()
+    why = "there is no such folder" if missing else f"neither {LATEST} nor {_META} is there"
+    return ArtifactError(f"{uri}: is no model: {why}. Name the --output of a training that ended.")
 
 
 def _fetch(uri: str, sha256: str, cache: Path) -> Path:

@@ -46,6 +46,31 @@ DateText = restricted_string_type(
 )
 
 
+# What other programs call them, where it looks like nothing of ours.
+_SYNONYMS = {
+    "lr": ("learning_rate", "lr_rate", "alpha"),
+    "batch_size": ("bs", "batch", "train_batch_size", "minibatch_size"),
+    "epochs": ("epoch", "n_epochs", "num_epochs", "max_epochs", "iterations"),
+    "patience": ("early_stopping", "early_stopping_patience"),
+    "history_size": ("history", "history_length", "history_len", "max_history", "max_history_length", "his_size"),
+    "title_size": ("title_length", "title_len", "max_title_length", "max_title_len", "max_length"),
+    "npratio": ("negatives", "num_negatives", "n_negatives", "negative_ratio", "neg_ratio", "k"),
+    "word_dim": ("embedding_dim", "embedding_size", "word_emb_dim"),
+    "word_vectors": ("embeddings", "word_embeddings", "glove", "fasttext"),
+    "heads": ("num_heads", "n_heads", "head_num", "attention_heads"),
+    "dropout": ("drop_rate", "dropout_rate"),
+    "seed": ("random_seed", "random_state"),
+    "precision": ("dtype", "fp16", "bf16", "mixed_precision", "amp"),
+    "resume": ("restore", "continue", "resume_from", "resume_from_checkpoint", "checkpoint"),
+    "init_from": ("pretrained", "warm_start", "from_pretrained", "load_from", "model_path"),
+    "data": ("dataset", "data_dir", "data_path", "input", "input_dir"),
+    "output": ("out", "output_dir", "output_path", "save_dir", "model_dir", "target"),
+    "run_name": ("name", "experiment", "experiment_name"),
+    "wandb_project": ("project",),
+    "wandb_mode": ("wandb", "no_wandb"),
+    "config": ("cfg", "config_file", "conf"),
+}
+
 ENVIRONMENT = "environment"  # where a value comes from, if not from a flag or a file
 
 
@@ -426,5 +451,9 @@ def _hyphens(word: str) -> str:
 
 
 def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    bare = name.removeprefix("--").replace("-", "_").lower()
+    meant = [ours for ours, others in _SYNONYMS.items() if bare in others]
+    # Spelled as the caller spells: flags with hyphens, keys without.
+    near = [ours for ours in known if ours.removeprefix("--").replace("-", "_") in meant]
+    near = near or difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]}? " if near else ""

@@ -144,10 +144,10 @@ def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[opt
             if known is None:
                 study.set_user_attr("group", f"{folder.name}-{secrets.token_hex(4)}")
                 study.set_user_attr("identity", identity)
-            elif different := [name for name in identity if identity[name] != known.get(name)]:
+            elif different := list(_differences(known, identity)):
                 raise ConfigError(
-                    f"--study must name a folder of this sweep, or a new one. Received: {folder}, whose study has "
-                    f"another {' and '.join(different)}."
+                    f"--study must name a folder of this sweep, or a new one. Received: {folder}, whose study differs: "
+                    f"{'; '.join(different)}."
                 )
             yield study
     except filelock.Timeout:
@@ -155,6 +155,28 @@ def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[opt
     except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise StorageError(f"the study in {folder} could not be read or written: {cause}.") from error
+
+
+def _differences(known: dict[str, Any], identity: dict[str, Any]) -> Iterator[str]:
+    """Each thing in which a study's identity is not this sweep's, in words."""
+    for name, value in identity.items():
+        if name == "parameters":
+            before = known.get(name, {})
+            for parameter in [*before, *(parameter for parameter in value if parameter not in before)]:
+                if before.get(parameter) != value.get(parameter):
+                    kinds = [_in_words(found.get(parameter)) for found in (before, value)]
+                    yield f"the parameter {parameter} is {kinds[0]} there and {kinds[1]} here"
+        elif known.get(name, value) != value:
+            yield f"{name} is {known[name]} there and {value} here"
+
+
+def _in_words(distribution: str | None) -> str:
+    if distribution is None:
+        return "not searched"
+    content = json.loads(distribution)["attributes"]
+    if "choices" in content:
+        return " or ".join(map(_short, content["choices"]))
+    return f"{_short(content['low'])} to {_short(content['high'])}" + (", logarithmic" if content["log"] else "")
 
 
 def _next(

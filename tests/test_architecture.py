@@ -1,6 +1,7 @@
 """Imports go one way, and the heavy libraries have one importer each."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,14 @@ def test_a_library_has_no_other_importers(library, importers):
     }
     assert found
     assert [path for path in found if not any(path == i or path.startswith(f"{i}/") for i in importers)] == []
+
+
+def test_what_jobs_leave_is_ignored_and_no_source_is():
+    outputs = [f"{folder}/x" for folder in ("data", "models", "predictions", "runs", "wandb")]
+    git = ["git", "check-ignore", "--no-index", "--stdin"]
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(git, cwd=REPOSITORY, input="\n".join([*outputs, tracked]), capture_output=True, text=True)
+    assert found.stdout.split() == outputs
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[:2] == ("nrms", "models")], ids=str)

@@ -104,6 +104,19 @@ def test_where_no_model_is_the_error_says_so(models, tmp_path, request):
         read(storage.join(models, "nothing"), tmp_path / "cache")
 
 
+def test_a_file_given_as_a_model_is_called_a_file_and_its_folder_named(models, folder, tmp_path):
+    uri = artifact.publish(models, folder, {})
+    for given, parent in ((storage.join(models, "latest.json"), models), (storage.join(uri, "model.keras"), uri)):
+        with pytest.raises(ArtifactError) as error:
+            read(given, tmp_path / "cache")
+        assert str(error.value) == f"{given}: is no model but a file. Name the folder that it is in: {parent}"
+
+
+def test_a_missing_folder_given_as_a_model_is_called_missing(tmp_path):
+    with pytest.raises(ArtifactError, match="is no model: there is no such folder"):
+        read(str(tmp_path / "nothing"), tmp_path / "cache")
+
+
 def test_publishing_an_incomplete_folder_writes_nothing(models, folder):
     (folder / "model.keras").unlink()
     with pytest.raises(ArtifactError, match=r"model\.keras"):

@@ -14,6 +14,7 @@ import pytest
 from jobs.cli import run
 from nrms import errors
 from nrms.config import (
+    _SYNONYMS,
     ModelConfig,
     PositiveInt,
     ScoreConfig,
@@ -118,6 +119,13 @@ def test_null_takes_back_what_the_file_set(tmp_path):
         ),
         (["--zzz=3"], "--zzz is not a flag. See python -m jobs.train --help."),
         (["--batch", "3"], "--batch is not a flag. Did you mean --batch-size? See python -m jobs.train --help."),
+        (["--learning-rate=3"], "--learning-rate is not a flag. Did you mean --lr? See python -m jobs.train --help."),
+        (["--num_epochs", "3"], "--num-epochs is not a flag. Did you mean --epochs? See python -m jobs.train --help."),
+        (
+            ["--history-len=3"],
+            "--history-len is not a flag. Did you mean --history-size? See python -m jobs.train --help.",
+        ),
+        (["--cfg=3"], "--cfg is not a flag. Did you mean --config? See python -m jobs.train --help."),
         (["word"], "word is not a flag. See python -m jobs.train --help."),
         (["--lr"], "argument --lr: expected one argument. See python -m jobs.train --help."),
         (["--lr", "fast"], "--lr must be a number > 0 and <= 1. Received: 'fast'."),
@@ -143,6 +151,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, argv, message):
     ("text", "message"),
     [
         ("batch-size = 3", "batch-size in {file} is not a key. Did you mean batch_size?"),
+        ("learning_rate = 3", "learning_rate in {file} is not a key. Did you mean lr?"),
         ("[optimizer]\nlr = 1", "optimizer in {file} is not a key. Note: keys stand in no section."),
         ("[model]\nheads = 1", "model in {file} must be one of nrms. Received: {{'heads': 1}}."),
         ("lr = 2", "lr in {file} must be a number > 0 and <= 1. Received: 2."),
@@ -161,6 +170,12 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(capsys, tmp_path, text, messag
     file = toml(tmp_path, text)
     assert call([*REQUIRED, "--config", str(file)]) == (2, None)
     assert capsys.readouterr() == ("", f"error: {message.format(file=file)}\n")
+
+
+def test_every_synonym_leads_to_a_flag_and_is_none_itself():
+    names = {f.name for config_class in (TrainConfig, ScoreConfig) for f in fields(config_class)} | {"config"}
+    assert _SYNONYMS.keys() <= names
+    assert not names & {word for words in _SYNONYMS.values() for word in words}
 
 
 def test_an_unknown_key_without_a_near_one_names_them_all(capsys, tmp_path):
