@@ -63,7 +63,7 @@ def _filtered_stderr() -> Iterator[None]:
     try:
         stderr = os.dup(2)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, stderr=stderr)
-    except OSError:  # no standard error, no more processes: the lines are no reason to stop
+    except Exception:  # no standard error, no process allowed: these lines are no reason to stop
         yield
         return
     sys.stderr.flush()

@@ -90,6 +90,7 @@ def test_a_library_has_no_other_importers(library, importers):
     assert [path for path in found if not any(path == i or path.startswith(f"{i}/") for i in importers)] == []
 
 
+@pytest.mark.system
 def test_what_jobs_leave_is_ignored_and_no_source_is():
     outputs = [f"{folder}/x" for folder in ("data", "models", "predictions", "runs", "wandb")]
     git = ["git", "check-ignore", "--no-index", "--stdin"]

@@ -9,6 +9,8 @@ import pytest
 
 from tests.small_training import REPOSITORY, SMALL, write_demo
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -7,6 +7,8 @@ import pytest
 
 from tests.small_training import REPOSITORY
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize("job", ["train", "score", "nightly", "sweep", "prepare", "bench"])
 def test_another_python_is_told_of_the_environment(job):
