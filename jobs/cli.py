@@ -53,6 +53,15 @@ def run(
         _fail(error, 143)
     except NrmsError as error:
         _fail(error, 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("nrms", "jobs", ""):
+            raise
+        _fail(
+            f"the packages of requirements.txt must be installed. Received: {sys.executable}, without {package}. "
+            f"Run `{sys.executable} -m pip install -r requirements.txt`, or .venv/bin/python, which `make demo` makes.",
+            2,
+        )
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C", 130)
     sys.exit(0)

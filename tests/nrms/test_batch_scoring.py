@@ -21,12 +21,14 @@ from sklearn.metrics import roc_auc_score
 
 from jobs.cli import run
 from jobs.score import Progress, main
-from nrms import storage
+from nrms import batch_scoring, storage
 from nrms.batch_scoring import score
 from nrms.config import ScoreConfig, TrainConfig, as_dict
 from nrms.errors import ArtifactError, ConfigError, SchemaError, StorageError
+from nrms.evaluation import plots
 from nrms.training import train
 from tests.conftest import FakeGcs, FaultyProxy
+from tests.nrms.test_tracking import started
 from tests.small_data import Folder
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
@@ -310,12 +312,32 @@ def test_a_night_is_recorded_in_weights_and_biases(config, monkeypatch, tmp_path
     content = record.read_bytes()
     assert b"score" in content
     assert b"ndcg@10" in content
+    assert started(record.parent).run_group == Path(config.model).name  # the model's version
     # Killed before _SUCCESS, a night is recorded again: as the same run.
     storage.delete(storage.join(config.output, "_SUCCESS"))
     storage.delete(storage.join(config.output, "metrics.json"))
     score(replace(config, wandb_mode="offline"))
     assert len({path.name for path in (tmp_path / "runs").rglob("*.wandb")}) == 1
     assert list((tmp_path / "runs").rglob("auc_by_hour*.png"))
+
+
+def test_neither_report_nor_picture_costs_the_scores(config, monkeypatch, caplog):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no LaTeX")
+
+    monkeypatch.setattr(plots, "auc_by_hour", fails)
+    score(config)
+    assert read(config, "report.html").count(b"<img") == 2
+    assert [message for message in caplog.messages if "RuntimeError: no LaTeX" in message] == [
+        "going on without auc_by_hour, which could not be made: RuntimeError: no LaTeX"
+    ]
+    monkeypatch.setattr(batch_scoring, "write_report", fails)
+    score(replace(config, output=f"{config.output}-2"))
+    again = replace(config, output=f"{config.output}-2")
+    assert sorted(listed(again)) == sorted([*PARTS, *FINALS])
+    assert b"metrics.json" in read(again, "report.html")
+    assert part(again, 0)["scores"] == part(config, 0)["scores"]
+    assert "going on without report.html, which could not be made: RuntimeError: no LaTeX" in caplog.messages
 
 
 def test_a_model_without_its_configuration_is_refused(config, tmp_path):

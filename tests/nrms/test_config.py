@@ -318,6 +318,16 @@ def test_an_error_of_ours_is_one_line_and_an_exit_code(capsys, error, code):
     assert capsys.readouterr() == ("", "error: a b\n")
 
 
+def test_a_package_that_is_missing_is_one_line(capsys):
+    def main(config):
+        import no_such_package.part  # noqa: F401
+
+    assert call(REQUIRED, main=main) == (2, None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the packages of requirements.txt must be installed. Received: ")
+    assert "without no_such_package." in line
+
+
 def test_any_other_exception_is_a_bug_and_passes_through():
     def main(config):
         raise KeyError("x")
