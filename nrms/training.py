@@ -157,7 +157,7 @@ def _train(
         group=config.run_group,
         summarized=("loss", "train_auc", "val_*"),
     ) as tracker:
-        trainer.run_id = tracker.run_id
+        trainer.run_id = tracker.run_id or trainer.run_id
         tracker.data(config.data, data.fingerprint)
         steps = -(-data.samples // config.batch_size)
         callback_list = keras.callbacks.CallbackList(
