@@ -39,13 +39,18 @@ def quiet_tensorflow() -> None:
 class _Finder:
     """Finds TensorFlow where it is, and filters what its import writes."""
 
+    _searching = False
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "tensorflow":
+        if name != "tensorflow" or self._searching:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._searching = True  # the other finders are asked
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._searching = False
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 

@@ -82,10 +82,11 @@ os.write(2, b"F0000 00:00:1795715329.826189    4862 cpu.cc:1] needs AVX\\n")
 {then}
 """
 IMPORT = """
-import faulthandler, sys
+import faulthandler, importlib.util, sys
 from jobs.cli import set_up_process
 faulthandler.disable()
 set_up_process()
+importlib.util.find_spec("tensorflow")  # as libraries do that only want to know
 import tensorflow
 print(tensorflow.answer)
 print("after", file=sys.stderr)
