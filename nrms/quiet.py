@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 
 # A process of its own: what a crash of this one says last must still arrive.
@@ -80,4 +80,5 @@ def _filtered_stderr() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         os.close(stderr)
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # another thread's child may have inherited what it reads from
+            process.wait(5)
