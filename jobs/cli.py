@@ -72,6 +72,7 @@ def set_up_process() -> None:
     are. Before either is imported; a job's child processes call it, too."""
     quiet_tensorflow()
     os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(_CONFIGS), "MPLBACKEND": "agg"}
+    os.environ["LC_ALL"] = "C"  # which a matplotlibrc can make it use when it is imported, installed or not
     # A title of one word has one attention weight, which is 1.
     warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
     logs.to_stderr()
