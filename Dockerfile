@@ -17,11 +17,12 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install --disable-pip-version
 COPY nrms nrms
 COPY api api
 USER 10001
+ENV HOST=0.0.0.0
 EXPOSE 8000
 # The slim image has no curl.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
-CMD ["python", "-m", "uvicorn", "--factory", "api.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
+CMD ["python", "-m", "api"]
 
 FROM base AS train
 ARG TENSORFLOW=tensorflow

@@ -34,7 +34,7 @@ lint: .venv/.installed_dev
 
 api: export MODEL_URI ?= runs/demo/models
 api: .venv/.installed
-	exec $(IN) -m uvicorn --factory api.app:create_app --host $${HOST:-127.0.0.1} --port $${PORT:-8000} --no-access-log
+	exec $(IN) -m api
 
 clean:
 	rm -rf .venv runs/demo .pytest_cache .ruff_cache

@@ -33,16 +33,24 @@ class LimitSettings:
     max_articles: PositiveInt = option(100_000, "articles in one upload")
     decode_memory_bytes: PositiveInt = option(1024 * MIB, "memory for reading one upload's Parquet")
     decode_seconds: PositiveFloat = option(20.0, "time for reading one upload's Parquet")
+    max_answer_bytes: PositiveInt = option(128 * MIB, "bytes of an answer")
     upload_seconds: PositiveFloat = option(60.0, "time for a request's body to arrive")
+    answer_seconds: PositiveFloat = option(60.0, "time for an answer to be taken by a client that does not keep up")
+    head_seconds: PositiveFloat = option(10.0, "time for a request's head to arrive")
+    max_connections: PositiveInt = option(1_000, "connections at once; fewer where the limit of open files is lower")
     workers: PositiveInt = option(2, "requests that are scored at once")
     queue_size: PositiveInt = option(8, "requests that arrive or wait beside these; more are answered 429")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """Access and log"""
+    """Address, access and log"""
 
+    host: Text = option("127.0.0.1", "address that is listened at")
+    port: PositiveInt = option(8000, "port that is listened at")
+    stop_seconds: PositiveFloat = option(30.0, "time for requests in flight to be answered after SIGTERM")
     api_key: Text | None = option(None, "key that X-API-Key must carry; not set: none is asked for")
+    public_metrics: bool = option(False, "whether /info and /metrics ask for no key where the others do")
     prediction_log: Text | None = option(None, "folder or gs:// URI for counts and timings of requests; not set: none")
     prediction_log_seconds: PositiveFloat = option(60.0, "seconds between two files of the prediction log")
 

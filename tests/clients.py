@@ -55,13 +55,7 @@ class Upload:
     """An upload over a socket of its own, sent piece by piece; a context manager."""
 
     def __init__(self, service: RunningService, file: bytes, history: bytes) -> None:
-        parts = b"".join(
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
-            + content
-            + b"\r\n"
-            for name, content in (("file", file), ("history", history))
-        )
-        self.body = parts + f"--{BOUNDARY}--\r\n".encode()
+        self.body = self.form(file, history)
         self.sent = 0
         host, _, port = service.url.removeprefix("http://").partition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=60)
@@ -72,6 +66,17 @@ class Upload:
             f"Content-Length: {len(self.body)}",
         ]
         self.socket.sendall("\r\n".join([*head, "", ""]).encode())
+
+    @staticmethod
+    def form(file: bytes, history: bytes) -> bytes:
+        """The body of an upload."""
+        parts = b"".join(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
+            + content
+            + b"\r\n"
+            for name, content in (("file", file), ("history", history))
+        )
+        return parts + f"--{BOUNDARY}--\r\n".encode()
 
     def send(self, size: int | None = None) -> "Upload":
         """Sends the next bytes, all that are left unless told how many."""

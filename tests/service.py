@@ -66,16 +66,21 @@ def parquet(table: pa.Table | dict, **options: object) -> bytes:
 
 
 class RunningService:
-    """`uvicorn --factory api.app:create_app` with these environment variables; a context manager, ready on entry."""
+    """`python -m api` with these environment variables; a context manager, ready on entry.
 
-    def __init__(self, log: Path, ready: bool = True, **environment: object) -> None:
+    With `files`, it may have so many open.
+    """
+
+    def __init__(self, log: Path, ready: bool = True, files: int | None = None, **environment: object) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         self._ready = ready
-        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
-        variables = {"RELOAD_SECONDS": 0.2, **environment}
+        command = [sys.executable, "-m", "api"]
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
+        variables = {"HOST": "127.0.0.1", "PORT": port, "RELOAD_SECONDS": 0.2, **environment}
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 command,

@@ -50,18 +50,14 @@ def running_service(models: Path, articles: Path) -> Iterator[tuple[str, float, 
     url = f"http://127.0.0.1:{port}"
     start = time.perf_counter()
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "--factory",
-            "api.app:create_app",
-            "--port",
-            str(port),
-            "--log-level",
-            "error",
-        ],
-        env={**os.environ, "MODEL_URI": str(models), "ARTICLES_URI": str(articles)},
+        [sys.executable, "-m", "api"],
+        env={
+            **os.environ,
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "MODEL_URI": str(models),
+            "ARTICLES_URI": str(articles),
+        },
     )
     try:
         while True:

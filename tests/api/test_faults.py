@@ -273,7 +273,7 @@ def test_a_service_that_waits_for_its_bucket_ends_at_once_when_it_is_told_to(tmp
     ],
 )
 def test_a_wrong_setting_ends_the_service_with_one_line(environment, named):
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", "0"]
+    command = [sys.executable, "-m", "api"]
     variables = {name: value for name, value in os.environ.items() if name != "MODEL_URI"} | environment
     done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

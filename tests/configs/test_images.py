@@ -74,6 +74,8 @@ class Image:
             if instruction == "ARG":
                 name, _, value = rest.partition("=")
                 self.environment[name] = value
+            elif instruction == "ENV":
+                self.environment |= dict(pair.split("=", 1) for pair in rest.split())
             elif instruction == "COPY" and not rest.startswith("--from"):
                 self.copy(*rest.split())
             elif instruction == "RUN":
@@ -153,10 +155,9 @@ def test_the_service_runs_without_tensorflow_from_what_its_image_holds(world, tm
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
+    assert image.environment["HOST"] == "0.0.0.0"  # in a container, its own address alone reaches nobody
     process = subprocess.Popen(
-        [word.replace("8000", port) for word in image.command()],
-        cwd=image.app,
-        env={**image.environment, "MODEL_URI": world.models},
+        image.command(), cwd=image.app, env={**image.environment, "PORT": port, "MODEL_URI": world.models}
     )
     try:
         (check,) = image.stage.all("HEALTHCHECK")

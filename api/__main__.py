@@ -1,0 +1,52 @@
+"""`python -m api`: runs the service as the environment says. See `api.settings`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+
+from api.app import create_app
+from api.connections import Server, most_connections
+from api.settings import Settings
+from nrms import logs
+from nrms.config import parse_environment
+from nrms.errors import ConfigError
+
+
+def main() -> int:
+    """Serves until a signal; the exit code: 0, 1 when the address cannot be had, 2 for a wrong setting."""
+    try:
+        settings = parse_environment(Settings, os.environ)
+        most = most_connections(settings)
+    except ConfigError as error:
+        return _failed(str(error), 2)
+    try:
+        listener = socket.create_server(
+            (settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        )
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0].rstrip(".")
+        return _failed(
+            f"The service must be able to listen at HOST and PORT. Received: {settings.host}:{settings.port}, {reason}."
+            " Stop what listens there, or set another PORT.",
+            1,
+        )
+    logs.to_stderr()
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is none
+    # uvicorn sends itself the signal that it has obeyed once more, and an orderly end would look like a violent one.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    Server(create_app(settings), settings, most).run([listener])
+    return 0
+
+
+def _failed(message: str, code: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)  # noqa: T201  as every job does
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The connections of a service: how many there may be, and how long each may take.
+
+uvicorn serves them, which has no such limits: a request's head may come for ever, a client may never read its answer,
+and the files of a process are used up by connections that say nothing. Here
+
+- there are at most so many connections, always fewer than files that may be open. One more ends the one that has waited
+  longest for the head of a request, or else a client that takes its answer slowly; never an upload that has a place.
+- the head of a request has `head_seconds` to arrive;
+- an answer has `answer_seconds` to be taken, from the first moment that the client does not keep up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+import time
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.settings import Settings
+from nrms.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+PLACE = "place"  # in a request's state: it has a place, see api.admission
+_FILES = 96  # open files beside connections and uploads: model, bucket, child processes, connections just accepted
+_FILES_OF_AN_UPLOAD = 8
+_ACCEPTED_AT_ONCE = 8  # connections between two looks at how many there are
+_BACKLOG = 1024  # connections that the system holds until they are accepted
+_QUIET_SECONDS = 60  # between two log lines about connections that could not be accepted
+
+
+def most_connections(settings: Settings) -> int:
+    """How many connections this process can have at once.
+
+    Raises:
+        ConfigError: its limit of open files leaves none.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return settings.max_connections
+    places = settings.workers + settings.queue_size
+    needed = _FILES + places * (_FILES_OF_AN_UPLOAD + 1)
+    if files <= needed:
+        raise ConfigError(
+            f"The limit of open files must be more than {needed:,}, with {places} WORKERS and QUEUE_SIZE. "
+            f"Received: {files:,}. Raise it (ulimit -n), or lower QUEUE_SIZE."
+        )
+    return min(settings.max_connections, files - _FILES - places * _FILES_OF_AN_UPLOAD)
+
+
+class Connection(H11Protocol):
+    """One connection. Where a limit is met it is cut, so nothing of it stays."""
+
+    def __init__(self, *args: Any, most: int, head_seconds: float, answer_seconds: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most = most
+        self._head_seconds = head_seconds
+        self._answer_seconds = answer_seconds
+        self._since = 0.0
+        self._head: asyncio.TimerHandle | None = None
+        self._answer: asyncio.TimerHandle | None = None
+
+    @property
+    def _working(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        # Sending then waits until the system has taken everything: what a client does not read is not kept here.
+        transport.set_write_buffer_limits(high=0)
+        self._wait()
+        if len(self.connections) > self._most:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for timer in (self._head, self._answer):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        super().data_received(data)
+        if self._working and self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def on_response_complete(self) -> None:
+        """What the server does between two requests."""
+        super().on_response_complete()
+        if not self._working:  # a client may send several at once
+            self._wait()
+        self._look_whether_taken()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().pause_writing()
+        if self._answer is None:
+            self._answer = self.loop.call_later(self._answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().resume_writing()
+        self._look_whether_taken()
+
+    def _wait(self) -> None:
+        """For the head of a request."""
+        self._since = self.loop.time()
+        if self._head is None:
+            self._head = self.loop.call_later(self._head_seconds, self._end)
+
+    def _end(self) -> None:
+        if self._answer is None:  # else the last request's answer is still being taken, which has a time of its own
+            self.transport.abort()
+
+    def _look_whether_taken(self) -> None:
+        if self._answer is not None and not self._working and not self.flow.write_paused:
+            self._answer.cancel()
+            self._answer = None
+
+    def _make_room(self) -> None:
+        others = [
+            (other._working, other._since, number, other)
+            for number, other in enumerate(self.connections)
+            if other is not self
+            and not other.transport.is_closing()
+            and not (other._working and other.scope["state"].get(PLACE))
+        ]
+        min(others, default=(None, self))[-1].transport.abort()
+
+
+class Server(uvicorn.Server):
+    """Runs an application with these limits, until a signal ends it.
+
+    Args:
+        app: the application.
+        settings: limits and seconds.
+        most: connections at most, see `most_connections`.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, most: int) -> None:
+        protocol = partial(
+            Connection, most=most, head_seconds=settings.head_seconds, answer_seconds=settings.answer_seconds
+        )
+        config = uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            access_log=False,  # /metrics counts requests
+            backlog=_ACCEPTED_AT_ONCE,
+            timeout_graceful_shutdown=round(settings.stop_seconds),
+        )
+        super().__init__(config)
+        self._complained = float("-inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to serve."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(_BACKLOG)  # asyncio knows one number for this and for how many it accepts at once
+        asyncio.get_running_loop().set_exception_handler(self._note)
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not context.get("message", "").startswith("socket.accept()"):
+            loop.default_exception_handler(context)
+        elif time.monotonic() > self._complained + _QUIET_SECONDS:
+            # asyncio says it for each connection of a flood, again every second.
+            self._complained = time.monotonic()
+            logger.warning("connections cannot be accepted: %s", context.get("exception"))
