@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ErrorDetail, Refusal
+from api.connections import PLACE
+from api.errors import ErrorDetail, Refusal, unavailable
 from api.settings import Settings
 
 if TYPE_CHECKING:
     from api.service import Service
 
 JSON_PATH = "/predict/json"
+EXAMPLE_PATH = "/example"
+_TELLING = ("/info", "/metrics")  # who asks for them learns of models, buckets and traffic
+_ENDS = ConnectionError("the service ends")
 _DRAIN_SECONDS = 5.0  # a client that still sends hears of its refusal only when it has been listened to
 
 
@@ -25,10 +29,10 @@ class _Refused(BaseException):
 
 
 class Admission:
-    """ASGI middleware in front of everything that takes a body.
+    """ASGI middleware in front of everything; what takes a body needs a place as well.
 
-    A place is taken before the first byte is read and given back when the answer is out, or when the client leaves or
-    is too slow. So the disk holds at most as many uploads as there are places.
+    A place is taken before the first byte is read and given back when the answer has been taken, or when the client
+    leaves or is too slow. So the disk holds at most as many uploads and answers as there are places.
 
     Args:
         app: what is behind the door.
@@ -47,38 +51,50 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500
+        status = None
 
         async def noted(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
+        scope.setdefault("state", {})["started"] = time.perf_counter()
+        # HEAD is answered as GET; the server leaves the body out.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            if scope["method"] in ("POST", "PUT", "PATCH"):
-                await self._with_place(scope, receive, noted)
+            key = dict(scope["headers"]).get(b"x-api-key", b"")
+            if self._asks_for_key(inner) and not knows_key(self._settings, key):
+                # Before there is a place for it: strangers cannot fill the queue.
+                await self._refuse(_stranger(key), inner, receive, noted)
+            elif inner["method"] in ("POST", "PUT", "PATCH"):
+                await self._with_place(inner, receive, noted)
             else:
-                await self._app(scope, receive, noted)
+                await self._app(inner, receive, noted)
+        except asyncio.CancelledError:
+            # The service ends and can wait no longer.
+            if status is None:
+                await self._refuse(unavailable(_ENDS), inner, receive, noted, drain=False)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self._service.metrics.requests.labels(route, status).inc()
+            route = getattr(inner.get("route"), "path", "other")
+            self._service.metrics.requests.labels(route, status or 500).inc()
+
+    def _asks_for_key(self, scope: Scope) -> bool:
+        if scope["method"] in ("POST", "PUT", "PATCH") or scope["path"] == EXAMPLE_PATH:
+            return True
+        return scope["path"] in _TELLING and not self._settings.public_metrics
 
     async def _with_place(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["started"] = time.perf_counter()
-        key, expected = dict(scope["headers"]).get(b"x-api-key", b""), self._settings.api_key
-        if expected is not None and not hmac.compare_digest(key, expected.encode()):
-            # Before there is a place for it: strangers cannot fill the queue.
-            await self._refuse(_stranger(key), scope, receive, send)
-            return
         if self._places == 0:
             await self._refuse(_busy(self._settings), scope, receive, send)
             return
         self._places -= 1
+        scope["state"][PLACE] = True
         self._service.metrics.in_flight.inc()
         try:
             await self._let_in(scope, receive, send)
         finally:
             self._places += 1
+            scope["state"][PLACE] = False
             self._service.metrics.in_flight.dec()
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,6 +149,11 @@ class Admission:
         # Nobody waits for the rest of the body, so the connection cannot carry another request.
         response.headers["Connection"] = "close"
         await response(scope, receive, send)
+
+
+def knows_key(settings: Settings, key: bytes) -> bool:
+    """Whether a request with this X-API-Key may do everything."""
+    return settings.api_key is None or hmac.compare_digest(key, settings.api_key.encode())
 
 
 def _stranger(key: bytes) -> Refusal:

@@ -8,7 +8,7 @@ service ever opens.
     <folder>/upload/behaviors.parquet       what the child writes
     <folder>/upload/history.parquet
     <folder>/articles.parquet               if articles were uploaded
-    <folder>/result.json                    rows, or the parts of a SchemaError
+    <folder>/result.json                    what `decode` gives, or the parts of a SchemaError
 """
 
 from __future__ import annotations
@@ -54,6 +54,12 @@ UPLOAD = (
     Column("article_id_fixed", "ids", required=False, names="article"),
     Column("impression_time_fixed", "times", required=False),
 )
+_NAMES = {
+    FILE: "a behaviours file (`article_ids_inview`)",
+    HISTORY_FILE: "a history file (`user_id`, `article_id_fixed`)",
+    ARTICLES_FILE: "an articles file (`article_id`, `title`)",
+}
+_OTHER_FORMATS = {b"PK\3\4": "a zip archive", b"\x1f\x8b": "gzip", b"ARROW1": "an Arrow file"}
 _LISTS = {"article_ids_inview", "article_ids_clicked", "article_id_fixed"}
 
 
@@ -90,57 +96,112 @@ def decode(task: Task) -> dict[str, object]:
     """Reads an upload and writes it as plain Parquet.
 
     Returns:
-        `rows`, and `row_histories`: whether the histories came in the rows.
+        `row_histories`: whether the histories came in the rows; `taken`: which file was taken for what, where its
+        columns say something else than its name.
 
     Raises:
         SchemaError: it breaks the contract or a limit.
     """
     folder = Path(task.folder)
     families = {"article": pa.string() if task.strings else pa.int64()}
-    has_history = (folder / HISTORY_FILE).exists()
+    paths = _sorted_out(folder)
+    file, has_history = paths[FILE], HISTORY_FILE in paths
     (folder / "upload").mkdir()
-    with open_parquet(storage.stat(folder / FILE), folder, UPLOAD, families) as reader:
+    with open_parquet(storage.stat(file), folder, UPLOAD, families) as reader:
         _limit(reader, task.max_impressions, "impressions", task.memory_bytes)
         row_histories = "article_id_fixed" in reader.present
         if row_histories == has_history:
             raise schema_error(
                 "Histories must come in one way: as the column `article_id_fixed` of the rows, or as a file `history`.",
                 "both" if has_history else "neither",
-                FILE,
+                file.name,
                 "Leave one out." if has_history else "Add the column, or send the history file as well.",
             )
         columns = reader.read()
         for name in ("impression_id", "user_id"):
-            refuse_nulls(name, columns[name], FILE)
+            refuse_nulls(name, columns[name], file.name)
         for name, what in (("article_ids_inview", "candidates"), ("article_ids_clicked", "clicks")):
             if name in columns:
-                _limit_list(columns[name], task.max_candidates, what)
-    rows = len(columns["user_id"])
+                _limit_list(columns[name], task.max_candidates, what, file.name)
     if row_histories:
         names = ("article_id_fixed", "impression_time_fixed")
         history = {name: columns.pop(name) for name in names if name in columns}
         columns[ROW_USERS] = columns["user_id"]
-        history["user_id"] = columns["user_id"] = pa.array(np.arange(rows))
+        history["user_id"] = columns["user_id"] = pa.array(np.arange(len(columns["user_id"])))
     else:
         columns.pop("impression_time_fixed", None)
-        with open_parquet(storage.stat(folder / HISTORY_FILE), folder, HISTORY, families) as reader:
+        with open_parquet(storage.stat(paths[HISTORY_FILE]), folder, HISTORY, families) as reader:
             _limit(reader, task.max_impressions, "users", task.memory_bytes)
             history = reader.read()
     articles = {}
-    if (folder / ARTICLES_FILE).exists():
-        info = storage.stat(folder / ARTICLES_FILE)
+    if ARTICLES_FILE in paths:
+        info = storage.stat(paths[ARTICLES_FILE])
         with open_parquet(info, folder, ARTICLES, {}) as reader:
             _limit(reader, task.max_articles, "articles", task.memory_bytes)
         read = Articles.read(info, folder)
         articles = {"article_id": read.ids, "title": read.titles}
-    _limit_values(
-        [(FILE, columns), (FILE if row_histories else HISTORY_FILE, history), (ARTICLES_FILE, articles)], task
-    )
+    of_history = file if row_histories else paths[HISTORY_FILE]
+    parts = [(file, columns), (of_history, history), (paths.get(ARTICLES_FILE, file), articles)]
+    _limit_values([(path.name, values) for path, values in parts], task)
     if articles:
         _write(articles, folder / "articles.parquet")
     _write(history, folder / "upload" / "history.parquet")
     _write(columns, folder / "upload" / "behaviors.parquet")
-    return {"rows": rows, "row_histories": row_histories}
+    taken = {path.name: kind for kind, path in paths.items() if path.name != kind}
+    return {"row_histories": row_histories, "taken": taken}
+
+
+def _sorted_out(folder: Path) -> dict[str, Path]:
+    """The file that is each part of the upload, by its columns where those tell.
+
+    Raises:
+        SchemaError: a file is no Parquet, or two are the same part, or none has the impressions.
+    """
+    given = {kind: folder / kind for kind in _NAMES if (folder / kind).exists()}
+    for path in given.values():
+        _refuse_other_formats(path)
+    found = {name: _kind(path) or name for name, path in given.items()}
+    if len(set(found.values())) == len(found) and FILE in found.values():
+        return {kind: given[name] for name, kind in found.items()}
+    name = next(name for name, kind in found.items() if name != kind)
+    todo = f"Send it as `{found[name]}`, and a behaviours file as `{FILE}`."
+    raise schema_error(
+        f"`{name}` must be {_NAMES[name]}.",
+        f"{_NAMES[found[name]]}, by its columns {', '.join(pq.read_schema(given[name]).names)}",
+        name,
+        todo if FILE not in found.values() else f"Send {_NAMES[name]} instead, or leave it out.",
+    )
+
+
+def _kind(path: Path) -> str | None:
+    """What part of an upload a file is, where its columns leave no doubt."""
+    try:
+        names = set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return None  # whoever reads it says what is wrong
+    if "article_ids_inview" in names:
+        return FILE
+    if {"user_id", "article_id_fixed"} <= names and "impression_id" not in names:
+        return HISTORY_FILE
+    return ARTICLES_FILE if {"article_id", "title"} <= names and "user_id" not in names else None
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Raises SchemaError with the likely cause where a file begins as one of another kind."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    name = next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+    if name is None and head and not head.startswith(b"PAR1"):
+        text = head.decode("utf-8", "ignore")  # its end may be half a character
+        if len(text.encode()) > len(head) - 4 and all(letter.isprintable() or letter.isspace() for letter in text):
+            name = "text, such as CSV or TSV"
+    if name is not None:
+        raise schema_error(
+            "A file must be whole Parquet with readable values.",
+            f"{path.stat().st_size:,} bytes of {name}",
+            path.name,
+            "Write it as Parquet; `python -m jobs.prepare --source mind` makes Parquet of MIND's .tsv files.",
+        )
 
 
 def write_rows(folder: Path, impressions: list[dict[str, object]], articles: list[dict[str, object]]) -> None:
@@ -193,13 +254,13 @@ def _limit(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> No
         )
 
 
-def _limit_list(array: pa.Array, limit: int, what: str) -> None:
+def _limit_list(array: pa.Array, limit: int, what: str, file: str) -> None:
     lengths = np.diff(unnest(array)[0])
     if len(lengths) and lengths.max() > limit:
         raise schema_error(
             f"One impression may have {limit:,} {what}.",
             f"{lengths.max():,} in row {lengths.argmax():,} (from 0)",
-            FILE,
+            file,
             "Cut the list.",
         )
 

@@ -75,13 +75,6 @@ class DecoderPool:
             if decoder is not None:
                 decoder.kill()
 
-    def pids(self) -> list[int]:
-        """Of the idle processes."""
-        decoders = [self._idle.get() for _ in range(self._idle.qsize())]
-        for decoder in decoders:
-            self._idle.put(decoder)
-        return [decoder.process.pid for decoder in decoders if decoder is not None]
-
     def _run(self, task: Task) -> int | None:
         """The child's wait status; that of SIGKILL where its parent died, None where time ran out."""
         decoder = self._idle.get()

@@ -61,11 +61,12 @@ def _line(text: str) -> str:
     return " ".join(text.split()) or "nothing"
 
 
-def unavailable(error: Exception) -> Refusal:
-    """The refusal of an upload for which this machine has no room or no process."""
+def unavailable(error: BaseException) -> Refusal:
+    """The refusal of an upload for which this machine has no room, no memory or no process."""
+    no_memory = isinstance(error, MemoryError)
     detail = ErrorDetail(
         rule="The service must have room and processes for an upload.",
-        received=str(getattr(error, "strerror", None) or error),
+        received="no memory for it" if no_memory else str(getattr(error, "strerror", None) or error),
         where="service",
         todo="Try again; if it stays so, tell whoever runs the service.",
     )
@@ -95,7 +96,8 @@ _DESCRIPTIONS = {
     413: "The body is larger than the limit.",
     422: "The data break the contract or a limit, or a parameter has no legal value.",
     429: "Too many requests at once; Retry-After says when to come back.",
-    503: "No model is loaded yet, or this machine has no room or no process for the upload; try again.",
+    500: "A fault of the service, which its log describes.",
+    503: "No model is loaded yet, or this machine has no room, memory or process for the upload; try again.",
 }
 
 
@@ -135,7 +137,7 @@ def add_handlers(app: FastAPI) -> None:
         return await refused(request, Refusal(422, "parameters", detail))
 
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error.__cause__, OSError | MemoryError):
             # FastAPI blames the request for whatever goes wrong while it keeps the body, a full disk too.
             return await refused(request, unavailable(error.__cause__))
         # Not request.url: a hostile Host header makes an URL that cannot be read.
@@ -150,6 +152,20 @@ def add_handlers(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    async def no_memory(request: Request, error: MemoryError) -> JSONResponse:
+        return await refused(request, unavailable(error))
+
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        detail = ErrorDetail(
+            rule="The service must answer every request.",
+            received=f"a fault of its own ({type(error).__name__})",
+            where="service",
+            todo="Try again; if it stays so, tell whoever runs the service: its log says more.",
+        )
+        return await refused(request, Refusal(500, "fault", detail))
+
+    app.add_exception_handler(MemoryError, no_memory)
+    app.add_exception_handler(Exception, unforeseen)
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

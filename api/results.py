@@ -1,28 +1,35 @@
-"""A scored upload as the answer's parts: counts, metrics, histogram, rows."""
+"""A scored upload as the answer's parts: counts, metrics, histogram, and its rows as JSON or Parquet."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from api.serving import Scored
 from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
+from nrms.evaluation.baselines import Popularity
 from nrms.evaluation.ranking import METRICS, MetricSums, impression_metrics
 from nrms.scoring import predictions
 
 _BINS = 40
-_LISTED = 200_000  # candidates and clicks in the rows of a JSON answer, at most: each is a Python object for a while
+_ROWS, _TITLES = 64, 200  # that are Python objects at once
+_LISTED = 200_000  # candidates and clicks in the rows of a JSON answer, at most: each is written by Python
 # Counted under names of their own, or not worth a line.
 _PLAIN = {"impressions", "candidates", "users", "history_entries", "unknown_candidate", "articles", "clicks"}
 
 
-def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, float] | None]:
-    """The counts; and the ranking metrics, None where nothing is labelled or every impression has one class."""
+def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The counts; and the ranking metrics, None where nothing is labelled or every impression has one class.
+
+    Where there are times, the metrics have `baselines`: what popularity would reach, counted in this upload alone.
+    """
     impressions = scored.impressions
     counts = {
         "impressions": len(impressions),
@@ -33,36 +40,97 @@ def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, float]
     }
     if impressions.clicked is None:
         return counts, None
-    sums = MetricSums()
-    sums.add(impression_metrics(impressions.offsets, scored.scores, impressions.clicked))
-    found = sums.result()
+    found = _ranking(impressions, scored.scores)
     counts["skipped_one_class"] = found["skipped_one_class"]
-    return counts, {name: found[name] for name in METRICS} if METRICS[0] in found else None
+    if METRICS[0] not in found:
+        return counts, None
+    metrics: dict[str, Any] = {name: found[name] for name in METRICS}
+    if impressions.time is not None and not np.isnat(impressions.time).all():
+        popularity = Popularity()
+        popularity.add_evaluated(impressions)
+        found = _ranking(impressions, popularity.scores(impressions))
+        metrics["baselines"] = {"popularity": {name: found[name] for name in METRICS}}
+    return counts, metrics
+
+
+def _ranking(impressions: Impressions, scores: np.ndarray) -> dict[str, float]:
+    sums = MetricSums()
+    sums.add(impression_metrics(impressions.offsets, scores, impressions.clicked))
+    return sums.result()
 
 
 def histogram(scored: Scored) -> dict[str, Any]:
-    """How scores are spread, over all candidates and, where clicks were given, over clicks and non-clicks."""
+    """How scores are spread, over all candidates and, where clicks were given, over clicks and non-clicks.
+
+    A few scores far off would squeeze all others into one bin: they are counted in the outermost bins, and in
+    `outside`, below and above.
+    """
     scores, clicked = scored.scores, scored.impressions.clicked
-    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    low, high = _range(scores)
+    edges = np.linspace(low, high, _BINS + 1)
     kinds = {"all": scores}
     if clicked is not None:
         kinds |= {"clicked": scores[clicked], "not_clicked": scores[~clicked]}
-    counted = {kind: np.histogram(values, edges)[0].tolist() for kind, values in kinds.items()}
-    return {"edges": edges.tolist(), **counted}
+    counted = {kind: np.histogram(np.clip(values, low, high), edges)[0].tolist() for kind, values in kinds.items()}
+    outside = [int(np.count_nonzero(scores < low)), int(np.count_nonzero(scores > high))]
+    return {"edges": edges.tolist(), **counted, **({"outside": outside} if any(outside) else {})}
 
 
-def rows(scored: Scored, count: int, titles: bool) -> list[dict[str, Any]]:
-    """The first `count` impressions, or as many as an answer can hold; with `titles`, those of their candidates."""
+def _range(scores: np.ndarray) -> tuple[float, float]:
+    """Of all scores, or, if that is more than twice as wide, of all but a thousandth (at least one) on each side."""
+    if not len(scores):
+        return 0.0, 1.0
+    low, high = float(scores.min()), float(scores.max())
+    cut = max(1, len(scores) // 1000)
+    if len(scores) > 2 * cut:
+        ordered = np.partition(scores, [cut, len(scores) - 1 - cut])
+        inner_low, inner_high = float(ordered[cut]), float(ordered[-1 - cut])
+        if inner_high > inner_low and high - low > 2 * (inner_high - inner_low):
+            low, high = inner_low, inner_high
+    return low, high if high > low else low + 1
+
+
+def write_json(file: IO[bytes], parts: dict[str, Any], scored: Scored, count: int, titles: bool) -> None:
+    """Writes an answer: these parts and the first `count` impressions, or as many as an answer can hold.
+
+    A few rows, and a few titles, at a time: what is written is never in memory as a whole.
+
+    Args:
+        file: takes bytes.
+        parts: what else the answer says.
+        scored: the upload.
+        count: rows at most.
+        titles: whether the rows carry their candidates' titles.
+    """
     impressions = scored.impressions
     listed = impressions.offsets if impressions.clicks is None else impressions.offsets + unnest(impressions.clicks)[0]
     part = _first(impressions, min(count, int(np.searchsorted(listed, _LISTED, "right")) - 1))
+    total = len(impressions)
+    file.write(_json({**parts, "rows_total": total, "truncated": len(part) < total})[:-1] + b',"rows":[')
     table = predictions(part, scored.scores[: len(part.candidates)])
-    if titles:
-        known = pa.array(part.candidates - 1, mask=part.candidates == 0)
-        names = pc.take(scored.articles.titles, known)
-        table = table.append_column("titles", pa.ListArray.from_arrays(pa.array(part.offsets, pa.int32()), names))
-    return table.to_pylist()
+    for number in range(len(part)):
+        if number % _ROWS == 0:
+            batch = table.slice(number, _ROWS).to_pylist()
+        file.write(b"," * (number > 0) + _json(batch[number % _ROWS])[:-1])
+        if titles:
+            file.write(b',"titles":[')
+            shown = part.candidates[slice(*part.offsets[number : number + 2])]
+            for start in range(0, len(shown), _TITLES):
+                known = shown[start : start + _TITLES]
+                names = pc.take(scored.articles.titles, pa.array(known - 1, mask=known == 0)).to_pylist()
+                file.write(b"," * (start > 0) + _json(names)[1:-1])
+            file.write(b"]")
+        file.write(b"}")
+    file.write(b"]}")
+
+
+def write_parquet(file: IO[bytes], scored: Scored) -> None:
+    """Writes all rows as the predictions file of the nightly job."""
+    pq.write_table(predictions(scored.impressions, scored.scores), file, compression="zstd")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _first(impressions: Impressions, count: int) -> Impressions:

@@ -69,13 +69,22 @@ class Counts(BaseModel):
     )
 
 
-class RankingMetrics(BaseModel):
+class BaselineMetrics(BaseModel):
     """Means over the labelled impressions."""
 
     auc: float
     mrr: float
     ndcg_at_5: float = Field(alias="ndcg@5")
     ndcg_at_10: float = Field(alias="ndcg@10")
+
+
+class RankingMetrics(BaselineMetrics):
+    """Those of the model."""
+
+    baselines: dict[str, BaselineMetrics] | None = Field(
+        default=None,
+        description="where impressions have times: `popularity`, the clicks of the 24 hours before in this upload",
+    )
 
 
 class Histogram(BaseModel):
@@ -85,6 +94,9 @@ class Histogram(BaseModel):
     all: list[int]
     clicked: list[int] | None = None
     not_clicked: list[int] | None = None
+    outside: list[int] | None = Field(
+        default=None, description="scores below and above all edges, which count in the outermost bins; absent if none"
+    )
 
 
 class Row(BaseModel):
@@ -105,7 +117,12 @@ class PredictOut(BaseModel):
     model: ModelOut
     counts: Counts
     metrics: RankingMetrics | None = Field(default=None, description="absent when nothing is labelled")
-    score_histogram: Histogram
+    score_histogram: Histogram | None = Field(default=None, description="absent with `summary=false`")
+    taken: dict[str, str] | None = Field(
+        default=None,
+        description="which file was taken for what, where its columns say something else than the name it came under",
+        examples=[{"file": "history", "history": "file"}],
+    )
     rows: list[Row] = Field(description="the first `max_rows` impressions, in the order of the upload")
     rows_total: int
     truncated: bool = Field(description="whether there are more rows than these; format=parquet gives all")
@@ -114,6 +131,7 @@ class PredictOut(BaseModel):
 class Info(BaseModel):
     """What is served."""
 
+    asks_for_key: bool = Field(description="whether scoring needs X-API-Key")
     model: dict[str, Any] | None = Field(description="version, sha256, uri, trained_at, metrics, sizes")
     articles: dict[str, Any] | None = Field(description="uri, generation and number of articles")
     reload_error: str | None = Field(description="why no model, or not the newest model and articles, are served")

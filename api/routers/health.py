@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Security
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from api.admission import knows_key
 from api.decoder import UPLOAD
 from api.errors import responses
-from api.routers.predict import not_ready, service_of
+from api.routers.predict import api_key, not_ready, service_of
 from api.schemas import Info, Status
 from api.settings import LimitSettings
 from nrms.data.schema import ARTICLES, EXPECTED, HISTORY, Column
@@ -30,11 +31,13 @@ async def readyz(request: Request) -> Status:
     """Whether a model is loaded and has scored a first batch."""
     service = service_of(request)
     if service.serving is None:
-        raise not_ready(service)
+        settings = service.settings
+        key = request.headers.get("X-API-Key", "").encode("latin-1")
+        raise not_ready(service, tell=settings.public_metrics or knows_key(settings, key))
     return Status(status="ready")
 
 
-@router.get("/info")
+@router.get("/info", responses=responses(401), dependencies=[Security(api_key)])
 async def info(request: Request) -> Info:
     """Which model and articles are served, what an upload must look like, and the limits."""
     service = service_of(request)
@@ -58,6 +61,7 @@ async def info(request: Request) -> Info:
         }
     files = {"file": UPLOAD, "history": HISTORY, "articles": ARTICLES}
     return Info(
+        asks_for_key=service.settings.api_key is not None,
         model=model,
         articles=articles,
         reload_error=service.error,
@@ -67,7 +71,12 @@ async def info(request: Request) -> Info:
     )
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **responses(401)},
+    dependencies=[Security(api_key)],
+)
 async def metrics(request: Request) -> Response:
     """Counters, gauges and histograms in Prometheus' format."""
     return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 import uuid
 from collections.abc import Callable
@@ -13,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 import anyio
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fastapi import APIRouter, File, Query, Request, Security, UploadFile
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
 
 from api import results
 from api.admission import JSON_PATH
+from api.answer import AnswerFile, FileAnswer
 from api.decoder import ARTICLES_FILE, FILE, HISTORY_FILE, Task, write_rows
 from api.decoding import DecoderUnavailable
 from api.errors import ErrorDetail, Refusal, contract_refusal, responses, unavailable
@@ -27,12 +26,15 @@ from api.metrics import Metrics
 from api.prediction_log import Record
 from api.schemas import PredictIn, PredictOut
 from api.service import Service
-from api.serving import Scored, Serving
+from api.serving import Serving
 from nrms.errors import SchemaError, StorageError
-from nrms.scoring import predictions
 from nrms.storage.scratch import scratch_folder
 
-_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY")
+api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY")
+
+# Puts an upload into a folder as api.decoder leaves it; whether the histories came in the rows, the SHA-256 of what
+# came, and which file was taken for what.
+Read = Callable[[Path, Serving], tuple[bool, str, dict[str, str]]]
 
 
 def service_of(request: Request) -> Service:
@@ -40,20 +42,21 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-router = APIRouter(tags=["predict"], dependencies=[Security(_key)])  # checked at the door, shown here
+router = APIRouter(tags=["predict"], dependencies=[Security(api_key)])  # checked at the door, shown here
 
 Format = Annotated[
     Literal["json", "parquet"], Query(description="json: counts, metrics and the first rows; parquet: all predictions")
 ]
 MaxRows = Annotated[int, Query(ge=0, le=10_000, description="rows in a JSON answer, at most")]
 Titles = Annotated[bool, Query(description="whether the rows of a JSON answer carry the candidates' titles")]
+Summary = Annotated[bool, Query(description="whether a JSON answer carries the histogram of the scores")]
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": PredictOut,
-        "description": "The scored upload. Headers: X-Model-Version, X-Request-Id.",
+        "description": "The scored upload. Headers: X-Model-Version, X-Request-Id, X-Taken (as `taken`).",
         "content": {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}},
     },
-    **responses(400, 401, 408, 413, 422, 429, 503),
+    **responses(400, 401, 408, 413, 422, 429, 500, 503),
 }
 
 
@@ -71,6 +74,7 @@ async def predict(
     format: Format = "json",
     max_rows: MaxRows = 100,
     titles: Titles = False,
+    summary: Summary = True,
 ) -> Response:
     """Scores a Parquet file of impressions.
 
@@ -78,7 +82,7 @@ async def predict(
     """
     files = {FILE: file, HISTORY_FILE: history, ARTICLES_FILE: articles}
 
-    def read(folder: Path, serving: Serving) -> tuple[bool, str]:
+    def read(folder: Path, serving: Serving) -> tuple[bool, str, dict[str, str]]:
         body = hashlib.sha256()
         for name, upload in files.items():
             if upload is not None:
@@ -97,30 +101,41 @@ async def predict(
             memory_bytes=settings.decode_memory_bytes,
             seconds=settings.decode_seconds,
         )
-        return bool(service_of(request).decoders.decode(task)["row_histories"]), body.hexdigest()
+        result = service_of(request).decoders.decode(task)
+        return result["row_histories"], body.hexdigest(), result["taken"]
 
-    return await _answer(request, read, format, max_rows, titles)
+    return await _answer(request, read, format, max_rows, titles, summary)
 
 
 @router.post(JSON_PATH, responses=_ANSWERS)
 async def predict_json(
-    request: Request, body: PredictIn, format: Format = "json", max_rows: MaxRows = 1_000, titles: Titles = False
+    request: Request,
+    body: PredictIn,
+    format: Format = "json",
+    max_rows: MaxRows = 1_000,
+    titles: Titles = False,
+    summary: Summary = False,
 ) -> Response:
     """Scores a few impressions that come as JSON, each with its reader's history."""
 
-    def read(folder: Path, serving: Serving) -> tuple[bool, str]:
+    def read(folder: Path, serving: Serving) -> tuple[bool, str, dict[str, str]]:
         write_rows(
             folder,
             [impression.model_dump() for impression in body.impressions],
             [article.model_dump() for article in body.articles],
         )
-        return True, hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+        return True, hashlib.sha256(body.model_dump_json().encode()).hexdigest(), {}
 
-    return await _answer(request, read, format, max_rows, titles)
+    return await _answer(request, read, format, max_rows, titles, summary)
 
 
 async def _answer(
-    request: Request, read: Callable[[Path, Serving], tuple[bool, str]], format: str, max_rows: int, titles: bool
+    request: Request,
+    read: Read,
+    format: str,
+    max_rows: int,
+    titles: bool,
+    summary: bool,
 ) -> Response:
     """Waits for a worker, has the upload read and scored, and answers; a client that leaves gives its place back."""
     service = service_of(request)
@@ -134,10 +149,13 @@ async def _answer(
     def work() -> None:
         timing.mark("queue")
         try:
-            answer.append(_score(service, serving, read, timing, format, max_rows, titles))
+            answer.append(_score(service, serving, read, timing, format, max_rows, titles, summary))
+        except Refusal as refusal:
+            answer.append(refusal)
         except SchemaError as error:
-            answer.append(contract_refusal(error))
-        except (DecoderUnavailable, OSError) as error:
+            cause = error.__cause__
+            answer.append(unavailable(cause) if isinstance(cause, MemoryError) else contract_refusal(error))
+        except (DecoderUnavailable, OSError, MemoryError) as error:
             answer.append(unavailable(error))
         except StorageError as error:
             answer.append(unavailable(error.__cause__ or error))  # which says nothing of this machine's folders
@@ -162,38 +180,44 @@ async def _answer(
 def _score(
     service: Service,
     serving: Serving,
-    read: Callable[[Path, Serving], tuple[bool, str]],
+    read: Read,
     timing: _Timing,
     format: str,
     max_rows: int,
     titles: bool,
+    summary: bool,
 ) -> Response:
     with scratch_folder(service.scratch) as folder:
-        row_histories, body_sha256 = read(folder, serving)
+        row_histories, body_sha256, taken = read(folder, serving)
         timing.mark("decode")
         scored = serving.score(folder, row_histories)
         timing.mark("score")
     counts, metrics = results.counts_and_metrics(scored)
     histogram = results.histogram(scored)
     bundle = serving.bundle
-    if format == "parquet":
-        response = _parquet(scored)
-    else:
-        rows = results.rows(scored, max_rows, titles)
-        response = JSONResponse(
-            {
+    request_id = uuid.uuid4().hex
+    headers = {"X-Model-Version": bundle.version, "X-Request-Id": request_id}
+    if taken:
+        headers["X-Taken"] = ", ".join(f"{name}={kind}" for name, kind in taken.items())
+    file = AnswerFile(service.scratch, service.settings.max_answer_bytes)
+    try:
+        if format == "parquet":
+            results.write_parquet(file, scored)
+            headers["Content-Disposition"] = 'attachment; filename="predictions.parquet"'
+            response = FileAnswer(file, "application/vnd.apache.parquet", headers)
+        else:
+            parts = {
                 "model": {"version": bundle.version, "sha256": bundle.sha256},
                 "counts": counts,
                 **({} if metrics is None else {"metrics": metrics}),
-                "score_histogram": histogram,
-                "rows": rows,
-                "rows_total": counts["impressions"],
-                "truncated": len(rows) < counts["impressions"],
+                **({"score_histogram": histogram} if summary else {}),
+                **({"taken": taken} if taken else {}),
             }
-        )
-    request_id = uuid.uuid4().hex
-    response.headers["X-Model-Version"] = bundle.version
-    response.headers["X-Request-Id"] = request_id
+            results.write_json(file, parts, scored, max_rows, titles)
+            response = FileAnswer(file, "application/json", headers)
+    except BaseException:
+        file.close()
+        raise
     timing.mark("respond")
     _count(service.metrics, counts, timing)
     service.log.add(
@@ -212,16 +236,6 @@ def _score(
         )
     )
     return response
-
-
-def _parquet(scored: Scored) -> Response:
-    stream = io.BytesIO()
-    pq.write_table(predictions(scored.impressions, scored.scores), stream, compression="zstd")
-    return Response(
-        stream.getvalue(),
-        media_type="application/vnd.apache.parquet",
-        headers={"Content-Disposition": 'attachment; filename="predictions.parquet"'},
-    )
 
 
 class _Timing:
@@ -247,11 +261,11 @@ def _count(metrics: Metrics, counts: dict[str, Any], timing: _Timing) -> None:
     metrics.empty_histories.inc(counts["empty_histories"])
 
 
-def not_ready(service: Service) -> Refusal:
-    """The refusal while there is no model to serve, with the reason."""
+def not_ready(service: Service, tell: bool = True) -> Refusal:
+    """The refusal while there is no model to serve; with the reason, if that may be told."""
     detail = ErrorDetail(
         rule="A model must be loaded.",
-        received=service.error or "none yet",
+        received=(tell and service.error) or "none yet",
         where="service",
         todo="Try again; if it stays so, correct MODEL_URI or what it points at.",
     )

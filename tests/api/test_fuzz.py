@@ -30,7 +30,7 @@ MADE = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=200
 )
 BREAKABLE = ["POST /predict", "POST /predict/json"]  # the others take nothing that could be wrong
-OPERATIONS = [*BREAKABLE, "GET /livez", "GET /readyz", "GET /info", "GET /metrics"]
+OPERATIONS = [*BREAKABLE, "GET /livez", "GET /readyz", "GET /info", "GET /metrics", "GET /example"]
 LEFT_OUT = {
     # What the document cannot say, that a file must be Parquet in the contract, is refused too.
     "positive_data_acceptance",

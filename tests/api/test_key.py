@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.clients import Upload, log_lines, series
+from tests.clients import Upload, log_lines, series, until
 from tests.service import RunningService, parquet
 
 KEY = "kæy-4711"
@@ -11,9 +11,9 @@ ROWS = {"impressions": [{"impression_id": 1, "article_ids_inview": [1, 2]}]}
 
 @pytest.fixture(scope="module")
 def locked(world, tmp_path_factory):
-    """A service with a key."""
+    """A service with a key, which anybody may watch."""
     log = tmp_path_factory.mktemp("locked") / "log"
-    with RunningService(log, MODEL_URI=world.models, API_KEY=KEY) as service:
+    with RunningService(log, MODEL_URI=world.models, API_KEY=KEY, PUBLIC_METRICS="true") as service:
         yield service
 
 
@@ -52,6 +52,31 @@ def test_strangers_take_no_places(locked, world):
 def test_what_orchestrators_and_people_look_at_needs_no_key(locked):
     paths = ("/livez", "/readyz", "/info", "/metrics", "/", "/docs", "/openapi.json")
     assert {path: locked.client.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)
+
+
+def test_unless_it_is_public_what_tells_of_models_and_traffic_needs_the_key_too(world, tmp_path):
+    with RunningService(tmp_path / "log", MODEL_URI=world.models, API_KEY=KEY) as service:
+        for path in ("/info", "/metrics", "/example"):
+            for method in ("GET", "HEAD"):
+                assert service.client.request(method, path).status_code == 401
+                assert service.client.request(method, path, headers={"X-API-Key": KEY.encode()}).status_code == 200
+            assert service.client.get(path).json()["error"]["where"] == "header X-API-Key"
+        open_to_all = ("/livez", "/readyz", "/", "/docs", "/openapi.json")
+        assert {service.client.get(path).status_code for path in open_to_all} == {200}
+
+
+@pytest.mark.system
+def test_why_there_is_no_model_is_told_to_those_with_the_key(tmp_path):
+    models = tmp_path / "secret-place"
+    with RunningService(tmp_path / "log", ready=False, MODEL_URI=models, API_KEY=KEY) as service:
+        until(lambda: "secret-place" in service.log.read_text(), "a first try")
+        assert "secret-place" not in service.client.get("/readyz").text
+        assert "secret-place" in service.client.get("/readyz", headers={"X-API-Key": KEY.encode()}).text
+
+
+def test_info_says_whether_a_key_is_asked_for(locked, service):
+    assert locked.client.get("/info").json()["asks_for_key"]
+    assert not service.client.get("/info").json()["asks_for_key"]
 
 
 def test_docs_offer_to_authorize(locked):

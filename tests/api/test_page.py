@@ -22,6 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from api import results
 from nrms.data.report import OUTCOMES
 from tests.service import RunningService, parquet
+from tests.small_training import METRICS
 
 INSTALL = "apt-get install chromium chromium-driver"
 ROWS = 30
@@ -185,7 +186,10 @@ def one(candidates: list[int], **columns: object) -> dict:
 
 def test_metrics_are_those_of_the_api(scored, answer):
     shown = {element.get_attribute("data-metric"): element.text for element in scored.all("[data-metric]")}
-    assert shown == {name: f"{value:.4f}" for name, value in answer["metrics"].items()}
+    baselines = answer["metrics"]["baselines"]
+    assert shown == {name: f"{answer['metrics'][name]:.4f}" for name in METRICS}
+    beside = {element.get_attribute("data-popularity"): element.text for element in scored.all("[data-popularity]")}
+    assert beside == {name: f"popularity {baselines['popularity'][name]:.4f}" for name in METRICS}
     assert shown["auc"] in scored.text("#status")
 
 
@@ -247,6 +251,32 @@ def test_result_fits_a_phone(scored):
     assert scored.script(f"return {page}.scrollWidth - {page}.clientWidth") == 0
 
 
+def plain(message: str) -> str:
+    """As the page shows it: names stand in another type, and not between backticks."""
+    return message.replace("`", "")
+
+
+def test_scores_outside_of_the_histogram_are_said(scored):
+    histogram = {"edges": [0, 1, 2], "all": [500, 400], "outside": [1, 1200]}
+    text = scored.script("return distribution(arguments[0]).querySelector('#outside').textContent", histogram)
+    assert "1,201 scores lie outside: 1 below, 1,200 above" in text
+    del histogram["outside"]
+    assert scored.script("return distribution(arguments[0]).querySelector('#outside')", histogram) is None
+
+
+def test_without_any_file_an_example_can_be_tried(browser, service):
+    browser.open(service.url)
+    browser.find("#example").click()
+    browser.find("#result")
+    example = service.client.get("/example").json()
+    assert browser.texts(".impression strong") == ["Impression 1", "Impression 2", "Impression 3"]
+    titles = {article["article_id"]: article["title"] for article in example["articles"]}
+    for row, read in zip(example["impressions"], browser.texts(".impression .read"), strict=True):
+        assert read == "has read: " + " · ".join(titles[article] for article in row["article_id_fixed"])
+    browser.find("#download").click()
+    browser.wait_for_text("#status", "Saved")
+
+
 # --- files
 
 
@@ -268,6 +298,41 @@ def test_several_files_dropped_at_once_go_where_their_names_say(browser, service
         assert name in browser.text(f"#slot_{slot}")
 
 
+def test_files_in_any_order_are_known_by_their_columns_and_the_page_says_for_what_each_was_taken(
+    browser, service, files, answer
+):
+    browser.open(service.url)
+    data = [
+        [name, base64.b64encode(files[kind].read_bytes()).decode()] for name, kind in (("a", "history"), ("b", "file"))
+    ]
+    browser.script(DROP, browser.find("#slot_articles"), data)
+    browser.find("#submit").click()
+    assert browser.text("#taken") == (
+        "By their columns: a was taken for the histories, b was taken for the impressions."
+    )
+    assert browser.text("[data-metric=auc]") == f"{answer['metrics']['auc']:.4f}"
+    assert "b (" in browser.text("#slot_file")
+    assert "a (" in browser.text("#slot_history")
+    browser.find("#submit").click()
+    browser.wait(lambda _: not browser.all("#taken"))
+
+
+def test_a_history_alone_is_called_one(browser, service, files):
+    browser.open(service.url)
+    browser.score(file=files["history"])
+    assert "a history file" in browser.text("#error_received")
+    assert "file (history.parquet)" in browser.text("#error_where")
+
+
+def test_dropped_text_is_called_text(browser, service):
+    browser.open(service.url)
+    line = base64.b64encode(b"1\tU1\t11/11/2019 9:05:58 AM\tN1 N2\tN3-1 N4-0\n").decode()
+    browser.script(DROP, browser.find("#slot_file"), [["behaviors.tsv", line]])
+    browser.find("#submit").click()
+    assert "CSV or TSV" in browser.text("#error_received")
+    assert browser.texts("#error_todo code") == ["python -m jobs.prepare --source mind"]
+
+
 def test_file_that_misses_the_boxes_leaves_the_page_as_it_is(browser, service):
     browser.open(service.url)
     ignored = "return !document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true }))"
@@ -280,7 +345,7 @@ def test_removed_file_is_not_sent(browser, service, files):
     browser.find("#slot_history .remove").click()
     browser.score(file=files["file"])
     alone = service.predict(files["file"].read_bytes())
-    assert browser.text("#error_rule") == alone.json()["error"]["rule"]
+    assert browser.text("#error_rule") == plain(alone.json()["error"]["rule"])
 
 
 def test_without_a_file_the_page_says_what_is_missing(browser, service):
@@ -342,7 +407,8 @@ def test_error_is_shown_with_all_its_parts(browser, service, files, small):
     browser.score(file=wrong)
     error = service.predict(wrong.read_bytes()).json()["error"]
     shown = {part: browser.text(f"#error_{part}") for part in error}
-    assert shown == {**error, "where": "file (wrong.parquet)"}
+    assert shown == {part: plain(text) for part, text in error.items()} | {"where": "file (wrong.parquet)"}
+    assert browser.texts("#error_rule code") == ["user_id"]
     assert browser.find("#error").get_attribute("role") == "alert"
     browser.score(**files)
     browser.find("#result")
@@ -380,15 +446,26 @@ def test_upload_can_be_cancelled(browser, service, files):
     assert not browser.all("#cancel")[0].is_displayed()
 
 
-def test_page_asks_for_the_key_and_works_with_it(browser, world, files, answer, tmp_path):
-    with RunningService(tmp_path / "log", MODEL_URI=world.models, API_KEY="open sesame") as service:
+def test_no_key_is_asked_for_where_there_is_none(browser, service):
+    browser.open(service.url)
+    browser.find("#version")
+    assert not browser.all("#key")[0].is_displayed()
+
+
+@pytest.mark.parametrize("public", ["false", "true"])
+def test_page_asks_for_the_key_and_works_with_it(browser, world, files, answer, tmp_path, public):
+    environment = {"API_KEY": "open sesame", "PUBLIC_METRICS": public}
+    with RunningService(tmp_path / "log", MODEL_URI=world.models, **environment) as service:
         browser.open(service.url)
+        browser.find("#key")
+        assert (public == "true") == bool(browser.all("#version"))
         browser.score(**files)
         assert "X-API-Key" in browser.text("#error_rule")
         key = browser.driver.switch_to.active_element
         assert key.accessible_name == "API key"
         key.send_keys("open sesame", Keys.ENTER)
         assert browser.text("[data-metric=auc]") == f"{answer['metrics']['auc']:.4f}"
+        assert browser.text("#version")
         assert browser.script("return localStorage.length + sessionStorage.length + document.cookie.length") == 0
 
 
@@ -421,7 +498,13 @@ def test_everything_to_be_used_has_a_name_and_is_reached_by_keyboard(browser, se
     for _ in range(6):
         webdriver.ActionChains(browser.driver).send_keys(Keys.TAB).perform()
         reached.append(browser.driver.switch_to.active_element)
-    assert [element.get_attribute("id") for element in reached[:5]] == ["file", "history", "articles", "key", "submit"]
+    assert [element.get_attribute("id") for element in reached[:5]] == [
+        "file",
+        "history",
+        "articles",
+        "submit",
+        "example",
+    ]
     assert all(element.accessible_name for element in reached)
 
 

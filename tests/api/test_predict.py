@@ -112,6 +112,8 @@ def test_metrics_are_those_of_the_night(service, world, night):
     assert found["rows"] == []
     for name in METRICS:
         assert found["metrics"][name] == pytest.approx(night[1][name], abs=1e-6)
+        popularity = found["metrics"]["baselines"]["popularity"][name]
+        assert popularity == pytest.approx(night[1]["baselines"]["popularity"][name], abs=1e-9)
 
 
 def test_an_unlabelled_upload_has_no_metrics(service, world, upload):
@@ -207,7 +209,7 @@ def test_every_answer_of_predict_is_in_the_openapi_document(service):
     document = service.client.get("/openapi.json").json()
     for path in ("/predict", "/predict/json"):
         answers = document["paths"][path]["post"]["responses"]
-        assert answers.keys() == {"200", "400", "401", "408", "413", "422", "429", "503"}
+        assert answers.keys() == {"200", "400", "401", "408", "413", "422", "429", "500", "503"}
         for status, answer in answers.items():
             name = "PredictOut" if status == "200" else "ErrorBody"
             assert answer["content"]["application/json"]["schema"]["$ref"].endswith(name)

@@ -1,0 +1,59 @@
+"""`GET /example`: impressions to try the service with, where no file is at hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from fastapi import APIRouter, Request, Security
+
+from api.admission import EXAMPLE_PATH
+from api.decoder import TITLE_LENGTH
+from api.errors import responses
+from api.routers.predict import api_key, not_ready, service_of
+from api.schemas import PredictIn
+from api.serving import Serving
+
+router = APIRouter(tags=["predict"], dependencies=[Security(api_key)])
+
+_READERS, _HISTORY, _CANDIDATES = 3, 3, 6
+_ARTICLES = 2_000  # of the catalogue, at most, that the example is made of
+
+
+@router.get(EXAMPLE_PATH, responses=responses(401, 500, 503))
+def example(request: Request) -> PredictIn:
+    """A body for `POST /predict/json`, of articles that this service knows.
+
+    Each reader has clicked articles that are alike for the model; one more of those is among the candidates.
+    """
+    service = service_of(request)
+    if service.serving is None:
+        raise not_ready(service)
+    return PredictIn.model_validate(impressions(service.serving))
+
+
+def impressions(serving: Serving) -> dict[str, list[dict[str, object]]]:
+    """The example, always the same for a model and a catalogue: impressions, and the articles with their titles."""
+    count = len(serving.articles)
+    rows = np.unique(np.linspace(1, count, min(count, _ARTICLES)).round().astype(int))
+    vectors = serving.news_vectors[rows]
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    ids = serving.articles.ids.take(pa.array(rows - 1)).to_pylist()
+    titles = serving.articles.titles.take(pa.array(rows - 1)).to_pylist()
+    shown, found = set(), []
+    for number in range(_READERS):
+        like = np.argsort(-(vectors @ vectors[number * len(rows) // _READERS]), kind="stable")
+        read, near, others = like[:_HISTORY], like[_HISTORY : _HISTORY + 1], like[_HISTORY + 1 :]
+        spread = np.linspace(0, max(0, len(others) - 1), min(len(others), _CANDIDATES - 1)).round().astype(int)
+        # In the middle, so that the given order is not the best one; the catalogue may be of one article.
+        candidates = [*others[spread[: _CANDIDATES // 2]], *near, *others[spread[_CANDIDATES // 2 :]]] or [*read]
+        shown.update(read.tolist(), map(int, candidates))
+        found.append(
+            {
+                "impression_id": number + 1,
+                "user_id": f"reader {number + 1}",
+                "article_ids_inview": [ids[place] for place in candidates],
+                "article_id_fixed": [ids[place] for place in read],
+            }
+        )
+    articles = [{"article_id": ids[place], "title": titles[place][:TITLE_LENGTH]} for place in sorted(shown)]
+    return {"impressions": found, "articles": articles}
