@@ -39,7 +39,8 @@ def main() -> int:
     # uvicorn sends itself the signal that it has obeyed once more, and an orderly end would look like a violent one.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    Server(create_app(settings), settings, most).run([listener])
+    app = create_app(settings)
+    Server(app, settings, app.state.service.metrics, most).run([listener])
     return 0
 
 

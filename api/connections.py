@@ -23,6 +23,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.metrics import Metrics
 from api.settings import Settings
 from nrms.errors import ConfigError
 
@@ -58,11 +59,11 @@ def most_connections(settings: Settings) -> int:
 class Connection(H11Protocol):
     """One connection. Where a limit is met it is cut, so nothing of it stays."""
 
-    def __init__(self, *args: Any, most: int, head_seconds: float, answer_seconds: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, settings: Settings, metrics: Metrics, most: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._settings = settings
+        self._metrics = metrics
         self._most = most
-        self._head_seconds = head_seconds
-        self._answer_seconds = answer_seconds
         self._since = 0.0
         self._head: asyncio.TimerHandle | None = None
         self._answer: asyncio.TimerHandle | None = None
@@ -106,7 +107,7 @@ class Connection(H11Protocol):
         """See `asyncio.Protocol`."""
         super().pause_writing()
         if self._answer is None:
-            self._answer = self.loop.call_later(self._answer_seconds, self.transport.abort)
+            self._answer = self.loop.call_later(self._settings.answer_seconds, self._cut, "answer_too_slow")
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
@@ -117,11 +118,15 @@ class Connection(H11Protocol):
         """For the head of a request."""
         self._since = self.loop.time()
         if self._head is None:
-            self._head = self.loop.call_later(self._head_seconds, self._end)
+            self._head = self.loop.call_later(self._settings.head_seconds, self._end)
 
     def _end(self) -> None:
         if self._answer is None:  # else the last request's answer is still being taken, which has a time of its own
-            self.transport.abort()
+            self._cut("head_too_slow")
+
+    def _cut(self, reason: str) -> None:
+        self._metrics.cut.labels(reason).inc()
+        self.transport.abort()
 
     def _look_whether_taken(self) -> None:
         if self._answer is not None and not self._working and not self.flow.write_paused:
@@ -136,7 +141,7 @@ class Connection(H11Protocol):
             and not other.transport.is_closing()
             and not (other._working and other.scope["state"].get(PLACE))
         ]
-        min(others, default=(None, self))[-1].transport.abort()
+        min(others, default=(None, self))[-1]._cut("no_room")
 
 
 class Server(uvicorn.Server):
@@ -145,13 +150,12 @@ class Server(uvicorn.Server):
     Args:
         app: the application.
         settings: limits and seconds.
+        metrics: count the connections that are cut.
         most: connections at most, see `most_connections`.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, most: int) -> None:
-        protocol = partial(
-            Connection, most=most, head_seconds=settings.head_seconds, answer_seconds=settings.answer_seconds
-        )
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, most: int) -> None:
+        protocol = partial(Connection, settings=settings, metrics=metrics, most=most)
         config = uvicorn.Config(
             app,
             http=protocol,

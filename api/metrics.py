@@ -15,6 +15,7 @@ class Metrics:
         options = {"registry": self.registry}
         self.requests = Counter("nrms_requests_total", "Requests answered.", ["route", "status"], **options)
         self.rejections = Counter("nrms_rejections_total", "Requests refused.", ["reason"], **options)
+        self.cut = Counter("nrms_connections_cut_total", "Connections that met a limit.", ["reason"], **options)
         self.seconds = Histogram(
             "nrms_stage_seconds",
             "Seconds that a scored request spent: upload, queue, decode, score, respond.",
@@ -34,6 +35,10 @@ class Metrics:
         self.empty_histories = Counter(
             "nrms_empty_histories_total", "Impressions of users whose history is empty or unknown.", **options
         )
+        self.joins = Gauge(
+            "nrms_upload_unknown_ratio", "Share of the last upload that joins nothing, 0 to 1.", ["join"], **options
+        )
+        self.warned = Counter("nrms_warned_uploads_total", "Uploads scored with a warning about joins.", **options)
         self.model = Gauge("nrms_model_info", "1 for the version that is served.", ["version", "sha256"], **options)
         self.articles = Gauge("nrms_articles", "Articles in the catalogue.", **options)
         self.ready = Gauge("nrms_ready", "1 when a model is served.", **options)

@@ -117,6 +117,13 @@ class PredictOut(BaseModel):
     model: ModelOut
     counts: Counts
     metrics: RankingMetrics | None = Field(default=None, description="absent when nothing is labelled")
+    joins: dict[str, float] = Field(
+        description="shares of what joins nothing: unknown_candidates, unknown_history, unknown_clicks, "
+        "readers_without_history, unknown_words; absent where there is nothing to join"
+    )
+    warnings: list[str] | None = Field(
+        default=None, description="why the scores may be wrong; absent when nothing says so"
+    )
     score_histogram: Histogram | None = Field(default=None, description="absent with `summary=false`")
     taken: dict[str, str] | None = Field(
         default=None,

@@ -53,6 +53,11 @@ class World:
         (path, *_) = sorted(Path(self.data, "validation").glob("behaviors*.parquet"))
         return pq.read_table(path).slice(0, rows)
 
+    @property
+    def article_ids(self) -> list[int]:
+        """Of the catalogue."""
+        return pq.read_table(self.articles)["article_id"].to_pylist()
+
     def history(self) -> pa.Table:
         """Their users' histories."""
         return pq.read_table(Path(self.data, "validation", "history.parquet"))

@@ -27,6 +27,7 @@ from api.prediction_log import Record
 from api.schemas import PredictIn, PredictOut
 from api.service import Service
 from api.serving import Serving
+from nrms.data.joins import Joins
 from nrms.errors import SchemaError, StorageError
 from nrms.storage.scratch import scratch_folder
 
@@ -210,6 +211,8 @@ def _score(
                 "model": {"version": bundle.version, "sha256": bundle.sha256},
                 "counts": counts,
                 **({} if metrics is None else {"metrics": metrics}),
+                "joins": scored.joins.shares,
+                **({"warnings": scored.joins.warnings} if scored.joins.warnings else {}),
                 **({"score_histogram": histogram} if summary else {}),
                 **({"taken": taken} if taken else {}),
             }
@@ -219,7 +222,7 @@ def _score(
         file.close()
         raise
     timing.mark("respond")
-    _count(service.metrics, counts, timing)
+    _count(service.metrics, counts, scored.joins, timing)
     service.log.add(
         Record(
             time=datetime.now(UTC),
@@ -252,13 +255,16 @@ class _Timing:
         self._last = now
 
 
-def _count(metrics: Metrics, counts: dict[str, Any], timing: _Timing) -> None:
+def _count(metrics: Metrics, counts: dict[str, Any], joins: Joins, timing: _Timing) -> None:
     for stage, seconds in timing.seconds.items():
         metrics.seconds.labels(stage).observe(seconds)
     metrics.impressions.inc(counts["impressions"])
     metrics.candidates.inc(counts["candidates"])
     metrics.unknown_articles.inc(counts["unknown_articles"])
     metrics.empty_histories.inc(counts["empty_histories"])
+    metrics.warned.inc(1 if joins.warnings else 0)
+    for name, share in joins.shares.items():
+        metrics.joins.labels(name).set(share)
 
 
 def not_ready(service: Service, tell: bool = True) -> Refusal:

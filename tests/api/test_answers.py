@@ -20,6 +20,7 @@ from api.schemas import PredictIn, PredictOut
 from api.serving import Scored
 from api.settings import Settings
 from nrms.data.impressions import Impressions
+from nrms.data.joins import Joins
 from nrms.data.report import DataReport
 from tests.clients import until
 from tests.service import RunningService, parquet
@@ -64,13 +65,13 @@ def test_an_answer_beyond_its_bytes_is_refused_with_the_figure(bounded, world):
     assert bounded.predict(file, articles=articles, max_rows=1).status_code == 200
 
 
-def test_a_parquet_answer_has_the_same_bound(bounded):
+def test_a_parquet_answer_has_the_same_bound(bounded, world):
     rng = np.random.default_rng(1)
-    rows = 40_000
+    rows = 80_000
     table = {
         "impression_id": rng.integers(0, 2**62, rows),
         "user_id": rng.integers(0, 2**62, rows),
-        "article_ids_inview": pa.array(rng.integers(0, 2**62, (rows, 2)).tolist(), pa.list_(pa.int64())),
+        "article_ids_inview": pa.array(rng.choice(world.article_ids, (rows, 2)).tolist(), pa.list_(pa.int64())),
         "article_id_fixed": pa.array([[]] * rows, pa.list_(pa.int64())),
     }
     check_refused(bounded.predict(parquet(table), format="parquet"))
@@ -110,7 +111,7 @@ def test_rows_are_written_as_one_document_whatever_is_in_them(tmp_path, titles):
         report=DataReport(),
     )
     articles = SimpleNamespace(titles=pa.array(names))
-    scored = Scored(impressions, rng.random(offsets[-1], np.float32), 0, articles, impressions.report)
+    scored = Scored(impressions, rng.random(offsets[-1], np.float32), 0, articles, impressions.report, Joins({}, []))
     with AnswerFile(tmp_path, 10**7) as file:
         results.write_json(file, {"part": 1}, scored, 100, titles)
         file.seek(0)
@@ -130,7 +131,7 @@ def test_rows_are_written_as_one_document_whatever_is_in_them(tmp_path, titles):
 
 
 def test_without_memory_a_body_is_answered_503_and_the_next_as_ever(world, tmp_path):
-    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": [9_500_000] * 10_000}] * 40}
+    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": world.article_ids[:1] * 10_000}] * 40}
     body = json.dumps(rows)
     with RunningService(tmp_path / "log", MODEL_URI=world.models) as service:
         pid = service.process.pid
@@ -190,10 +191,11 @@ def test_head_is_answered_as_get_without_the_body(service, path):
 
 
 def test_a_few_scores_come_without_a_histogram_unless_it_is_asked_for(service, world):
-    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": [1, 2]}]}
+    known, *others = world.article_ids[:6]
+    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": others, "article_id_fixed": [known]}]}
     short, long = (service.client.post("/predict/json", json=rows, params=query) for query in ({}, {"summary": True}))
     assert "score_histogram" not in short.json()
-    assert len(short.content) < 500
+    assert len(short.content) < 800 < len(long.content)
     assert PredictOut.model_validate(long.json()).score_histogram.edges
     files = parquet(world.behaviors(5)), parquet(world.history())
     assert "score_histogram" in service.predict(*files).json()

@@ -72,6 +72,7 @@ def test_half_open_connections_keep_nobody_out(world, tmp_path, connect):
                 other.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 assert other.recv(1_000).startswith(b"HTTP/1.1 200 ")
         assert open_files(service) < 256
+        assert series(service, "nrms_connections_cut_total", reason="no_room") > HALF_OPEN - 256
         assert ended(half_open[0])
         assert not ended(half_open[-1])
         assert service.predict(parquet(world.behaviors(20)), parquet(world.history())).status_code == 200
@@ -93,6 +94,7 @@ def test_the_head_of_a_request_has_its_time_however_steadily_it_comes(world, tmp
             except OSError:
                 break
         until(lambda: all(map(ended, [silent, *stalled, second])), "the end of the connections")
+        assert series(service, "nrms_connections_cut_total", reason="head_too_slow") >= 7
         # It is the head's time alone: an upload takes longer.
         with Upload(service, parquet(world.behaviors(20)), parquet(world.history())) as upload:
             upload.send(100)
@@ -201,6 +203,7 @@ def test_clients_that_do_not_read_cost_no_memory_and_are_cut_off(world, tmp_path
                 with suppress(ConnectionResetError):
                     while client.recv(1 << 20):
                         pass
+        assert series(service, "nrms_connections_cut_total", reason="answer_too_slow") == 2 * places
         assert after - before < 50 * 2**20, f"{before / 2**20:.0f} MiB and then {after / 2**20:.0f} MiB"
         assert service.client.get("/livez").status_code == 200
 

@@ -492,9 +492,9 @@ def test_a_body_that_stops_short_harms_nothing(service):
     check_well(service)
 
 
-def test_the_largest_answer_holds_no_more_rows_than_it_can(service):
+def test_the_largest_answer_holds_no_more_rows_than_it_can(service, world):
     table = {name: [values[0]] * 1_000 for name, values in ROWS.items()}
-    table["article_ids_inview"] = [[10] * 1_000] * 1_000
+    table["article_ids_inview"] = [[world.article_ids[0]] * 1_000] * 1_000
     answer = service.predict(parquet(table), max_rows=10_000, titles=True).json()
     assert (len(answer["rows"]), answer["rows_total"], answer["truncated"]) == (200, 1_000, True)
 

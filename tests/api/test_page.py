@@ -264,6 +264,20 @@ def test_scores_outside_of_the_histogram_are_said(scored):
     assert scored.script("return distribution(arguments[0]).querySelector('#outside')", histogram) is None
 
 
+def test_warnings_stand_above_the_result(browser, service, world, files, small):
+    browser.open(service.url)
+    history = world.history()
+    strangers = pa.array([user + 10**6 for user in history["user_id"].to_pylist()])
+    browser.score(file=files["file"], history=small("strangers", history.set_column(0, "user_id", strangers)))
+    browser.find("#warnings")
+    (line,) = browser.texts("#warnings li")
+    assert "history row" in line
+    assert "`" not in line
+    assert browser.find("#result").find_element(By.CSS_SELECTOR, ":scope > *").get_attribute("id") == "warnings"
+    browser.score(**files)
+    browser.wait(lambda _: not browser.all("#warnings"))
+
+
 def test_without_any_file_an_example_can_be_tried(browser, service):
     browser.open(service.url)
     browser.find("#example").click()

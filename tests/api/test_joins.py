@@ -1,0 +1,60 @@
+"""What of an upload joins nothing: in the answer, in the metrics, and refused where nothing joins at all."""
+
+import pyarrow as pa
+import pytest
+
+from api.schemas import PredictOut
+from tests.clients import series
+from tests.service import RunningService, parquet
+
+NO_HISTORY = {"user_id": pa.array([], pa.int64()), "article_id_fixed": pa.array([], pa.list_(pa.int64()))}
+
+
+def shifted(table: pa.Table, name: str, by: int) -> pa.Table:
+    """The table with other ids in a column."""
+    moved = [row + by if isinstance(row, int) else [one + by for one in row] for row in table[name].to_pylist()]
+    return table.set_column(table.column_names.index(name), name, pa.array(moved, table.schema.field(name).type))
+
+
+def test_an_upload_that_joins_says_its_shares_and_warns_of_nothing(service, world):
+    answer = service.predict(parquet(world.behaviors(50)), parquet(world.history())).json()
+    assert PredictOut.model_validate(answer).joins["unknown_candidates"] == 0
+    assert set(answer["joins"]) >= {"unknown_history", "unknown_clicks", "readers_without_history"}
+    assert not [line for line in answer.get("warnings", []) if "candidates" in line or "readers" in line]
+
+
+def test_readers_that_have_no_history_are_a_warning_and_a_gauge(service, world):
+    warned = service.metric("nrms_warned_uploads_total")
+    answer = service.predict(parquet(world.behaviors(50)), parquet(shifted(world.history(), "user_id", 10**6))).json()
+    assert answer["joins"]["readers_without_history"] == 1
+    assert any("reader has a history row" in line for line in answer["warnings"])
+    assert series(service, "nrms_upload_unknown_ratio", join="readers_without_history") == 1
+    assert service.metric("nrms_warned_uploads_total") == warned + 1
+
+
+def test_an_upload_without_a_known_candidate_is_refused_with_the_first_ids_of_both_sides(service, world):
+    behaviors = shifted(world.behaviors(50), "article_ids_inview", 10**9)
+    answer = service.predict(parquet(behaviors), parquet(world.history()))
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error["rule"] == "Candidates must be in articles.parquet."
+    for ids in (behaviors["article_ids_inview"][0].as_py(), world.article_ids):
+        assert str(ids[0]) in error["received"]
+    assert error["where"] in ("file", "articles")
+
+
+def test_a_few_unknown_candidates_are_a_warning_alone(service):
+    answer = service.client.post(
+        "/predict/json", json={"impressions": [{"impression_id": 1, "article_ids_inview": [1]}]}
+    )
+    assert answer.status_code == 200
+    assert any("no candidate is in articles.parquet" in line for line in answer.json()["warnings"])
+
+
+def test_the_setting_says_how_much_may_be_unknown(world, tmp_path):
+    known = world.article_ids[:10]
+    row = {"impression_id": 1, "article_ids_inview": [*known, 1, 2], "article_id_fixed": known}
+    with RunningService(tmp_path / "log", MODEL_URI=world.models, MAX_UNKNOWN=0.5) as service:
+        answer = service.client.post("/predict/json", json={"impressions": [row]}).json()
+        assert answer["joins"]["unknown_candidates"] == pytest.approx(2 / 12)
+        assert "warnings" not in answer
