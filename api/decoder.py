@@ -29,14 +29,13 @@ import pyarrow.parquet as pq
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import unnest
+from nrms.data.parquet import ParquetReader, open_parquet
 from nrms.data.schema import (
     ARTICLES,
     BEHAVIORS,
     HISTORY,
     STRINGS,
     Column,
-    ParquetReader,
-    open_parquet,
     refuse_nulls,
     schema_error,
 )

@@ -404,7 +404,7 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8-sig"))  # Windows' editors put a byte order mark first
     except OSError as error:
         raise ConfigError(f"--config must name a file that can be read. Received: {file}: {error.strerror}.") from None
     except ValueError as error:

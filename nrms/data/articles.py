@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from nrms import storage
 from nrms.data.columns import row_numbers
+from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
-from nrms.data.schema import ARTICLES, first_duplicate, open_parquet, refuse_nulls, schema_error
+from nrms.data.schema import ARTICLES, first_duplicate, refuse_nulls, schema_error
 
 
 @dataclass(frozen=True)

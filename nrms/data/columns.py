@@ -10,6 +10,35 @@ def decoded(array: pa.Array) -> pa.Array:
     return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
 
 
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type without views, of which Arrow cannot yet pick rows: a string for a string_view, within lists too."""
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_list_view(kind) or types.is_list(kind):
+        return pa.list_(_plain_field(kind.value_field))
+    if types.is_large_list_view(kind) or types.is_large_list(kind):
+        return pa.large_list(_plain_field(kind.value_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    if types.is_struct(kind):
+        return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
+    if types.is_map(kind):
+        return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
+    return kind
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema with each of its types `plain`."""
+    return pa.schema([_plain_field(field) for field in schema], schema.metadata)
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(plain(field.type))
+
+
 def unnest(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
     """Take a list column apart; a null list counts as an empty one.
 
@@ -44,7 +73,7 @@ def row_numbers(values: pa.Array, table: pa.Array) -> np.ndarray:
 
 
 def times_us(array: pa.Array) -> np.ndarray:
-    """Timestamps of any unit and zone as datetime64[us] in UTC, NaT where null."""
+    """Timestamps of any unit and zone as datetime64[us] in UTC, NaT where null. Without a zone they are UTC."""
     if pa.types.is_null(array.type):
         array = array.cast(pa.timestamp("us"))
     # Nanoseconds may lose digits; a coarser time that does not fit in microseconds is an error.

@@ -1,7 +1,7 @@
 """A data set in the Parquet contract, local or in a bucket, read shard by shard.
 
     <uri>/articles.parquet
-    <uri>/<split>/behaviors*.parquet    one file, several shards, or a folder `behaviors/` of shards
+    <uri>/<split>/behaviors*.parquet    one file, several shards, or a folder `behaviors/` of shards; see `layout`
     <uri>/<split>/history*.parquet      the same
 
 Every file's generation is pinned when its split is opened: a run reads the same bytes to its end, or fails.
@@ -10,7 +10,6 @@ Every file's generation is pinned when its split is opened: a run reads the same
 import base64
 import hashlib
 import logging
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,9 +21,11 @@ from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.histories import read_histories, read_users
 from nrms.data.impressions import Impressions, read_impressions
+from nrms.data.layout import describe, find_files
 from nrms.data.leakage import count_clicked, first_impressions
+from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
-from nrms.data.schema import BEHAVIORS, HISTORY, Families, open_parquet, schema_error, set_aside
+from nrms.data.schema import BEHAVIORS, HISTORY, Families, schema_error, set_aside
 from nrms.errors import ObjectNotFound, SchemaError
 
 logger = logging.getLogger(__name__)
@@ -58,12 +59,11 @@ class Dataset:
             info = storage.stat(storage.join(uri, "articles.parquet"))
         except ObjectNotFound:
             # A missing bucket is an error of its own, which the listing raises.
-            found = len(storage.list_files(uri, ".parquet"))
             raise schema_error(
                 "A data set must have the file articles.parquet.",
-                f"no such file, and {found} other Parquet files",
+                describe(uri),
                 uri,
-                "Check the path or run jobs.prepare.",
+                "Give the folder that holds it and the splits, or run jobs.prepare.",
             ) from None
         return cls(uri, cache, info, Articles.read(info, cache))
 
@@ -109,6 +109,8 @@ class Split:
         history_files: The history files, in order.
         rows: Impressions in all shards, from the Parquet footers.
         file_rows: Rows of each file by its uri, as the footers say.
+        zones: An example of a column of times with a zone (True) and of one without (False), where there are.
+        warnings: What may make an answer wrong, one line each.
         bad: The error of each shard that was set aside, by uri. Only the shards left out of it can be read.
         histories: The last clicks of each user, none of them from after the user's first impression.
         in_view: Which articles were in view in the shards read so far, bool of shape `(articles + 1,)`.
@@ -119,18 +121,9 @@ class Split:
         self.name = name
         self.uri = storage.join(dataset.uri, name)
         self.cache, self._articles = dataset.cache, dataset.articles
-        listed = {info.uri[len(self.uri) + 1 :]: info for info in storage.list_files(self.uri)}
-        # jobs.prepare writes the manifest first and _SUCCESS last; data from elsewhere has neither.
-        if "manifest.json" in listed and "_SUCCESS" not in listed:
-            raise schema_error(
-                "A split made by jobs.prepare must have the file _SUCCESS.",
-                "manifest.json without it, so the split is unfinished",
-                self.uri,
-                "Run the same jobs.prepare command again.",
-            )
-        found = {name: info for name, info in listed.items() if name.endswith(".parquet")}
-        shards = _matching(found, "behaviors", self.uri)
-        history_files = _matching(found, "history", self.uri)
+        found = find_files(self.uri, but=dataset.articles_file.uri)
+        shards, history_files = found.files["behaviors"], found.files["history"]
+        self.warnings = found.warnings
         self.files = shards | history_files
         self.shards = list(shards.values())
 
@@ -138,6 +131,7 @@ class Split:
         self.bad: dict[str, SchemaError] = {}
         bad = self.bad if set_aside_bad else None
         self.file_rows: dict[str, int] = {}
+        self.zones: dict[bool, str] = {}
         for contract, files in ((HISTORY, history_files), (BEHAVIORS, shards)):
             for info in files.values():
                 with (
@@ -145,7 +139,10 @@ class Split:
                     open_parquet(info, self.cache, contract, families) as reader,
                 ):
                     self.file_rows[info.uri] = reader.rows
+                    for column, zone in reader.zones.items():
+                        self.zones.setdefault(zone is not None, f"`{column}` in {info.uri}")
         self.rows = sum(self.file_rows.get(info.uri, 0) for info in self.shards)
+        self.warnings += _mixed_zones(self.zones)
 
         self.history_files = list(history_files.values())
         users = read_users(self.history_files, self.cache, families.get("user", pa.int64()))
@@ -185,21 +182,18 @@ class Split:
         return sum(self._shard_reports.copy().values(), self._history_report)
 
 
-def _matching(found: dict[str, storage.FileInfo], stem: str, uri: str) -> dict[str, storage.FileInfo]:
-    pattern = re.compile(rf"{stem}([^/]*|/[^/]*)\.parquet")
-    files = {path: info for path, info in found.items() if pattern.fullmatch(path)}
-    if not files:
-        raise schema_error(
-            f"A split must have {stem}.parquet, {stem}-*.parquet shards or a folder {stem}/ of them.",
-            ", ".join(list(found)[:5]) or "no Parquet file",
-            uri,
-            "Check the path and the split's name, or run jobs.prepare.",
-        )
-    return files
+def _mixed_zones(zones: dict[bool, str]) -> list[str]:
+    """A warning where some times have a zone and others have none."""
+    if len(zones) < 2:
+        return []
+    return [
+        f"Times without a zone are read as UTC. Received: {zones[False]} has none, {zones[True]} has one. If the "
+        "former are local times, histories can hold the clicks to predict, or lack clicks: write all times in UTC."
+    ]
 
 
 def check_time_order(train: Split, validation: Split) -> bool:
-    """Make sure that validation does not start before training ends.
+    """Make sure that validation does not start before training ends. Adds to the warnings of `validation`.
 
     Returns:
         Whether it could be checked: False when either split has no times.
@@ -210,6 +204,8 @@ def check_time_order(train: Split, validation: Split) -> bool:
     if train.time_range is None or validation.time_range is None:
         logger.warning("Time order of %s and %s not checked: no times.", train.uri, validation.uri)
         return False
+    if len(train.zones) == len(validation.zones) == 1:  # else it is said already
+        validation.warnings += _mixed_zones(train.zones | validation.zones)
     end, start = train.time_range[1], validation.time_range[0]
     if start < end:
         raise schema_error(

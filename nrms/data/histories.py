@@ -11,8 +11,9 @@ from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, row_numbers, times_us, unnest
 from nrms.data.leakage import NEVER, UNTIMED, click_keys
+from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
-from nrms.data.schema import HISTORY, first_duplicate, open_parquet, refuse_nulls, schema_error
+from nrms.data.schema import HISTORY, first_duplicate, refuse_nulls, schema_error
 
 
 @dataclass(frozen=True)

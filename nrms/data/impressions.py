@@ -13,8 +13,9 @@ from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, times_us, unnest
 from nrms.data.histories import Histories
+from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
-from nrms.data.schema import BEHAVIORS, Families, open_parquet, refuse_masks, refuse_nulls, schema_error
+from nrms.data.schema import BEHAVIORS, Families, refuse_masks, refuse_nulls, schema_error
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Impressions:
         candidates: row in `Articles`, int32 of shape `(c,)`; 0 for an unknown article.
         clicked: bool of shape `(c,)`; None when the file is unlabelled.
         candidate_ids: shape `(c,)`, of the type that came in.
-        device: `device_type`, int32 of shape `(n,)`, 0 where null; None when the file has none.
+        device: `device_type`, int32 of shape `(n,)`, 0 where null or beyond int32; None when the file has none.
         oracle: `oracle_scores`, float32 of shape `(c,)`; None when the file has none.
         clicks: `article_ids_clicked` as it came in, a list array of shape `(n,)`; None when the file is unlabelled.
         report: what was counted in this file.
@@ -80,7 +81,7 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
         user = histories.user_rows(columns["user_id"])
         candidates = articles.rows(candidate_ids)
         time = times_us(columns["impression_time"]) if "impression_time" in columns else None
-        device = _device(columns["device_type"]) if "device_type" in columns else None
+        device, unknown_device = _device(columns["device_type"]) if "device_type" in columns else (None, 0)
         oracle = _oracle(columns["oracle_scores"], offsets, info.uri) if "oracle_scores" in columns else None
         clicks = columns.get("article_ids_clicked")
         if clicks is not None and len(clicks) and clicks.null_count == len(clicks):
@@ -95,6 +96,7 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
             "empty_shard": n == 0,
             "null_time": n if time is None else np.count_nonzero(np.isnat(time)),
             "user_without_history": np.count_nonzero(user == 0),
+            "unknown_device": unknown_device,
             "empty_inview": np.count_nonzero(np.diff(offsets) == 0),
             "candidates": len(candidates),
             "unknown_candidate": np.count_nonzero(candidates == 0),
@@ -146,8 +148,10 @@ def _keys(
     return list_rows(candidates[0]) * size + in_view, list_rows(clicks[0]) * size + clicked
 
 
-def _device(column: pa.Array) -> np.ndarray:
-    return pc.fill_null(column.cast(pa.int32()), 0).to_numpy()
+def _device(column: pa.Array) -> tuple[np.ndarray, int]:
+    values = pc.fill_null(column, 0).to_numpy()
+    known = (values >= -(2**31)) & (values < 2**31)
+    return np.where(known, values, 0).astype(np.int32), np.count_nonzero(~known)
 
 
 def _oracle(column: pa.Array, offsets: np.ndarray, uri: str) -> np.ndarray:

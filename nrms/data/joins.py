@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from nrms import storage
 from nrms.data.columns import unnest
 from nrms.data.dataset import Dataset, Split
+from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
-from nrms.data.schema import BEHAVIORS, HISTORY, Column, open_parquet, schema_error
+from nrms.data.schema import BEHAVIORS, HISTORY, Column, schema_error
 from nrms.data.tokenizer import Tokenizer
 
 FEW = 20  # candidates: where an upload has fewer, none of them may be known

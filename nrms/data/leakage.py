@@ -13,7 +13,8 @@ import pyarrow as pa
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, row_numbers, times_us, unnest
-from nrms.data.schema import BEHAVIORS, open_parquet, refuse_nulls, set_aside
+from nrms.data.parquet import open_parquet
+from nrms.data.schema import BEHAVIORS, refuse_nulls, set_aside
 from nrms.errors import SchemaError
 
 TimeRange = tuple[np.datetime64, np.datetime64]

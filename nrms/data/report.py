@@ -21,6 +21,7 @@ OUTCOMES = {
     "no_click": "impressions without a clicked candidate (metrics skip them)",
     "null_time": "impressions without a time",
     "user_without_history": "impressions of a user without a history row (empty history)",
+    "unknown_device": "impressions whose device_type is beyond 32 bits (device unknown)",
     "empty_inview": "impressions with an empty or null in-view list (nothing to score)",
     "candidates": "candidates",
     "unknown_candidate": "candidates not in articles.parquet (they get their impression's mean score)",

@@ -1,33 +1,29 @@
-"""The Parquet contract: the columns of each file, their types, and the door every file comes through.
+"""The Parquet contract: the columns of each file, their types, and what is said of a file that breaks it.
 
 Ids are integers of any width or strings; inside they are int64 or string, one of the two for all ids of one
-thing (article, user, impression). A list is a list, a large_list or a fixed_size_list. Columns beyond the
-contract may be of any type: they are never read.
+thing (article, user, impression). A list is a list, a large_list or a fixed_size_list, or a view of one. Columns
+beyond the contract may be of any type: they are never read. A column that the file lacks may be the key of a folder
+`key=value` that the file lies in; where the file has it, the file's own counts.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nrms import storage
-from nrms.data.columns import decoded
+from nrms.data.columns import plain
 from nrms.data.mistakes import is_mask
 from nrms.errors import SchemaError
 
 Kind = Literal["id", "ids", "text", "time", "times", "integer", "numbers"]
 Thing = Literal["article", "user", "impression"]
 Families = dict[Thing, pa.DataType]
-
-# Enough for Arrow to work on whole columns, few enough for a file of millions of long histories.
-BATCH_ROWS = 16_384
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,8 @@ HISTORY = (
 )
 
 CLICKS = "article_ids_clicked"
-STRINGS = (pa.string(), pa.large_string(), pa.string_view())
+LISTS = ("ids", "times", "numbers")
+STRINGS = (pa.string(), pa.large_string())
 EXPECTED: dict[Kind, str] = {
     "id": "an integer or a string",
     "ids": "a list of integers or of strings",
@@ -77,74 +74,8 @@ def schema_error(rule: str, received: str, uri: str, todo: str) -> SchemaError:
     return SchemaError(f"{rule} Received: {received}, in {uri}. {todo}", parts)
 
 
-class ParquetReader:
-    """One Parquet file whose footer keeps the contract; made by `open_parquet`.
-
-    Attributes:
-        uri: Where the file came from, for messages.
-        rows: Number of rows, from the footer.
-        size: Bytes of all values before compression, from the footer.
-        present: Names of the contract's columns that hold values (an optional column of type null is absent).
-    """
-
-    def __init__(self, file: pq.ParquetFile, uri: str, contract: tuple[Column, ...]) -> None:
-        self._file = file
-        self.uri = uri
-        self.rows: int = file.metadata.num_rows
-        self.size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-        schema = file.schema_arrow
-        self.present = {
-            column.name
-            for column in contract
-            if column.name in schema.names and (column.required or not pa.types.is_null(schema.field(column.name).type))
-        }
-
-    def read(self, *names: str) -> dict[str, pa.Array]:
-        """The named columns, by default all of the contract; a name that is not `present` is left out."""
-        columns = [name for name in names or self.present if name in self.present]
-        table = self._file.read(columns=columns)
-        return {name: _checked(table.column(name).combine_chunks()) for name in columns}
-
-    def batches(self, *names: str) -> Iterator[dict[str, pa.Array]]:
-        """The same, `BATCH_ROWS` rows at a time."""
-        columns = [name for name in names if name in self.present]
-        for batch in self._file.iter_batches(BATCH_ROWS, columns=columns):
-            yield {name: _checked(batch.column(name)) for name in columns}
-
-
-@contextmanager
-def open_parquet(
-    info: storage.FileInfo, cache: Path, contract: tuple[Column, ...], families: Families
-) -> Iterator[ParquetReader]:
-    """Open one pinned generation of a file and check its footer before any data is read.
-
-    Args:
-        info: The file, as `storage.stat` or `storage.list_files` described it.
-        cache: Folder for the local copy of a `gs://` object.
-        contract: `ARTICLES`, `BEHAVIORS` or `HISTORY`.
-        families: int64 or string for each thing already seen. Things first met in this file are added.
-
-    Raises:
-        SchemaError: not Parquet, cut short, a column missing, of the wrong type or there twice; also when the
-            data turns out to be unreadable inside the `with` block.
-        StorageError: the file could not be fetched, or changed since `info`.
-    """
-    path = storage.fetch(info, cache)
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_columns(file, info.uri, contract, families)
-            yield ParquetReader(file, info.uri, contract)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise schema_error(
-            "A file must be whole Parquet with readable values.",
-            f"{info.size:,} bytes that fail with '{error}'",
-            info.uri,
-            "Write or copy the file again.",
-        ) from error
-
-
-def _check_columns(file: pq.ParquetFile, uri: str, contract: tuple[Column, ...], families: Families) -> None:
-    schema, rows = file.schema_arrow, f"{file.metadata.num_rows:,} rows"
+def check_columns(schema: pa.Schema, rows: str, uri: str, contract: tuple[Column, ...], families: Families) -> None:
+    """Hold a footer's columns against the contract; `families` as `open_parquet` has them. Raises SchemaError."""
     for column in contract:
         found = schema.names.count(column.name)
         if found > 1:
@@ -186,8 +117,8 @@ def _check_columns(file: pq.ParquetFile, uri: str, contract: tuple[Column, ...],
 
 def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
     """The type these values take inside, null for a column without values; None for the wrong type."""
-    types = pa.types
-    if kind in ("ids", "times", "numbers") and not types.is_null(arrived):
+    types, arrived = pa.types, plain(arrived)
+    if kind in LISTS and not types.is_null(arrived):
         if not (types.is_list(arrived) or types.is_large_list(arrived) or types.is_fixed_size_list(arrived)):
             return None
         arrived = arrived.value_type
@@ -204,12 +135,6 @@ def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
     if types.is_floating(arrived) and kind == "numbers":
         return pa.float32()
     return None
-
-
-def _checked(array: pa.Array) -> pa.Array:
-    # Arrow reads text without looking whether it is UTF-8.
-    array.validate(full=True)
-    return decoded(array)
 
 
 @contextmanager

@@ -88,18 +88,18 @@ def exists(uri: Location) -> bool:
     return True
 
 
-def list_files(folder: Location, suffix: str = "") -> list[FileInfo]:
+def list_files(folder: Location, suffix: str = "", hidden: bool = False) -> list[FileInfo]:
     """All files below `folder` whose name ends in `suffix`, sorted by uri.
 
-    Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out. A folder
-    that does not exist is empty, a bucket that does not exist raises ObjectNotFound, no access AccessDenied.
+    Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out, unless `hidden`. A
+    folder that does not exist is empty, a bucket that does not exist raises ObjectNotFound, no access AccessDenied.
     """
     if is_gcs(folder):
         with gcs.errors(folder, "listed"):
-            files = list(gcs.list_files(folder, suffix))
+            files = list(gcs.list_files(folder, suffix, hidden))
     else:
         with local.errors(folder, "listed"):
-            files = list(local.list_files(folder, suffix))
+            files = list(local.list_files(folder, suffix, hidden))
     return sorted(files, key=lambda info: info.uri)
 
 

@@ -144,14 +144,14 @@ def _find(uri: Location) -> FileInfo | None:
         return None
 
 
-def list_files(folder: Location, suffix: str) -> Iterator[FileInfo]:
-    """The objects below `folder` whose name ends in `suffix`, without hidden ones."""
+def list_files(folder: Location, suffix: str, hidden: bool) -> Iterator[FileInfo]:
+    """The objects below `folder` whose name ends in `suffix`; hidden ones only if asked for."""
     bucket, path = _split(folder)
     prefix = path.rstrip("/") + "/" if path else ""
     for blob in _client().list_blobs(bucket, prefix=prefix, timeout=_TIMEOUT, retry=_retry(folder)):
         parts = blob.name.removeprefix(prefix).split("/")
         # An object whose name ends in "/" is how the console shows an empty folder.
-        if parts[-1].endswith(suffix) and parts[-1] and not any(part.startswith(".") for part in parts):
+        if parts[-1].endswith(suffix) and parts[-1] and (hidden or not any(part.startswith(".") for part in parts)):
             yield _info(blob)
 
 

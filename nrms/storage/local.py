@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,8 +53,8 @@ def _find(uri: Location) -> FileInfo | None:
         return None
 
 
-def list_files(folder: Location, suffix: str) -> Iterator[FileInfo]:
-    """The files below `folder` whose name ends in `suffix`, in no order, without hidden ones."""
+def list_files(folder: Location, suffix: str, hidden: bool) -> Iterator[FileInfo]:
+    """The files below `folder` whose name ends in `suffix`, in no order; hidden ones only if asked for."""
 
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -62,10 +62,11 @@ def list_files(folder: Location, suffix: str) -> Iterator[FileInfo]:
                 raise error
 
     for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [child for child in folders if not child.startswith(".")]
+        folders[:] = [child for child in folders if hidden or not child.startswith(".")]
         for file in files:
-            if file.endswith(suffix) and not file.startswith("."):
-                yield stat(Path(parent, file))
+            if file.endswith(suffix) and (hidden or not file.startswith(".")):
+                with suppress(FileNotFoundError) if file.startswith(".") else nullcontext():  # writes come and go
+                    yield stat(Path(parent, file))
 
 
 def read(uri: Location, info: FileInfo | None) -> bytes:

@@ -1,7 +1,7 @@
 """EB-NeRD (Kruse et al., arXiv:2410.03432) as unzipped from ebnerd_demo, small, large or testset.
 
     DIR/articles.parquet
-    DIR/train|validation|test/behaviors.parquet, history.parquet    the splits that are there
+    DIR/train|validation|test/behaviors.parquet, history.parquet    the splits that are there, in any form of `layout`
 
 Its columns are the contract's own; every other column passes through. The test split has no clicks.
 """
@@ -11,19 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nrms import storage
-from nrms.data.schema import (
-    ARTICLES,
-    BATCH_ROWS,
-    BEHAVIORS,
-    HISTORY,
-    Column,
-    Families,
-    open_parquet,
-    schema_error,
-)
+from nrms.data.layout import describe, find_files
+from nrms.data.parquet import open_parquet
+from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, Families, schema_error
 from nrms.data.sources.writer import SPLITS, Parameters, fingerprint
 from nrms.errors import ObjectNotFound
 
@@ -47,25 +39,26 @@ class Ebnerd:
 
     def __init__(self, folder: str, cache: Path) -> None:
         self._folder, self._cache = folder, cache
-        self._articles = self._stat("articles.parquet")
-        self._behaviors: dict[str, storage.FileInfo] = {}
-        self._histories: dict[str, storage.FileInfo] = {}
+        self._articles = self._articles_file()
+        self._files: dict[tuple[str, str], list[storage.FileInfo]] = {}
         self.parameters: dict[str, Parameters] = {}
         self.rows: dict[str, int | None] = {}
         self.notes: list[str] = []
         families: Families = {}
-        articles = self._check(self._articles, ARTICLES, families)
+        articles = self._check([self._articles], ARTICLES, families)
         for split in SPLITS:
-            if storage.exists(storage.join(folder, split, "behaviors.parquet")):
-                self._behaviors[split] = self._stat(split, "behaviors.parquet")
-                self._histories[split] = self._stat(split, "history.parquet")
-                self.rows[split] = self._check(self._behaviors[split], _columns(BEHAVIORS, split), families)
-                self._check(self._histories[split], _columns(HISTORY, split), families)
-                files = (self._articles, self._behaviors[split], self._histories[split])
-                names = ("articles.parquet", "behaviors.parquet", "history.parquet")
-                self.parameters[split] = {
-                    "input": {name: fingerprint(info, cache) for name, info in zip(names, files, strict=True)}
-                }
+            uri = storage.join(folder, split)
+            if storage.list_files(uri):
+                found = find_files(uri)
+                inputs = {"articles.parquet": self._articles}
+                for stem, contract in (("behaviors", BEHAVIORS), ("history", HISTORY)):
+                    files = list(found.files[stem].values())
+                    inputs |= found.files[stem]
+                    self._files[split, stem] = files
+                    rows = self._check(files, _columns(contract, split), families)
+                    self.rows.setdefault(split, rows)
+                self.notes += found.warnings
+                self.parameters[split] = {"input": {name: fingerprint(info, cache) for name, info in inputs.items()}}
         if not self.parameters:
             raise schema_error(
                 f"EB-NeRD must have behaviors.parquet in one of the folders {', '.join(SPLITS)}.",
@@ -76,40 +69,55 @@ class Ebnerd:
 
     def articles(self) -> pa.Table:
         """All columns of articles.parquet."""
-        return pa.concat_tables(list(self._tables(self._articles)))
+        return pa.concat_tables(list(self._tables([self._articles], ARTICLES)))
 
     def behaviors(self, split: str) -> Iterator[pa.Table]:
-        """All columns of the split's behaviors.parquet, in its order."""
-        return self._tables(self._behaviors[split])
+        """All columns of the split's behaviours, in the order of the files."""
+        return self._tables(self._files[split, "behaviors"], BEHAVIORS)
 
     def histories(self, split: str) -> Iterator[pa.Table]:
-        """All columns of the split's history.parquet, in its order."""
-        return self._tables(self._histories[split])
+        """All columns of the split's histories, in the order of the files."""
+        return self._tables(self._files[split, "history"], HISTORY)
 
-    def _stat(self, *parts: str) -> storage.FileInfo:
+    def _articles_file(self) -> storage.FileInfo:
         try:
-            return storage.stat(storage.join(self._folder, *parts))
+            return storage.stat(storage.join(self._folder, "articles.parquet"))
         except ObjectNotFound as error:
             raise schema_error(
-                f"EB-NeRD must have the file {'/'.join(parts)}.",
-                "no such file",
+                "EB-NeRD must have the file articles.parquet.",
+                describe(self._folder),
                 self._folder,
                 "Give --input the folder that the archive was unzipped to.",
             ) from error
 
-    def _check(self, info: storage.FileInfo, columns: tuple[Column, ...], families: Families) -> int:
-        with open_parquet(info, self._cache, columns, families) as reader:
-            return reader.rows
+    def _check(self, files: list[storage.FileInfo], columns: tuple[Column, ...], families: Families) -> int:
+        rows = 0
+        for info in files:
+            with open_parquet(info, self._cache, columns, families) as reader:
+                rows += reader.rows
+        return rows
 
-    def _tables(self, info: storage.FileInfo) -> Iterator[pa.Table]:
-        # Opened by the contract's door for its errors, which cover all that is read inside the block.
-        with (
-            open_parquet(info, self._cache, (), {}),
-            pq.ParquetFile(storage.fetch(info, self._cache)) as file,
-        ):
-            yield file.schema_arrow.empty_table()
-            for batch in file.iter_batches(BATCH_ROWS):
-                yield pa.Table.from_batches([batch])
+    def _tables(self, files: list[storage.FileInfo], contract: tuple[Column, ...]) -> Iterator[pa.Table]:
+        """All rows of the files with the columns of all; one that a file lacks is null there."""
+        empty = []
+        for info in files:
+            with open_parquet(info, self._cache, contract, {}) as reader:
+                empty.append(next(reader.tables()))
+        try:
+            schema = pa.unify_schemas([table.schema for table in empty], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise schema_error(
+                "All files of a split must have the same columns.",
+                " ".join(str(error).split()),
+                storage.parent(files[0].uri),
+                "Cast them to one type.",
+            ) from error
+        for info in files:
+            with open_parquet(info, self._cache, contract, {}) as reader:
+                for table in reader.tables():
+                    if table.schema != schema:
+                        table = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
+                    yield table
 
 
 def _columns(contract: tuple[Column, ...], split: str) -> tuple[Column, ...]:

@@ -7,6 +7,7 @@ Tab-separated, no header, quotes are literal. A time is "11/15/2019 8:55:22 AM",
 impressions are "N3-1 N4-0", or "N3 N4" in the test split, whose clicks nobody knows.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,11 +83,11 @@ class Mind:
         Raises:
             SchemaError: a malformed line, with its number.
         """
-        frames = []
+        tables, schema = [], pa.schema([(name, pa.string()) for name in NEWS])
         for line, news in self._read("news.tsv", NEWS):
             self._require(pl.col("article_id").str.contains(r"^\S+$"), "a news id", news, line, "news.tsv")
-            frames.append(news)
-        return pl.concat(frames).to_arrow().cast(pa.schema([(name, pa.string()) for name in NEWS]))
+            tables.append(news.to_arrow().cast(schema))
+        return pa.concat_tables(tables)
 
     def behaviors(self, split: str) -> Iterator[pa.Table]:
         """The impressions in the order of the file; a file without labels has no column for clicks.
@@ -146,15 +147,23 @@ class Mind:
     def _require(self, valid: pl.Expr, rule: str, rows: pl.DataFrame, line: int, name: str) -> None:
         wrong = rows.with_row_index().filter(~valid).head(1)
         if len(wrong):
-            column = valid.meta.root_names()[0]
-            raise self._error(name, line + wrong["index"][0], rule, repr(wrong[column][0]))
+            raise self._error(name, line + wrong["index"][0], rule)
 
-    def _error(self, name: str, line: int | str, rule: str, received: str) -> SchemaError:
-        shown = received if len(received) <= 80 else received[:77] + "..."
+    def _error(self, name: str, line: int | str, rule: str, received: str = "") -> SchemaError:
+        if isinstance(line, int):
+            received = self._line(name, line)
+        shown = received if len(received) <= 200 else received[:197] + "..."
         return SchemaError(
             f"A line must have {rule}. Received: {shown}, in {self._uris[name]}, line {line}. "
             "Repair or remove the line."
         )
+
+    def _line(self, name: str, number: int) -> str:
+        """The line as it stands in the file, but for what a terminal would not show as it is."""
+        with self._paths[name].open("rb") as file:
+            line = next(itertools.islice(file, number - 1, None), b"").rstrip(b"\r\n")
+        text = line.decode("utf-8", "backslashreplace")
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
     def _read(self, name: str, columns: tuple[str, ...]) -> Iterator[tuple[int, pl.DataFrame]]:
         """The file in blocks of string columns, each with the number of its first line, counted from 1."""
@@ -176,12 +185,12 @@ class Mind:
                 raise SchemaError(
                     f"A file must have at least one line. Received: none, in {self._uris[name]}. Copy it again."
                 ) from error
-            at = re.search(r"Row #(\d+): (.*)", reason)
+            at = re.search(r"Row #(\d+): ", reason)
             raise self._error(
                 name,
-                at[1] if at else f"{line} or later",
+                int(at[1]) if at else f"{line} or later",
                 f"{len(columns)} tab-separated columns of UTF-8 text ({', '.join(columns)})",
-                at[2] if at else reason,
+                reason,
             ) from error
 
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import google_crc32c
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nrms import storage
-from nrms.data.schema import schema_error
+from nrms.data.parquet import open_parquet
+from nrms.data.schema import ARTICLES, schema_error
 from nrms.errors import ConfigError, ObjectNotFound, PreconditionFailed
 from nrms.storage.scratch import scratch_folder
 
@@ -168,7 +170,8 @@ def _write_articles(source: Source, uri: str) -> None:
         with scratch_folder() as scratch:
             try:
                 current = storage.stat(uri)
-                stored = pq.read_table(storage.fetch(current, scratch))
+                with open_parquet(current, scratch, ARTICLES, {}) as reader:
+                    stored = pa.concat_tables(list(reader.tables()))
                 generation = current.generation
             except ObjectNotFound:
                 stored, generation = incoming.slice(0, 0), storage.ABSENT
@@ -198,8 +201,10 @@ def _join_articles(stored: pa.Table, incoming: pa.Table, uri: str) -> tuple[pa.T
         ) from error
     keys = pl.DataFrame(articles.select(["article_id", "title"])).with_row_index()
     groups = keys.group_by("article_id").agg(pl.col("index").min(), pl.col("title").n_unique())
-    first = groups["index"].sort()
-    return articles.take(first.to_arrow()), int((groups["title"] > 1).sum())
+    first = np.zeros(len(articles), bool)
+    first[groups["index"].to_numpy()] = True
+    # Not by their numbers: that joins the text of all first, and Arrow ends at 2 GiB of it.
+    return articles.filter(pa.array(first)), int((groups["title"] > 1).sum())
 
 
 def _write_split(

@@ -11,8 +11,9 @@ import pytest
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, row_numbers, times_us, unnest
+from nrms.data.parquet import open_parquet
 from nrms.data.report import OUTCOMES, DataReport
-from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, open_parquet
+from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column
 from nrms.errors import SchemaError, StorageError
 
 BEHAVIOR_ROWS = {

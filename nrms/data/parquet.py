@@ -1,0 +1,210 @@
+"""The door that every Parquet file comes through: held against the contract, then read; what cannot be is named."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nrms import storage
+from nrms.data.columns import decoded, plain, plain_schema
+from nrms.data.partitions import partition_keys, partition_value
+from nrms.data.schema import EXPECTED, LISTS, Column, Families, Kind, check_columns, schema_error
+from nrms.data.unreadable import RULE, cause, looks_like
+from nrms.errors import SchemaError
+
+# Enough for Arrow to work on whole columns, few enough for a file of millions of long histories.
+BATCH_ROWS = 16_384
+
+
+class ParquetReader:
+    """One Parquet file whose footer keeps the contract; made by `open_parquet`.
+
+    Attributes:
+        uri: Where the file came from, for messages.
+        rows: Number of rows, from the footer.
+        size: Bytes of all values before compression, from the footer.
+        present: Names of the contract's columns that hold values (an optional column of type null is absent).
+        zones: Of each column of times that is present, its time zone; None where it has none.
+    """
+
+    def __init__(self, file: pq.ParquetFile, info: storage.FileInfo, path: Path, contract: tuple[Column, ...]) -> None:
+        self._file, self._info, self._path = file, info, path
+        self._contract = {column.name: column for column in contract}
+        self._keys: dict[str, pa.Scalar] = {}
+        self.uri = info.uri
+        self.rows: int = file.metadata.num_rows
+        self.size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        self.present: set[str] = set()
+        self.zones: dict[str, str | None] = {}
+
+    def check(self, families: Families) -> None:
+        """Hold the footer, and the keys of the folders, against the contract. Raises SchemaError."""
+        for name, text in partition_keys(self.uri).items():
+            column = self._contract.get(name)
+            if name not in self._file.schema_arrow.names and (column is None or column.kind not in LISTS):
+                self._keys[name] = self._key(name, text, "text" if column is None else column.kind)
+        schema = self._schema()
+        check_columns(schema, f"{self.rows:,} rows", self.uri, tuple(self._contract.values()), families)
+        for column in self._contract.values():
+            if column.name not in schema.names:
+                continue
+            kind = schema.field(column.name).type
+            if column.required or not pa.types.is_null(kind):
+                self.present.add(column.name)
+            values = kind.value_type if column.kind == "times" and not pa.types.is_null(kind) else kind
+            if pa.types.is_timestamp(values):
+                self.zones[column.name] = values.tz
+
+    def read(self, *names: str) -> dict[str, pa.Array]:
+        """The named columns, by default all of the contract; a name that is not `present` is left out."""
+        columns = [name for name in names or self.present if name in self.present]
+        with self._reading(columns, self._read_whole):
+            table = self._file.read(columns=[name for name in columns if name not in self._keys])
+            return {name: self._column(name, table) for name in columns}
+
+    def batches(self, *names: str) -> Iterator[dict[str, pa.Array]]:
+        """The same, `BATCH_ROWS` rows at a time."""
+        columns = [name for name in names if name in self.present]
+        with self._reading(columns, self._read_batches):
+            for batch in self._file.iter_batches(
+                BATCH_ROWS, columns=[name for name in columns if name not in self._keys]
+            ):
+                yield {name: self._column(name, batch) for name in columns}
+
+    def tables(self) -> Iterator[pa.Table]:
+        """All columns, folders' keys too, as they are but for views: first no row, then `BATCH_ROWS` at a time."""
+        schema = self._schema()
+        with self._reading(self._file.schema_arrow.names, self._read_batches):
+            yield schema.empty_table()
+            for batch in self._file.iter_batches(BATCH_ROWS):
+                keys = [pa.repeat(value, len(batch)) for value in self._keys.values()]
+                arrays = [column.cast(kind) for column, kind in zip(batch.columns, schema.types, strict=False)]
+                yield pa.Table.from_arrays([*arrays, *keys], schema=schema)
+
+    def _schema(self) -> pa.Schema:
+        keys = [pa.field(name, value.type) for name, value in self._keys.items()]
+        schema = plain_schema(self._file.schema_arrow)
+        return pa.schema([*schema, *keys], schema.metadata)
+
+    def _key(self, name: str, text: str | None, kind: Kind) -> pa.Scalar:
+        try:
+            return partition_value(text, kind)
+        except ValueError:
+            raise schema_error(
+                f"Column `{name}` must be {EXPECTED[kind]}.",
+                f"the folder {name}={text}",
+                self.uri,
+                "Rename the folder, or put the column into the file.",
+            ) from None
+
+    def _column(self, name: str, table: pa.Table | pa.RecordBatch) -> pa.Array:
+        if name in self._keys:
+            return pa.repeat(self._keys[name], len(table))
+        array = table.column(name)
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks()
+        # Arrow reads text without looking whether it is UTF-8.
+        array.validate(full=True)
+        array = decoded(array)
+        if array.type != (kind := plain(array.type)):
+            array = array.cast(kind)
+        return self._in_range(self._contract[name], array)
+
+    def _in_range(self, column: Column, array: pa.Array) -> pa.Array:
+        """Times as microseconds; ids as they are. Raises SchemaError where they are beyond int64."""
+        nested = column.kind in LISTS and not pa.types.is_null(array.type)
+        values = array.type.value_type if nested else array.type
+        if values == pa.uint64() and column.names in ("article", "user"):
+            largest = pc.max(array.flatten() if nested else array).as_py()
+            if largest is not None and largest >= 2**63:
+                raise schema_error(
+                    f"Column `{column.name}` must hold integers below 2^63, or strings.",
+                    f"{largest} ({array.type})",
+                    self.uri,
+                    f"Cast all {column.names} ids to strings.",
+                )
+        if pa.types.is_timestamp(values) and values.unit != "us":
+            try:
+                # Nanoseconds may lose digits.
+                return array.cast(_microseconds(array.type), safe=values.unit != "ns")
+            except pa.ArrowInvalid as error:
+                raise schema_error(
+                    f"Column `{column.name}` must hold times that fit in microseconds.",
+                    f"'{error}' ({array.type})",
+                    self.uri,
+                    "Write null for what is no time, and times between the years 1 and 9999.",
+                ) from error
+        return array
+
+    @contextmanager
+    def _reading(self, columns: list[str], again: Callable[[str], None]) -> Iterator[None]:
+        """Name the column that the block fails to read, the first that fails `again` alone."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            bad = None
+            for name in [] if isinstance(error, MemoryError) else columns:
+                try:
+                    again(name)
+                except (pa.ArrowException, OSError, UnicodeDecodeError):
+                    bad = name
+                    break
+            raise _unreadable(error, self._info, self._path, bad) from error
+
+    def _read_whole(self, name: str) -> None:
+        if name not in self._keys:
+            self._column(name, self._file.read(columns=[name]))
+
+    def _read_batches(self, name: str) -> None:
+        if name not in self._keys:
+            for batch in self._file.iter_batches(BATCH_ROWS, columns=[name]):
+                batch.validate(full=True)
+
+
+@contextmanager
+def open_parquet(
+    info: storage.FileInfo, cache: Path, contract: tuple[Column, ...], families: Families
+) -> Iterator[ParquetReader]:
+    """Open one pinned generation of a file and check its footer before any data is read.
+
+    Args:
+        info: The file, as `storage.stat` or `storage.list_files` described it.
+        cache: Folder for the local copy of a `gs://` object.
+        contract: `ARTICLES`, `BEHAVIORS` or `HISTORY`.
+        families: int64 or string for each thing already seen. Things first met in this file are added.
+
+    Raises:
+        SchemaError: not Parquet, cut short, a column missing, of the wrong type or there twice; also when the
+            data turns out to be unreadable inside the `with` block.
+        StorageError: the file could not be fetched, or changed since `info`.
+    """
+    path = storage.fetch(info, cache)
+    try:
+        # INT96, as older Spark and Hive write times, has no unit: as nanoseconds it would wrap after the year 2262.
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+            reader = ParquetReader(file, info, path, contract)
+            reader.check(families)
+            yield reader
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(error, info, path) from error
+
+
+def _unreadable(error: BaseException, info: storage.FileInfo, path: Path, column: str | None = None) -> SchemaError:
+    if (found := looks_like(path)) is not None:
+        name, todo = found
+        return schema_error(RULE, f"{info.size:,} bytes that look like {name}, not Parquet", info.uri, todo)
+    rule, todo = cause(error)
+    where = f" in column `{column}`" if column else ""
+    return schema_error(rule, f"{info.size:,} bytes that fail{where} with '{error}'", info.uri, todo)
+
+
+def _microseconds(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    inner = _microseconds(kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner, kind.list_size)
+    return pa.large_list(inner) if pa.types.is_large_list(kind) else pa.list_(inner)
