@@ -11,15 +11,15 @@ def decoded(array: pa.Array) -> pa.Array:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type without views, of which Arrow cannot yet pick rows: a string for a string_view, within lists too."""
+    """The type without views of text, of which Arrow cannot yet pick rows: a string for a string_view, in lists too."""
     types = pa.types
     if types.is_string_view(kind):
         return pa.string()
     if types.is_binary_view(kind):
         return pa.binary()
-    if types.is_list_view(kind) or types.is_list(kind):
+    if types.is_list(kind):
         return pa.list_(_plain_field(kind.value_field))
-    if types.is_large_list_view(kind) or types.is_large_list(kind):
+    if types.is_large_list(kind):
         return pa.large_list(_plain_field(kind.value_field))
     if types.is_fixed_size_list(kind):
         return pa.list_(_plain_field(kind.value_field), kind.list_size)

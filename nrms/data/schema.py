@@ -1,9 +1,9 @@
 """The Parquet contract: the columns of each file, their types, and what is said of a file that breaks it.
 
 Ids are integers of any width or strings; inside they are int64 or string, one of the two for all ids of one
-thing (article, user, impression). A list is a list, a large_list or a fixed_size_list, or a view of one. Columns
-beyond the contract may be of any type: they are never read. A column that the file lacks may be the key of a folder
-`key=value` that the file lies in; where the file has it, the file's own counts.
+thing (article, user, impression). A list is a list, a large_list or a fixed_size_list. Columns beyond the
+contract may be of any type: they are never read. A column that the file lacks may be the key of a folder `key=value`
+that the file lies in; where the file has it, the file's own counts.
 """
 
 from collections.abc import Iterator
