@@ -46,7 +46,7 @@ class SearchSpace:
                 flag refuses, or a form that is not supported.
         """
         try:
-            content = yaml.safe_load(path.read_text("utf-8-sig"))
+            content = yaml.safe_load(path.read_text("utf-8"))
         except OSError as error:
             raise ConfigError(
                 f"--space must name a file that can be read. Received: {path}: {error.strerror}."

@@ -133,16 +133,16 @@ class Split:
         self.file_rows: dict[str, int] = {}
         self.zones: dict[bool, str] = {}
         for contract, files in ((HISTORY, history_files), (BEHAVIORS, shards)):
-            for info in files.values():
+            for path, info in files.items():
                 with (
                     set_aside(info, bad if contract is BEHAVIORS else None),
                     open_parquet(info, self.cache, contract, families) as reader,
                 ):
                     self.file_rows[info.uri] = reader.rows
                     for column, zone in reader.zones.items():
-                        self.zones.setdefault(zone is not None, f"`{column}` in {info.uri}")
+                        self.zones.setdefault(zone is not None, f"`{column}` in {name}/{path}")
         self.rows = sum(self.file_rows.get(info.uri, 0) for info in self.shards)
-        self.warnings += _mixed_zones(self.zones)
+        self.warnings += _mixed_zones(name, self.zones)
 
         self.history_files = list(history_files.values())
         users = read_users(self.history_files, self.cache, families.get("user", pa.int64()))
@@ -182,13 +182,13 @@ class Split:
         return sum(self._shard_reports.copy().values(), self._history_report)
 
 
-def _mixed_zones(zones: dict[bool, str]) -> list[str]:
+def _mixed_zones(split: str, zones: dict[bool, str]) -> list[str]:
     """A warning where some times have a zone and others have none."""
     if len(zones) < 2:
         return []
     return [
-        f"Times without a zone are read as UTC. Received: {zones[False]} has none, {zones[True]} has one. If the "
-        "former are local times, histories can hold the clicks to predict, or lack clicks: write all times in UTC."
+        f"{split}: times without a zone are read as UTC: {zones[False]} has none, {zones[True]} has one. If the former "
+        "are local times, histories can hold the clicks to predict, or lack others. Write all times in UTC."
     ]
 
 
@@ -205,7 +205,7 @@ def check_time_order(train: Split, validation: Split) -> bool:
         logger.warning("Time order of %s and %s not checked: no times.", train.uri, validation.uri)
         return False
     if len(train.zones) == len(validation.zones) == 1:  # else it is said already
-        validation.warnings += _mixed_zones(train.zones | validation.zones)
+        validation.warnings += _mixed_zones(validation.name, train.zones | validation.zones)
     end, start = train.time_range[1], validation.time_range[0]
     if start < end:
         raise schema_error(

@@ -34,7 +34,7 @@ class Joins:
 
     Attributes:
         shares: see `shares`.
-        warnings: one line for each thing that is likely to be wrong.
+        warnings: one line for each thing that is likely to be wrong, those of the split itself among them.
     """
 
     shares: dict[str, float]
@@ -180,7 +180,7 @@ def check(dataset: Dataset, split: Split, tokenizer: Tokenizer, own: Mapping[str
     titles = _titles_in_view(dataset, split)
     words, unknown_words = tokenizer.count(titles)
     found = shares(report, words, unknown_words)
-    lines = warnings(split.name, found, own, max_unknown, lambda name: _begin(name, dataset, split))
+    lines = split.warnings + warnings(split.name, found, own, max_unknown, lambda name: _begin(name, dataset, split))
     if report["clicks"] == report["click_not_in_view"] > report["unknown_click"]:
         lines.append(
             f"{split.name}: no click is on an article in view{_begin('unknown_clicks', dataset, split)}. Look at "

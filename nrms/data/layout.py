@@ -93,7 +93,7 @@ def find_files(uri: str, but: str | None = None) -> SplitFiles:
         if not found:
             raise _missing(stem, listed, uri)
     other = [path for path in listed if path.startswith(STEMS) and _OTHER.search(path)]
-    warnings = [f"{uri}: not read, as no Parquet: {_some(other)}"] if other else []
+    warnings = [f"{storage.name(uri)}: not read, being no Parquet: {_some(other)}."] if other else []
     return SplitFiles(files, warnings)
 
 

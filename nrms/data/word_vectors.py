@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import logging
 import unicodedata
@@ -90,6 +91,8 @@ def _vector_lines(file: BinaryIO, path: Path, word_dim: int) -> Iterator[tuple[i
     """Line number (from 1) and text of each line that holds a vector."""
     promised, number = None, 0
     for number, line in enumerate(file, 1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         line = line.rstrip()
         spaces = line.count(b" ")
         if number == 1:

@@ -178,6 +178,11 @@ def test_every_synonym_leads_to_a_flag_and_is_none_itself():
     assert not names & {word for words in _SYNONYMS.values() for word in words}
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    code, config = call([*REQUIRED, "--config", str(toml(tmp_path, "epochs = 3".encode("utf-8-sig")))])
+    assert (code, config.epochs) == (0, 3)
+
+
 def test_an_unknown_key_without_a_near_one_names_them_all(capsys, tmp_path):
     assert call([*REQUIRED, "--config", str(toml(tmp_path, "zzz = 1"))]) == (2, None)
     (line,) = capsys.readouterr().err.splitlines()

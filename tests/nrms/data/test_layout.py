@@ -142,7 +142,7 @@ def test_what_a_folder_holds_beside_parquet_is_said(integers):
     for name in ("behaviors-2.csv", "history.tsv.gz", "README.txt", ".behaviors-3.csv"):
         (integers.path / "train" / name).touch()
     (warning,) = integers.split().warnings
-    assert warning == f"{integers.path}/train: not read, as no Parquet: behaviors-2.csv, history.tsv.gz"
+    assert warning == "train: not read, being no Parquet: behaviors-2.csv, history.tsv.gz."
     for path in (integers.path / "train").glob("behaviors*.parquet"):
         path.unlink()
     with pytest.raises(

@@ -100,6 +100,14 @@ def test_vectors_of_another_size_are_refused(name, lines, tmp_path):
         read_word_vectors(path, WORDS, 3, 0)
 
 
+@pytest.mark.parametrize(("name", "lines"), [("v.txt", GLOVE), ("v.vec", FASTTEXT)])
+def test_a_byte_order_mark_is_no_part_of_the_first_word(name, lines, tmp_path):
+    plain = read_word_vectors(write(tmp_path / name, lines), WORDS, 2, 0)
+    marked = read_word_vectors(write(tmp_path / f"marked-{name}", ["\ufeff" + lines[0], *lines[1:]]), WORDS, 2, 0)
+    assert marked[0].tolist() == plain[0].tolist()
+    assert marked[1] == plain[1]
+
+
 def test_missing_files_folders_and_other_formats_are_refused(tmp_path):
     (tmp_path / "folder.vec").mkdir()
     for path in (tmp_path / "none.vec", tmp_path / "folder.vec", tmp_path / "cc.da.300.bin"):

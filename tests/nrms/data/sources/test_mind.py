@@ -222,3 +222,24 @@ def test_a_bucket_as_input_gives_the_same(bucket, tmp_path):
 
     assert here.parameters == there.parameters
     assert list(here.behaviors("train")) == list(there.behaviors("train"))
+
+
+def test_the_error_shows_the_line_as_it_stands(tmp_path):
+    line = '4\tU1\t2019-11-15 08:55:22 \t"N1"\tN2-1'
+    source = Mind(folder(tmp_path / "in", BEHAVIORS + line + "\r\n" + BEHAVIORS), "train", tmp_path)
+    with pytest.raises(SchemaError) as error:
+        list(source.behaviors("train"))
+    assert '. Received: 4\\tU1\\t2019-11-15 08:55:22 \\t"N1"\\tN2-1, in ' in str(error.value)
+
+    news = Mind(folder(tmp_path / "news", news=NEWS + "N3\tÆbler\x07\n"), "train", tmp_path)
+    with pytest.raises(SchemaError) as error:
+        news.articles()
+    assert ". Received: N3\\tÆbler\\x07, in " in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    for name, text in (("in", ""), ("marked", "\ufeff")):
+        folder(tmp_path / name, text + BEHAVIORS, news=text + NEWS)
+    plain, marked = (Mind(str(tmp_path / name), "train", tmp_path) for name in ("in", "marked"))
+    assert marked.articles() == plain.articles()
+    assert list(marked.behaviors("train")) == list(plain.behaviors("train"))
