@@ -175,6 +175,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(_BACKLOG)  # asyncio knows one number for this and for how many it accepts at once
+            host, port, *_ = listener.getsockname()
+            logger.info("listening at http://%s:%d", f"[{host}]" if ":" in host else host, port)
         asyncio.get_running_loop().set_exception_handler(self._note)
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def impressions(serving: Serving) -> dict[str, list[dict[str, object]]]:
         found.append(
             {
                 "impression_id": number + 1,
-                "user_id": f"reader {number + 1}",
+                "user_id": number + 1,
                 "article_ids_inview": [ids[place] for place in candidates],
                 "article_id_fixed": [ids[place] for place in read],
             }

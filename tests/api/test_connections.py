@@ -250,8 +250,9 @@ def test_what_keeps_the_service_from_listening_is_one_line(files, environment, c
     assert named in line
 
 
-def test_ctrl_c_ends_the_service_in_order(world, tmp_path):
+def test_the_service_says_where_it_listens_and_ctrl_c_ends_it_in_order(world, tmp_path):
     with RunningService(tmp_path / "log", MODEL_URI=world.models) as service:
+        assert f"listening at {service.url}" in [line["message"] for line in log_lines(service)]
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait(60) == 0
         assert "Traceback" not in service.log.read_text()

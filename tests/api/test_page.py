@@ -472,7 +472,7 @@ def test_page_asks_for_the_key_and_works_with_it(browser, world, files, answer, 
     with RunningService(tmp_path / "log", MODEL_URI=world.models, **environment) as service:
         browser.open(service.url)
         browser.find("#key")
-        assert (public == "true") == bool(browser.all("#version"))
+        assert (public == "true") == bool(browser.all("#version")) == browser.all("#help")[0].is_displayed()
         browser.score(**files)
         assert "X-API-Key" in browser.text("#error_rule")
         key = browser.driver.switch_to.active_element
