@@ -10,7 +10,8 @@ Every file's generation is pinned when its split is opened: a run reads the same
 import base64
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import google_crc32c
@@ -23,6 +24,7 @@ from nrms.data.histories import read_histories, read_users
 from nrms.data.impressions import Impressions, read_impressions
 from nrms.data.layout import describe, find_files
 from nrms.data.leakage import count_clicked, first_impressions
+from nrms.data.mistakes import first
 from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
 from nrms.data.schema import BEHAVIORS, HISTORY, Families, schema_error, set_aside
@@ -132,17 +134,21 @@ class Split:
         bad = self.bad if set_aside_bad else None
         self.file_rows: dict[str, int] = {}
         self.zones: dict[bool, str] = {}
+        hints: dict[str, str] = {}
         for contract, files in ((HISTORY, history_files), (BEHAVIORS, shards)):
             for path, info in files.items():
                 with (
                     set_aside(info, bad if contract is BEHAVIORS else None),
+                    _beside(self._articles.ids),
                     open_parquet(info, self.cache, contract, families) as reader,
                 ):
+                    for column, hint in reader.hints().items():
+                        hints.setdefault(column, f"{name}/{path}: {hint}")
                     self.file_rows[info.uri] = reader.rows
                     for column, zone in reader.zones.items():
                         self.zones.setdefault(zone is not None, f"`{column}` in {name}/{path}")
         self.rows = sum(self.file_rows.get(info.uri, 0) for info in self.shards)
-        self.warnings += _mixed_zones(name, self.zones)
+        self.warnings += [*hints.values(), *_mixed_zones(name, self.zones)]
 
         self.history_files = list(history_files.values())
         users = read_users(self.history_files, self.cache, families.get("user", pa.int64()))
@@ -180,6 +186,19 @@ class Split:
     def report(self) -> DataReport:
         """What was counted in the histories and in the shards read so far, each shard once."""
         return sum(self._shard_reports.copy().values(), self._history_report)
+
+
+@contextmanager
+def _beside(articles: pa.Array) -> Iterator[None]:
+    """Show the first articles beside ids of another type."""
+    try:
+        yield
+    except SchemaError as error:
+        parts = error.parts
+        if "article ids of the same type" not in parts.get("rule", ""):
+            raise
+        received = f"{parts['received']}; articles begin {first(articles)}"
+        raise schema_error(parts["rule"], received, parts["where"], parts["todo"]) from error
 
 
 def _mixed_zones(split: str, zones: dict[bool, str]) -> list[str]:

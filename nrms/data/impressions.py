@@ -13,9 +13,10 @@ from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, times_us, unnest
 from nrms.data.histories import Histories
+from nrms.data.mistakes import is_mask
 from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
-from nrms.data.schema import BEHAVIORS, Families, refuse_masks, refuse_nulls, schema_error
+from nrms.data.schema import BEHAVIORS, Families, mask_error, refuse_nulls, schema_error
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
     else:
         is_clicked = pc.is_in(pa.array(candidate_keys), value_set=pa.array(click_keys))
         clicked = is_clicked.to_numpy(zero_copy_only=False)
-        if len(click_ids) and not clicked.any():
-            refuse_masks(clicks, columns["article_ids_inview"], info.uri)
+        if len(click_ids) and not clicked.any() and is_mask(clicks, columns["article_ids_inview"]):
+            raise mask_error(n, info.uri)
         place = np.searchsorted(in_view, click_keys)
         report.add("clicks", len(click_ids))
         report.add("unknown_click", np.count_nonzero(articles.rows(click_ids) == 0))

@@ -12,20 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nrms import storage
-from nrms.data.columns import unnest
+from nrms.data.columns import row_numbers, unnest
 from nrms.data.dataset import Dataset, Split
+from nrms.data.mistakes import first, is_mask
 from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
-from nrms.data.schema import BEHAVIORS, HISTORY, Column, schema_error
+from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, mask_error, schema_error
 from nrms.data.tokenizer import Tokenizer
+from nrms.errors import SchemaError
 
 FEW = 20  # candidates: where an upload has fewer, none of them may be known
 _TITLES = 2_000  # whose words are counted: the share is then known to about 0.01, within milliseconds
-_SHOWN = 3  # ids of a side
-_LONG = 40  # characters of an id that are shown
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def warnings(
     found: Mapping[str, float],
     own: Mapping[str, float],
     max_unknown: float,
-    begin: Callable[[str], str] = lambda name: "",
+    sides: Callable[[str], str] = lambda name: "",
 ) -> list[str]:
     """One line for each share that is more than `max_unknown` above the training split's own.
 
@@ -149,15 +148,15 @@ def warnings(
         found: its `shares`.
         own: those of the training split; what is absent counts as 0.
         max_unknown: by how much a share may be larger.
-        begin: gives a share's first ids; called where nothing at all joins.
+        sides: gives a share's first ids; called where nothing at all joins.
     """
     lines = []
     for name, share in found.items():
         if share > own.get(name, 0.0) + max_unknown:
-            what = f"{share:.1%} of the {_SHARES[name].some}" if share < 1 else f"no {_SHARES[name].none}{begin(name)}"
+            what = f"{share:.1%} of the {_SHARES[name].some}" if share < 1 else f"no {_SHARES[name].none}{sides(name)}"
             trained = f" ({own[name]:.1%} in training)" if name in own else ""
-            first, second, third = _SHARES[name].causes
-            lines.append(f"{split}: {what}{trained}. Most likely {first}, {second}, or {third}.")
+            one, another, third = _SHARES[name].causes
+            lines.append(f"{split}: {what}{trained}. Most likely {one}, {another}, or {third}.")
     return lines
 
 
@@ -180,10 +179,10 @@ def check(dataset: Dataset, split: Split, tokenizer: Tokenizer, own: Mapping[str
     titles = _titles_in_view(dataset, split)
     words, unknown_words = tokenizer.count(titles)
     found = shares(report, words, unknown_words)
-    lines = split.warnings + warnings(split.name, found, own, max_unknown, lambda name: _begin(name, dataset, split))
+    lines = split.warnings + warnings(split.name, found, own, max_unknown, lambda name: _sides(name, dataset, split))
     if report["clicks"] == report["click_not_in_view"] > report["unknown_click"]:
         lines.append(
-            f"{split.name}: no click is on an article in view{_begin('unknown_clicks', dataset, split)}. Look at "
+            f"{split.name}: no click is on an article in view{_sides('unknown_clicks', dataset, split)}. Look at "
             "column `article_ids_clicked`: it must hold ids of `article_ids_inview`."
         )
     if titles and not words:
@@ -202,23 +201,68 @@ def refuse_strangers(dataset: Dataset, split: Split, few: int = 1) -> None:
     """
     report = split.report
     count = report["candidates"]
-    if count < few or report["unknown_candidate"] < count:
-        return
-    id_type = dataset.articles.ids.type
-    candidates = _first_ids(split.good, split.cache, BEHAVIORS, "article_ids_inview").cast(id_type)
-    read_before = _first_ids(split.history_files, split.cache, HISTORY, "article_id_fixed").cast(id_type)
-    begin = _begin("unknown_candidates", dataset, split)
-    received = f"none of the {count:,} candidate ids is in articles.parquet{begin}"
-    where = split.shards[0].uri if len(split) == 1 else split.uri
+    if count >= few and report["unknown_candidate"] == count:
+        where = split.shards[0].uri if len(split) == 1 else split.uri
+        files = _Files(split.good, split.history_files, dataset.articles_file, split.cache)
+        raise _strangers(count, files, dataset.articles.ids, where)
+
+
+def refuse_strange_files(
+    behaviors: Sequence[storage.FileInfo],
+    history: Sequence[storage.FileInfo],
+    articles: storage.FileInfo,
+    cache: Path,
+    where: str,
+) -> None:
+    """The same for files that are not read whole: stops at the first candidate that is in articles.parquet.
+
+    Raises:
+        SchemaError: there is none, or the clicks are 0/1 masks; `where` is the split's folder.
+    """
+    with open_parquet(articles, cache, ARTICLES, {}) as reader:
+        ids = reader.read("article_id")["article_id"]
+    ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+    count = 0
+    for info in behaviors:
+        with open_parquet(info, cache, BEHAVIORS, {}) as reader:
+            for batch in reader.batches("article_ids_inview", "article_ids_clicked"):
+                clicks, in_view = batch.get("article_ids_clicked"), batch["article_ids_inview"]
+                candidates = unnest(in_view)[1]
+                if clicks is not None and is_mask(clicks, in_view) and not row_numbers(unnest(clicks)[1], ids).any():
+                    raise mask_error(len(clicks), info.uri)
+                if row_numbers(candidates, ids).any():
+                    return
+                count += len(candidates)
+    if count:
+        raise _strangers(count, _Files(behaviors, history, articles, cache), ids, where)
+
+
+@dataclass(frozen=True)
+class _Files:
+    behaviors: Sequence[storage.FileInfo]
+    history: Sequence[storage.FileInfo]
+    articles: storage.FileInfo
+    cache: Path
+
+
+def _strangers(count: int, files: _Files, articles: pa.Array, where: str) -> SchemaError:
+    """None of `count` candidates is among the articles: which file is wrong, as far as the histories tell."""
+    candidates = _first_ids(files.behaviors, files.cache, BEHAVIORS, "article_ids_inview")
+    read_before = _first_ids(files.history, files.cache, HISTORY, "article_id_fixed").cast(articles.type)
+    received = (
+        f"none of the {count:,} candidate ids is in articles.parquet: candidates begin {first(candidates)}, "
+        f"articles begin {first(articles)}"
+    )
     todo = "Give the articles that these impressions are of, their ids written in the same way."
-    if dataset.articles.rows(read_before).any():
+    if row_numbers(read_before, articles).any():
         received += "; articles of the histories are"
         todo = "Look at column `article_ids_inview`: it must hold ids of articles.parquet."
-    elif pc.any(pc.is_in(read_before, value_set=candidates)).as_py():
-        received += "; candidates and histories have ids in common"
-        where = dataset.articles_file.uri
+    elif len(read_before):
+        # Two files against one. News is read for a day or two: candidates and histories need not have ids in common.
+        received += f"; nor are those of the histories, which begin {first(read_before)}"
+        where = files.articles.uri
         todo = "Give the articles that both are of: these are others, or their ids were changed."
-    raise schema_error("Candidates must be in articles.parquet.", received, where, todo)
+    return schema_error("Candidates must be in articles.parquet.", received, where, todo)
 
 
 def why_no_click(dataset: Dataset, split: Split) -> str:
@@ -233,8 +277,8 @@ def why_no_click(dataset: Dataset, split: Split) -> str:
             f"no click in {report['impressions']:,} impressions. Write the clicked articles as `article_ids_clicked`."
         )
     if report["click_not_in_view"] == report["clicks"]:
-        begin = _begin("unknown_clicks", dataset, split)
-        return f"{report['clicks']:,} clicks, none of them in view{begin}. Check column `article_ids_clicked`."
+        sides = _sides("unknown_clicks", dataset, split)
+        return f"{report['clicks']:,} clicks, none of them in view{sides}. Check column `article_ids_clicked`."
     return (
         "clicks on all that was in view, or on articles that are not in articles.parquet. Check columns "
         "`article_ids_inview` and `article_ids_clicked`."
@@ -247,15 +291,17 @@ def _titles_in_view(dataset: Dataset, split: Split) -> list[str]:
     return dataset.articles.titles.take(pa.array(rows[:: max(1, -(-len(rows) // _TITLES))])).to_pylist()
 
 
-def _begin(name: str, dataset: Dataset, split: Split) -> str:
+def _sides(name: str, dataset: Dataset, split: Split) -> str:
     """The first ids of both sides of a share and their types; "" where it is not of ids."""
     side = _SHARES[name].side
     if side is None:
         return ""
     files = split.good if side.contract is BEHAVIORS else split.history_files
     ids = _first_ids(files, split.cache, side.contract, side.column)
-    others = ("histories", split.histories.users) if side.column == "user_id" else ("articles", dataset.articles.ids)
-    return f": {_shown(side.ids, ids)}, {_shown(*others)}"
+    others, table = "articles", dataset.articles.ids
+    if side.column == "user_id":
+        others, table = "histories", split.histories.users
+    return f": {side.ids} begin {first(ids)}, {others} begin {first(table)}"
 
 
 def _first_ids(files: Sequence[storage.FileInfo], cache: Path, contract: tuple[Column, ...], column: str) -> pa.Array:
@@ -268,10 +314,3 @@ def _first_ids(files: Sequence[storage.FileInfo], cache: Path, contract: tuple[C
                 if len(ids):
                     return ids
     return pa.nulls(0)
-
-
-def _shown(what: str, ids: pa.Array) -> str:
-    if not len(ids):
-        return f"there are no {what}"
-    first = ", ".join(" ".join(str(one).split())[:_LONG] for one in ids[:_SHOWN].to_pylist())
-    return f"{what} begin {first} ({ids.type})"

@@ -13,6 +13,7 @@ from nrms.data.columns import unnest
 
 _NEAR = 0.8  # likeness, 0 to 1: `titles` and `Title_` are near `title`, `read_time_fixed` is not near `impression_time`
 _NAMES = 1_000  # looked at: a hostile file may have any number
+_SHOWN, _LONG = 3, 40  # ids of a side, and characters of each
 _MASK = {"0", "1"}, {"0.0", "1.0"}, {"False", "True"}
 
 
@@ -35,3 +36,9 @@ def is_mask(lists: pa.Array, in_view: pa.Array) -> bool:
     if not np.array_equal(offsets, in_view_offsets):
         return False
     return {str(value) for value in pc.unique(values)[:3].to_pylist()} in _MASK
+
+
+def first(ids: pa.Array) -> str:
+    """The first of some ids and their type, for a message."""
+    shown = ", ".join(" ".join(str(one).split())[:_LONG] for one in ids[:_SHOWN].to_pylist())
+    return f"{shown or 'nowhere'} ({ids.type})"

@@ -1,5 +1,6 @@
 """The door that every Parquet file comes through: held against the contract, then read; what cannot be is named."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nrms import storage
-from nrms.data.columns import decoded, plain, plain_schema
+from nrms.data.columns import decoded, plain, plain_schema, unnest
+from nrms.data.mistakes import first, is_mask
 from nrms.data.partitions import partition_keys, partition_value
-from nrms.data.schema import EXPECTED, LISTS, Column, Families, Kind, check_columns, schema_error
+from nrms.data.schema import (
+    CLICKS,
+    EXPECTED,
+    IN_VIEW,
+    LISTS,
+    Column,
+    Families,
+    Kind,
+    check_columns,
+    mask_error,
+    near_column,
+    schema_error,
+)
 from nrms.data.unreadable import RULE, cause, looks_like
 from nrms.errors import SchemaError
 
@@ -47,7 +61,10 @@ class ParquetReader:
             if name not in self._file.schema_arrow.names and (column is None or column.kind not in LISTS):
                 self._keys[name] = self._key(name, text, "text" if column is None else column.kind)
         schema = self._schema()
-        check_columns(schema, f"{self.rows:,} rows", self.uri, tuple(self._contract.values()), families)
+        try:
+            check_columns(schema, f"{self.rows:,} rows", self.uri, tuple(self._contract.values()), families)
+        except SchemaError as error:
+            raise self._explained(error) from error
         for column in self._contract.values():
             if column.name not in schema.names:
                 continue
@@ -83,6 +100,54 @@ class ParquetReader:
                 keys = [pa.repeat(value, len(batch)) for value in self._keys.values()]
                 arrays = [column.cast(kind) for column, kind in zip(batch.columns, schema.types, strict=False)]
                 yield pa.Table.from_arrays([*arrays, *keys], schema=schema)
+
+    def hints(self) -> dict[str, str]:
+        """By each optional column that the file lacks: what another column says that is most likely meant to be it."""
+        schema, contract, found = self._schema(), tuple(self._contract.values()), {}
+        for column in contract:
+            if column.required or column.name in schema.names:
+                continue
+            if (near := near_column(column, contract, schema)) is not None:
+                found[column.name] = (
+                    f"there is no column `{column.name}`, but `{near}`, which is not read. Rename it if that is it."
+                )
+            elif column.name == CLICKS and (mask := self._mask(schema)) is not None:
+                found[column.name] = (
+                    f"there is no column `{column.name}`, but `{mask}` holds 0/1 masks of the candidates, which are "
+                    "not read. If these are the clicks, write the ids of the candidates whose mask is 1 as "
+                    f"`{column.name}`."
+                )
+        return found
+
+    def _explained(self, error: SchemaError) -> SchemaError:
+        """The error about a column, with what its values most likely are."""
+        column = re.match("Column `(.*?)` must (hold)?", error.parts["rule"])
+        if column is None or column[1] in self._keys:
+            return error
+        if column[1] == CLICKS and (lists := self._lists(CLICKS)) is not None and is_mask(*lists):
+            return mask_error(len(lists[0]), self.uri)
+        if column[2] is None or (batch := next(self._file.iter_batches(BATCH_ROWS, columns=[column[1]]), None)) is None:
+            return error
+        ids = self._column(column[1], batch)
+        ids = (unnest(ids)[1] if _is_list(ids.type) else ids).drop_null()
+        parts = error.parts
+        received = f"{parts['received']}; its ids begin {first(ids)}"
+        return schema_error(parts["rule"], received, parts["where"], parts["todo"])
+
+    def _mask(self, schema: pa.Schema) -> str | None:
+        """A column beyond the contract whose lists look like 0/1 masks of the candidates."""
+        for name in schema.names:
+            if name not in self._contract and (lists := self._lists(name)) is not None and is_mask(*lists):
+                return name
+        return None
+
+    def _lists(self, name: str) -> tuple[pa.Array, pa.Array] | None:
+        """The first rows of a column of lists, and of the in-view lists; None where one of both is none."""
+        schema = self._file.schema_arrow
+        if any(schema.names.count(each) != 1 or not _is_list(schema.field(each).type) for each in (name, IN_VIEW)):
+            return None
+        batch = next(self._file.iter_batches(BATCH_ROWS, columns=[name, IN_VIEW]), None)
+        return None if batch is None else (batch.column(name), batch.column(IN_VIEW))
 
     def _schema(self) -> pa.Schema:
         keys = [pa.field(name, value.type) for name, value in self._keys.items()]
@@ -199,6 +264,10 @@ def _unreadable(error: BaseException, info: storage.FileInfo, path: Path, column
     rule, todo = cause(error)
     where = f" in column `{column}`" if column else ""
     return schema_error(rule, f"{info.size:,} bytes that fail{where} with '{error}'", info.uri, todo)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _microseconds(kind: pa.DataType) -> pa.DataType:

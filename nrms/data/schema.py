@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from nrms import storage
 from nrms.data.columns import plain
-from nrms.data.mistakes import is_mask
+from nrms.data.mistakes import near_name
 from nrms.errors import SchemaError
 
 Kind = Literal["id", "ids", "text", "time", "times", "integer", "numbers"]
@@ -52,7 +52,7 @@ HISTORY = (
     Column("impression_time_fixed", "times", required=False),
 )
 
-CLICKS = "article_ids_clicked"
+IN_VIEW, CLICKS = "article_ids_inview", "article_ids_clicked"
 LISTS = ("ids", "times", "numbers")
 STRINGS = (pa.string(), pa.large_string())
 EXPECTED: dict[Kind, str] = {
@@ -86,11 +86,12 @@ def check_columns(schema: pa.Schema, rows: str, uri: str, contract: tuple[Column
                 "Rename or drop the others.",
             )
         if not found and column.required:
+            near = near_column(column, contract, schema)
             raise schema_error(
                 f"Column `{column.name}` ({EXPECTED[column.kind]}) is required.",
                 f"{rows} of columns {', '.join(schema.names) or '(none)'}",
                 uri,
-                "Add or rename the column.",
+                "Add or rename the column." if near is None else f"Rename `{near}` if that is it, or add the column.",
             )
         if not found:
             continue
@@ -113,6 +114,13 @@ def check_columns(schema: pa.Schema, rows: str, uri: str, contract: tuple[Column
                 uri,
                 "Cast one of them.",
             )
+
+
+def near_column(column: Column, contract: tuple[Column, ...], schema: pa.Schema) -> str | None:
+    """The column beyond the contract that is most likely meant: near in spelling and of the right type."""
+    known = {other.name for other in contract}
+    names = [field.name for field in schema if field.name not in known and _family(field.type, column.kind) is not None]
+    return near_name(column.name, names)
 
 
 def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
@@ -160,15 +168,14 @@ def refuse_nulls(name: str, array: pa.Array, uri: str) -> None:
         )
 
 
-def refuse_masks(clicks: pa.Array, in_view: pa.Array, uri: str) -> None:
-    """Raise SchemaError when the lists of clicks are 0/1 masks of the candidates, as many tools write labels."""
-    if is_mask(clicks, in_view):
-        raise schema_error(
-            f"Column `{CLICKS}` must hold the ids of the clicked articles.",
-            f"0/1 masks, as long as the candidates in all {len(clicks):,} rows",
-            uri,
-            "Write the ids of those candidates whose mask is 1.",
-        )
+def mask_error(rows: int, uri: str) -> SchemaError:
+    """The lists of clicks are 0/1 masks of the candidates, the labels of many tools."""
+    return schema_error(
+        f"Column `{CLICKS}` must hold the ids of the clicked articles.",
+        f"0/1 masks, as long as the candidates, in {rows:,} rows",
+        uri,
+        "Write the ids of those candidates whose mask is 1.",
+    )
 
 
 def first_duplicate(ids: pa.Array) -> tuple[int, object] | None:

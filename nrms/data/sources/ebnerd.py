@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from nrms import storage
+from nrms.data.joins import refuse_strange_files
 from nrms.data.layout import describe, find_files
 from nrms.data.parquet import open_parquet
 from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, Families, schema_error
@@ -57,6 +58,9 @@ class Ebnerd:
                     self._files[split, stem] = files
                     rows = self._check(files, _columns(contract, split), families)
                     self.rows.setdefault(split, rows)
+                refuse_strange_files(
+                    self._files[split, "behaviors"], self._files[split, "history"], self._articles, cache, uri
+                )
                 self.notes += found.warnings
                 self.parameters[split] = {"input": {name: fingerprint(info, cache) for name, info in inputs.items()}}
         if not self.parameters:

@@ -137,7 +137,7 @@ STRANGERS = {
     "articles.parquet is another's": (
         {"articles": SHIFTED},
         "articles.parquet",
-        "candidates and histories have ids in common",
+        "; nor are those of the histories, which begin ",
     ),
     "in-view lists are wrong": (
         {"behaviors": {"article_ids_inview": [[1, 2, 3], [2, 4]], "article_ids_clicked": [[2], [4]]}},
@@ -146,8 +146,8 @@ STRANGERS = {
     ),
     "all three differ": (
         {"articles": SHIFTED, "history": {"article_id_fixed": [[1, 3], [4], []]}},
-        "train/behaviors.parquet",
-        "articles begin",
+        "articles.parquet",
+        "; nor are those of the histories, which begin ",
     ),
     "nothing was read before": (
         {"articles": SHIFTED, "history": {"article_id_fixed": [[], [], []], "impression_time_fixed": [[], [], []]}},

@@ -1,12 +1,14 @@
 """What a missing or wrong column is taken for: near names, 0/1 masks."""
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nrms.data import joins
 from nrms.data.mistakes import is_mask, near_name
 from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY
 from nrms.errors import SchemaError
+from tests.small_data import BEHAVIORS as BEHAVIOR_ROWS
 from tests.small_data import Folder
 
 EBNERD = [
@@ -103,7 +105,7 @@ def test_masks_in_the_place_of_clicks_are_refused(folder):
         folder.split().read(0)
     assert str(caught.value) == (
         "Column `article_ids_clicked` must hold the ids of the clicked articles. Received: 0/1 masks, as long as the "
-        f"candidates in all 2 rows, in {folder.path}/train/behaviors.parquet. Write the ids of those candidates whose "
+        f"candidates, in 2 rows, in {folder.path}/train/behaviors.parquet. Write the ids of those candidates whose "
         "mask is 1."
     )
 
@@ -138,3 +140,112 @@ def test_a_split_without_a_click_to_learn_from_says_why(folder, case):
     split = dataset.split("train", 3)
     split.read(0)
     assert joins.why_no_click(dataset, split).startswith(said)
+
+
+MISNAMED = {
+    "title": ("articles", "title_"),
+    "article_id": ("articles", "Article_ID"),
+    "article_ids_inview": ("behaviors", "article_ids_in_view"),
+    "user_id": ("behaviors", "userid"),
+    "article_id_fixed": ("history", "article_ids_fixed"),
+}
+
+
+def renamed(folder: Folder, name: str, column: str, written: str) -> None:
+    path = folder.path / name
+    table = pq.read_table(path)
+    pq.write_table(table.rename_columns([written if old == column else old for old in table.column_names]), path)
+
+
+@pytest.mark.parametrize("column", MISNAMED)
+def test_a_required_column_under_another_name_is_named(folder, column):
+    stem, written = MISNAMED[column]
+    folder.write_all()
+    name = "articles.parquet" if stem == "articles" else f"train/{stem}.parquet"
+    renamed(folder, name, column, written)
+    with pytest.raises(SchemaError) as caught:
+        folder.split()
+    assert str(caught.value).startswith(f"Column `{column}` (")
+    assert str(caught.value).endswith(f"in {folder.path / name}. Rename `{written}` if that is it, or add the column.")
+
+
+def test_a_column_of_another_type_is_not_meant(folder):
+    folder.write_all()
+    folder.write("train/history.parquet", {"user_id": [7], "article_ids_fixed": [1.5]})
+    with pytest.raises(SchemaError, match="Add or rename the column"):
+        folder.split()
+
+
+@pytest.mark.parametrize(
+    ("column", "stem", "written"),
+    [
+        ("article_ids_clicked", "behaviors", "article_ids_click"),
+        ("impression_time", "behaviors", "impression_times"),
+        ("device_type", "behaviors", "DeviceType"),
+        ("impression_time_fixed", "history", "impression_times_fixed"),
+    ],
+)
+def test_an_optional_column_under_another_name_is_a_warning(folder, column, stem, written):
+    folder.write_all(behaviors={"device_type": pa.array([1, 2])})
+    folder.write(
+        "train/behaviors-2.parquet", BEHAVIOR_ROWS | {"impression_id": [5, 6], "device_type": pa.array([1, 2])}
+    )
+    for path in folder.path.glob(f"train/{stem}*"):
+        renamed(folder, f"train/{path.name}", column, written)
+    (line,) = [line for line in folder.split().warnings if f"`{column}`" in line]
+    assert line.startswith(f"train/{stem}")
+    assert line.endswith(
+        f".parquet: there is no column `{column}`, but `{written}`, which is not read. Rename it if that is it."
+    )
+
+
+def test_a_column_of_masks_is_named_where_there_are_no_clicks(folder):
+    folder.write_all(behaviors={"article_ids_clicked": None, "labels": pa.array([[0, 1, 0], [0, 1]])})
+    (line,) = folder.split().warnings
+    assert line.startswith(
+        "train/behaviors.parquet: there is no column `article_ids_clicked`, but `labels` holds 0/1 masks of the "
+        "candidates, which are not read. "
+    )
+
+
+def test_a_split_without_clicks_and_the_like_has_no_warning(folder):
+    other = {
+        "labels": pa.array([[5, 6, 7], [8, 9]]),
+        "a.b": pa.array([[0, 1, 0], [1]]),
+        "topics": pa.array([["x"], []]),
+    }
+    folder.write_all(behaviors={"article_ids_clicked": None, **other})
+    assert folder.split().warnings == []
+
+
+@pytest.mark.parametrize("values", [[[False, True, False], [False, True]], [[0.0, 1.0, 0.0], [0.0, 1.0]]])
+def test_masks_of_another_type_are_told_from_a_wrong_type(folder, values):
+    folder.write_all(behaviors={"article_ids_clicked": pa.array(values)})
+    with pytest.raises(SchemaError, match="Received: 0/1 masks, as long as the candidates, in 2 rows, in "):
+        folder.split()
+
+
+def test_integer_masks_beside_ids_of_text_are_told_from_other_ids(tmp_path):
+    folder = Folder(tmp_path, strings=True)
+    folder.write_all(behaviors={"article_ids_clicked": pa.array([[0, 1, 0], [0, 1]])})
+    with pytest.raises(SchemaError, match="Received: 0/1 masks"):
+        folder.split()
+
+
+def test_ids_of_another_type_are_shown_beside_the_articles(folder):
+    folder.write_all(articles={"article_id": pa.array([10, 20, 30, 40] if folder.strings else ["n-17", "b", "c", "d"])})
+    with pytest.raises(SchemaError) as caught:
+        folder.split()
+    message = str(caught.value)
+    assert message.startswith("Column `article_id_fixed` must hold article ids of the same type as the other files (")
+    shown = "its ids begin {}; articles begin {}, in "
+    assert (
+        shown.format(
+            *(
+                ("N10, N30, N40 (string)", "10, 20, 30 (int64)")
+                if folder.strings
+                else ("10, 30, 40 (int64)", "n-17, b, c (string)")
+            )
+        )
+        in message
+    )

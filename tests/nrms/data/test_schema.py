@@ -126,7 +126,7 @@ def test_ids_of_one_thing_must_be_of_one_family(tmp_path):
     info = write(tmp_path / "file", BEHAVIOR_ROWS)
     message = refused(info, BEHAVIORS, {"article": pa.string()})
     assert message.startswith("Column `article_ids_inview` must hold article ids of the same type as the other files")
-    assert "(string). Received: list<element: int64> (2 rows), in" in message
+    assert "(string). Received: list<element: int64> (2 rows); its ids begin 10, 20, 30 (int64), in" in message
 
 
 def test_an_id_beyond_int64_is_refused_with_its_value(tmp_path):
