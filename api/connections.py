@@ -15,6 +15,7 @@ import asyncio
 import logging
 import resource
 import socket
+import struct
 import time
 from functools import partial
 from typing import Any
@@ -126,6 +127,10 @@ class Connection(H11Protocol):
 
     def _cut(self, reason: str) -> None:
         self._metrics.cut.labels(reason).inc()
+        if self.flow.write_paused:
+            # Else the system would keep its part of the answer, megabytes, and offer it for a quarter of an hour more.
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def _look_whether_taken(self) -> None:
