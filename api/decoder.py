@@ -308,7 +308,8 @@ def _too_large(memory_bytes: int) -> SchemaError:
 
 
 def _write(columns: dict[str, pa.Array], path: Path) -> None:
-    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False, write_statistics=False)
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table(columns), path, write_page_checksum=True, **plain)
 
 
 def _child(task: Task) -> int:

@@ -131,5 +131,5 @@ class PredictionLog:
         table = pa.Table.from_pylist(rows, _SCHEMA)
         with scratch_folder() as folder:
             path = folder / name
-            pq.write_table(table, path, compression="zstd")
+            pq.write_table(table, path, compression="zstd", write_page_checksum=True)
             storage.upload(path, storage.join(self._folder, f"date={now:%Y-%m-%d}", name), if_generation=storage.ABSENT)

@@ -126,7 +126,7 @@ def write_json(file: IO[bytes], parts: dict[str, Any], scored: Scored, count: in
 
 def write_parquet(file: IO[bytes], scored: Scored) -> None:
     """Writes all rows as the predictions file of the nightly job."""
-    pq.write_table(predictions(scored.impressions, scored.scores), file, compression="zstd")
+    pq.write_table(predictions(scored.impressions, scored.scores), file, compression="zstd", write_page_checksum=True)
 
 
 def _json(value: object) -> bytes:

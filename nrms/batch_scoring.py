@@ -27,7 +27,7 @@ from nrms.data import joins
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
-from nrms.data.sources.writer import fingerprint
+from nrms.data.schema import schema_error
 from nrms.data.tokenizer import Tokenizer
 from nrms.errors import SchemaError
 from nrms.evaluation import plots
@@ -37,6 +37,7 @@ from nrms.evaluation.ranking import METRICS, ranks
 from nrms.evaluation.report import Evaluation
 from nrms.predictions import Predictions
 from nrms.scoring import Encoders, Scorer, encode_titles, with_unknown
+from nrms.storage.commit import fingerprint
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
 
@@ -45,8 +46,12 @@ logger = logging.getLogger(__name__)
 # The zip file that --submission writes, and the one file in it.
 SUBMISSIONS = {"ebnerd": ("predictions.zip", "predictions.txt"), "mind": ("prediction.zip", "prediction.txt")}
 _LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy", "pyarrow")
+# What computes scores, by runtime.
+_COMPUTE = {"keras": ("tensorflow", "keras", "numpy"), "onnx": ("onnxruntime", "numpy")}
+_RULES = 2  # of scoring: a number more with each change of this code that moves a digit
 _SEED = 42  # of the random baseline: the same for every run, so that equal inputs give equal metrics
 _EXAMPLES = 10
+_LINE_BREAK = r"[\n\v\f\r\x1c-\x1e\x85\x{2028}\x{2029}]"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of the file in the zip, so that equal ranks give equal bytes
 
 
@@ -119,7 +124,7 @@ class _Scoring:
         """See `score`."""
         submission = SUBMISSIONS.get(self._config.submission)
         wanted = ["metrics.json", "report.html", *([submission[0]] if submission else [])]
-        if not self._output.claim(wanted, self._config.overwrite):
+        if not self._output.claim(wanted, self._config.overwrite, self._config.verify):
             return ScoringResult(self._config.output, self._bundle.uri, None, 0)
         with self._timed("check"):
             popularity = self._check()
@@ -134,7 +139,7 @@ class _Scoring:
             progress(0, total)
             for number, impressions in stack.enter_context(closing(self._shards())):
                 with self._timed("write"):
-                    scores = self._output.part(number, impressions, lambda shard=impressions: self._score(shard))
+                    scores = self._output.scores(number, impressions, lambda shard=impressions: self._score(shard))
                 with self._timed("metrics"):
                     lengths = self._split.histories.lengths[impressions.user]
                     evaluation.add(impressions, lengths, scores)
@@ -161,10 +166,20 @@ class _Scoring:
         ]
 
     def _plan(self) -> dict[str, Any]:
+        """All that can move a digit, but for the hardware."""
         # Not the generation: the same bytes copied again are the same input.
         inputs = [{name: file[name] for name in ("name", "size", "crc32c")} for file in self._inputs]
         model = {"version": self._bundle.version, "sha256": self._bundle.sha256}
-        return {"model": model, "split": self._split.name, "inputs": inputs}
+        runtime = self._config.runtime
+        libraries = {library: importlib.metadata.version(library) for library in _COMPUTE[runtime]}
+        return {
+            "model": model,
+            "split": self._split.name,
+            "runtime": runtime,
+            "libraries": libraries,
+            "rules": _RULES,
+            "inputs": inputs,
+        }
 
     def _check(self) -> Popularity:
         """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts recent clicks."""
@@ -184,6 +199,8 @@ class _Scoring:
             if impressions is not None:
                 popularity.add_evaluated(impressions)
                 self._occurring[impressions.user] = True
+                if self._config.submission != "none":
+                    _refuse_line_breaks(impressions, split.uri)
         for error in split.bad.values():
             logger.error("not scored: %s", error)
         for line in split.report.lines():
@@ -342,6 +359,22 @@ class _Scoring:
             seconds = time.perf_counter() - start
             self._seconds[stage] += seconds - self._inner_seconds
             self._inner_seconds = outer + seconds
+
+
+def _refuse_line_breaks(impressions: Impressions, uri: str) -> None:
+    """A submission has a line for each impression."""
+    ids = impressions.impression_id
+    if pa.types.is_integer(ids.type):
+        return
+    broken = pc.match_substring_regex(ids.cast(pa.large_string()), _LINE_BREAK)
+    if pc.any(broken).as_py():
+        first = ids.filter(broken)[0].as_py()
+        raise schema_error(
+            "Column `impression_id` must hold no line break where a submission is written.",
+            f"{first!r}, the first of {pc.sum(broken).as_py():,}",
+            uri,
+            "Rename the impressions, or leave --submission out.",
+        )
 
 
 @contextmanager

@@ -207,6 +207,9 @@ class ScoringConfig:
         "folder or gs:// URI that keeps article vectors from night to night; not set: article_vectors beside the "
         "model's version",
     )
+    verify: bool = option(
+        False, "read what is complete already and compare checksums; else only that of files changed since"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

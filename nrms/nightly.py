@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
 from nrms import storage
 from nrms.config import NightlyConfig, ScoreConfig
 from nrms.data.joins import NAMES
-from nrms.data.sources.writer import MANIFEST, SUCCESS
 from nrms.errors import NrmsError
 from nrms.evaluation.ranking import METRICS
+from nrms.storage.commit import MANIFEST, SUCCESS, look
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> 
 
 
 def _complete(config: ScoreConfig) -> bool:
-    return storage.exists(storage.join(config.output, SUCCESS))
+    return look(config.output).is_complete(config.verify)
 
 
 def _has_data(config: ScoreConfig) -> bool:

@@ -7,14 +7,12 @@
 Every file's generation is pinned when its split is opened: a run reads the same bytes to its end, or fails.
 """
 
-import base64
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import pyarrow as pa
 
@@ -29,6 +27,7 @@ from nrms.data.parquet import open_parquet
 from nrms.data.report import DataReport
 from nrms.data.schema import BEHAVIORS, HISTORY, Families, schema_error, set_aside
 from nrms.errors import ObjectNotFound, SchemaError
+from nrms.storage.commit import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +86,9 @@ class Dataset:
         files = {"articles.parquet": self.articles_file}
         for split in splits:
             files |= {f"{split.name}/{name}": info for name, info in split.files.items()}
-        lines = [f"{name} {info.size} {self._crc32c(info)}\n" for name, info in sorted(files.items())]
+        found = [(name, fingerprint(info, self.cache)) for name, info in sorted(files.items())]
+        lines = [f"{name} {file['size']} {file['crc32c']}\n" for name, file in found]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def _crc32c(self, info: storage.FileInfo) -> str:
-        if info.crc32c:
-            return info.crc32c
-        checksum = google_crc32c.Checksum()
-        with storage.fetch(info, self.cache).open("rb") as file:
-            for _ in checksum.consume(file, 1 << 20):
-                pass
-        return base64.b64encode(checksum.digest()).decode()
 
 
 class Split:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nrms import storage
 from nrms.data.schema import schema_error
+from nrms.storage.commit import MANIFEST, SUCCESS
 
 STEMS = ("behaviors", "history")
 
@@ -118,7 +119,7 @@ def _read(path: str) -> bool:
 
 def _refuse_unfinished(paths: dict[str, storage.FileInfo], uri: str) -> None:
     # jobs.prepare writes the manifest first and _SUCCESS last; data from elsewhere has neither.
-    if "manifest.json" in paths and "_SUCCESS" not in paths:
+    if MANIFEST in paths and SUCCESS not in paths:
         raise schema_error(
             "A split made by jobs.prepare must have the file _SUCCESS.",
             "manifest.json without it, so the split is unfinished",
@@ -129,8 +130,8 @@ def _refuse_unfinished(paths: dict[str, storage.FileInfo], uri: str) -> None:
         if sign := next((path for path in paths if pattern.search(path)), None):
             raise schema_error("A split must be plain Parquet files.", f"{sign}: {what}", uri, todo)
     for path in paths:
-        folder = path.partition("/")[0] + "/_SUCCESS" if "/" in path else "_SUCCESS"
-        if _CHECKSUM.search(path) and not {"_SUCCESS", folder} & paths.keys():
+        folder = f"{path.partition('/')[0]}/{SUCCESS}" if "/" in path else SUCCESS
+        if _CHECKSUM.search(path) and not {SUCCESS, folder} & paths.keys():
             raise schema_error(
                 "A split written by Spark or Hadoop must have the file _SUCCESS.",
                 f"{path} without it, so the job may not have ended",

@@ -249,7 +249,7 @@ def open_parquet(
     path = storage.fetch(info, cache)
     try:
         # INT96, as older Spark and Hive write times, has no unit: as nanoseconds it would wrap after the year 2262.
-        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us", page_checksum_verification=True) as file:
             reader = ParquetReader(file, info, path, contract)
             reader.check(families)
             yield reader

@@ -1,7 +1,7 @@
 """What files and objects have in common: their description and the errors of a condition that does not hold."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nrms.errors import PreconditionFailed
 
@@ -20,12 +20,14 @@ class FileInfo:
         size: Bytes.
         generation: Token that changes with every write; meaningful only for this `uri`.
         crc32c: Checksum of the content (RFC 4960; base64 of the big-endian value), None for local files.
+        changed_ns: When a local file last changed in any way, nanoseconds; None for objects, whose crc32c says more.
     """
 
     uri: str
     size: int
     generation: str
     crc32c: str | None
+    changed_ns: int | None = field(default=None, compare=False)
 
 
 def changed(info: FileInfo) -> PreconditionFailed:

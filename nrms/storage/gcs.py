@@ -1,6 +1,5 @@
 """Objects in buckets of Google Cloud Storage. Only here is google.cloud imported, by the functions that need it."""
 
-import base64
 import logging
 import math
 import os
@@ -10,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from nrms.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
+from nrms.storage.checksum import chunks, crc32c
 from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed, not_expected
 
 if TYPE_CHECKING:
@@ -156,13 +156,8 @@ def list_files(folder: Location, suffix: str, hidden: bool) -> Iterator[FileInfo
 
 
 def _crc32c(stream: BinaryIO) -> str:
-    from google_crc32c import Checksum
-
-    checksum = Checksum()
     stream.seek(0)
-    for chunk in iter(lambda: stream.read(1 << 20), b""):
-        checksum.update(chunk)
-    return base64.b64encode(checksum.digest()).decode()
+    return crc32c(chunks(stream))
 
 
 def download(uri: Location, stream: BinaryIO, info: FileInfo | None) -> None:
@@ -188,7 +183,7 @@ def upload(source: BinaryIO, uri: Location, if_generation: str | None) -> FileIn
     """Make an object of the content of `source`."""
     from google.api_core import exceptions as api
 
-    crc32c, size = _crc32c(source), source.tell()
+    checksum, size = _crc32c(source), source.tell()
     faults: list[Exception] = []
 
     def attempt() -> FileInfo:
@@ -197,7 +192,7 @@ def upload(source: BinaryIO, uri: Location, if_generation: str | None) -> FileIn
             current = _find(uri)
             expected = current.generation if current else ABSENT
         blob = _blob(uri)
-        blob.crc32c = crc32c  # declared, so that the server refuses content that does not match
+        blob.crc32c = checksum  # declared, so that the server refuses content that does not match
         source.seek(0)
         try:
             blob.upload_from_file(
@@ -210,7 +205,7 @@ def upload(source: BinaryIO, uri: Location, if_generation: str | None) -> FileIn
             )
         except api.PreconditionFailed:
             current = _find(uri)
-            if faults and current and current.crc32c == crc32c:
+            if faults and current and current.crc32c == checksum:
                 return current  # an earlier attempt of ours arrived; only its answer was lost
             if if_generation is not None:
                 raise not_expected(uri, if_generation, current) from None

@@ -34,7 +34,7 @@ def errors(uri: Location, verb: str) -> Iterator[None]:
 
 def _info(uri: Location, status: os.stat_result) -> FileInfo:
     generation = f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}"
-    return FileInfo(os.fspath(uri), status.st_size, generation, None)
+    return FileInfo(os.fspath(uri), status.st_size, generation, None, status.st_ctime_ns)
 
 
 def stat(uri: Location) -> FileInfo:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import google_crc32c
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.prepare import PrepareConfig, main
@@ -19,6 +20,7 @@ from nrms.data.dataset import Dataset
 from nrms.data.sources.demo import DemoSite
 from nrms.data.sources.writer import write_dataset
 from nrms.errors import ConfigError
+from nrms.storage.commit import fingerprint
 
 SIZE = {"articles": 500, "users": 60, "impressions": 250, "validation_impressions": 60}
 FLAGS = ["--articles", "500", "--users", "60", "--impressions", "250", "--validation-impressions", "60"]
@@ -85,12 +87,14 @@ def test_only_what_is_missing_is_written_again(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"shard_rows": 99}])
-def test_other_parameters_are_refused_and_overwritten_on_demand(tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "field"), [({"seed": 1}, "seed is 0 and not 1"), ({"shard_rows": 99}, "shard_rows is 100 and not 99")]
+)
+def test_other_parameters_are_refused_and_overwritten_on_demand(tmp_path, change, field):
     output = tmp_path / "out"
     write(output)
     before = contents(output)
-    with pytest.raises(ConfigError, match=r"--output must be empty .*/train, which has another .* --overwrite"):
+    with pytest.raises(ConfigError, match=rf"--output must be empty .*/train, whose {field}\. .* --overwrite"):
         write(output, **change)
     assert contents(output) == before
 
@@ -104,7 +108,7 @@ def test_data_that_nobody_signed_is_refused_and_overwritten_on_demand(tmp_path, 
     output = tmp_path / "out"
     storage.write_bytes(b"mine", output / name)
     storage.write_bytes(b"mine", output / "train/notes.txt")
-    with pytest.raises(ConfigError, match=f"{name.partition('/')[0]}, which has another source"):
+    with pytest.raises(ConfigError, match=f"{name.partition('/')[0]}, which holds other files"):
         write(output)
     assert contents(output) == {name: b"mine", "train/notes.txt": b"mine"}
 
@@ -113,6 +117,53 @@ def test_data_that_nobody_signed_is_refused_and_overwritten_on_demand(tmp_path, 
     (output / "train/notes.txt").unlink()
     write(tmp_path / "fresh")
     assert contents(output) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+@pytest.mark.parametrize("damage", [None, lambda data: data[:100], lambda data: data[:200] + b"X" + data[201:]])
+def test_a_file_that_is_missing_or_damaged_makes_its_split_anew(tmp_path, where, damage, request):
+    output = request.getfixturevalue("bucket") if where == "bucket" else str(tmp_path)
+    write(output)
+    before = {info.uri: storage.read_bytes(info) for info in storage.list_files(output)}
+    wanted = {
+        "train/behaviors-00001.parquet": ["train"],
+        "validation/history.parquet": ["validation"],
+        "articles.parquet": ["train", "validation"],
+    }
+    for name, splits in wanted.items():
+        uri = storage.join(output, name)
+        if damage is None:
+            storage.delete(uri)
+        else:
+            storage.write_bytes(damage(storage.read_bytes(uri)), uri)
+        assert write(output) == splits
+        assert {info.uri: storage.read_bytes(info) for info in storage.list_files(output)} == before
+    assert write(output) == []
+
+
+def test_articles_that_are_lost_are_lost_to_every_split(tmp_path):
+    train, validation = (DemoSite(seed=0, **SIZE) for _ in range(2))
+    train.parameters, validation.parameters = ({name: train.parameters[name]} for name in ("train", "validation"))
+    for part in (train, validation):
+        write_dataset(part, str(tmp_path), shard_rows=100, overwrite=False, progress=lambda split, rows: None)
+    before = contents(tmp_path)
+    (tmp_path / "articles.parquet").write_bytes(b"PAR1")
+    write_dataset(train, str(tmp_path), shard_rows=100, overwrite=False, progress=lambda split, rows: None)
+    assert not (tmp_path / "validation/_SUCCESS").exists()
+    write_dataset(validation, str(tmp_path), shard_rows=100, overwrite=False, progress=lambda split, rows: None)
+    assert contents(tmp_path) == before
+
+
+def test_a_data_set_of_the_first_release_is_complete(tmp_path):
+    write(tmp_path)
+    for path in tmp_path.rglob("*.parquet"):  # with neither checksum, of page or of file
+        pq.write_table(pq.read_table(path).replace_schema_metadata(), path, compression="zstd")
+    for split in ("train", "validation"):
+        manifest = json.loads((tmp_path / split / "manifest.json").read_bytes())
+        for file in manifest["files"]:
+            file |= fingerprint(storage.stat(tmp_path / split / file["name"]), tmp_path)
+        (tmp_path / split / "manifest.json").write_text(json.dumps(manifest))
+    assert write(tmp_path) == []
 
 
 @pytest.mark.system

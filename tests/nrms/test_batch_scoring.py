@@ -1,5 +1,6 @@
 """The nightly job end to end: what it writes, that it repeats, and that nothing can break it half-way."""
 
+import importlib.metadata
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from nrms.errors import ArtifactError, ConfigError, SchemaError, StorageError
 from nrms.evaluation import plots
 from nrms.training import train
 from tests.conftest import FakeGcs, FaultyProxy
+from tests.damage import flipped
 from tests.nrms.test_tracking import started
 from tests.small_data import Folder
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
@@ -276,6 +278,19 @@ def test_a_submission_has_a_line_of_ranks_for_each_impression(config, submission
     assert lines == [f"{row['impression_id']} [{','.join(map(str, row['ranks']))}]" for row in expected]
 
 
+@pytest.mark.parametrize("break_", ["\n", "\r", "\u2028"])
+def test_an_impression_with_a_line_break_is_refused_before_anything_is_scored(config, tmp_path, break_):
+    folder = Folder(tmp_path / "small", strings=True)
+    folder.write_all(behaviors={"impression_id": [1, f"2{break_}3"]})
+    night = replace(config, data=str(folder.path), split="train", submission="mind")
+    with pytest.raises(
+        SchemaError, match=r"`impression_id` must hold no line break .* Received: 'N2\S+3', the first of 1"
+    ):
+        score(night)
+    assert listed(night).keys() == {"manifest.json"}
+    assert score(replace(night, submission="none")).written == 1
+
+
 def test_a_submission_can_be_added_later_and_exchanged(config):
     score(config)
     before = listed(config)
@@ -481,6 +496,71 @@ def test_latest_is_followed_and_pinned(config, other_model, tmp_path):
         score(replace(config, model=str(models)))
 
 
+# --- what is complete is checked
+
+
+def cut(content):
+    return content[:100]
+
+
+def flipped_inside(content):
+    return flipped(content, 8 * (len(content) // 2))
+
+
+@pytest.mark.parametrize("damage", [None, cut, flipped_inside], ids=["deleted", "cut", "flipped"])
+def test_what_is_missing_or_damaged_in_a_complete_night_is_made_again(night, damage):
+    night = replace(night, submission="ebnerd")
+    score(night)
+    tables, others = contents(night)
+    for name in (PARTS[1], "metrics.json", "report.html", "predictions.zip"):
+        before = listed(night)
+        where = storage.join(night.output, name)
+        storage.delete(where) if damage is None else storage.write_bytes(damage(read(night, name)), where)
+        assert score(night).written == (name == PARTS[1])
+        assert contents(night) == (tables, others)
+        whole = [part for part in PARTS if part != name]
+        assert [listed(night)[part] for part in whole] == [before[part] for part in whole]
+    assert score(night).metrics is None
+
+
+def test_damage_that_no_time_tells_of_is_found_with_verify(config):
+    score(config)
+    path = Path(config.output, PARTS[0])
+    content = path.read_bytes()
+    path.write_bytes(flipped_inside(content))
+    while (success := Path(config.output, "_SUCCESS")).stat().st_ctime_ns <= path.stat().st_ctime_ns:
+        success.touch()
+    assert score(config).metrics is None
+    assert score(replace(config, verify=True)).written == 1
+    assert path.read_bytes() == content
+
+
+def test_the_runtime_is_part_of_the_plan(config):
+    score(config)
+    onnx = replace(config, runtime="onnx")
+    refused(onnx, r"whose runtime is keras and not onnx, libraries\.onnxruntime is nothing and not ")
+    assert score(replace(onnx, overwrite=True)).written == SHARDS
+    assert score(onnx).metrics is None
+
+
+def test_a_library_that_computes_is_part_of_the_plan(config, monkeypatch):
+    with pytest.raises(Stop):
+        score(config, stop_at(2))
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "keras" else version(name))
+    refused(config, rf"whose libraries\.keras is {re.escape(version('keras'))} and not 0\.0\.")
+    assert score(replace(config, overwrite=True)).written == SHARDS
+
+
+def test_a_night_of_the_first_release_names_what_its_plan_lacks(config):
+    score(config)
+    manifest = json.loads(read(config, "manifest.json"))
+    for name in ("runtime", "libraries", "rules"):
+        del manifest["plan"][name]
+    storage.write_bytes(json.dumps(manifest).encode(), storage.join(config.output, "manifest.json"))
+    refused(config, "whose runtime is nothing and not keras")
+
+
 # --- changed inputs
 
 
@@ -496,7 +576,8 @@ def refused(config, match):
 def test_another_model_is_refused_unless_overwrite(config, other_model, tmp_path):
     score(config)
     changed = replace(config, model=other_model, overwrite=True)
-    refused(replace(changed, overwrite=False), "which is of model")
+    old, new = storage.name(config.model), storage.name(other_model)
+    refused(replace(changed, overwrite=False), rf"whose model\.version is {old} and not {new}\. Choose")
     assert score(changed).written == SHARDS
     fresh = replace(changed, output=str(tmp_path / "fresh"))
     score(fresh)
@@ -617,6 +698,17 @@ def test_a_resumed_run_does_only_what_is_missing_and_ends_as_an_unbroken_one(nig
     assert score(unbroken).metrics == resumed.metrics
     assert listed(unbroken).keys() == {*PARTS, *FINALS}
     assert contents(night) == contents(unbroken)
+
+
+@pytest.mark.parametrize("name", PARTS[:2])
+def test_a_flipped_bit_of_an_unfinished_night_is_found(night, name):
+    """`test_predictions.py` flips many."""
+    with pytest.raises(Stop):
+        score(night, stop_at(2))
+    content = read(night, name)
+    storage.write_bytes(flipped_inside(content), storage.join(night.output, name))
+    assert score(night).written == 3
+    assert read(night, name) == content
 
 
 def test_a_damaged_part_is_made_again(night):

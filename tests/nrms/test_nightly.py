@@ -1,7 +1,9 @@
 """The nights that are due: missed and failed ones are done by the next run, and everybody can see which they are."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -15,6 +17,7 @@ from nrms.batch_scoring import score
 from nrms.config import NightlyConfig, parse
 from nrms.errors import ConfigError
 from nrms.nightly import Night, look_after, registry
+from tests.damage import flipped
 
 DATES = ["2026-11-25", "2026-11-24", "2026-11-23"]
 
@@ -107,6 +110,59 @@ def test_what_an_earlier_model_left_half_done_does_not_keep_a_night_from_being_s
     newer = replace(config, model=world.publish(str(tmp_path / "newer")))
     assert scored(newer)[1] == [DATES[0]]
     assert storage.exists(f"{output}/_SUCCESS")
+
+
+@pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
+@pytest.mark.parametrize("damage", [None, lambda data: data[:100], lambda data: data[:60] + b"X" + data[61:]])
+def test_a_complete_night_that_is_damaged_is_made_whole_and_no_other_is_touched(config, damage):
+    scored(config)
+    output = config.output.replace("{date}", DATES[2])
+    before = {info.uri: storage.read_bytes(info) for info in storage.list_files(output)}
+    for name in ("part-00000.parquet", "metrics.json", "report.html"):
+        where = storage.join(output, name)
+        storage.delete(where) if damage is None else storage.write_bytes(damage(before[where]), where)
+        nights, dates = scored(config)
+        assert dates == [DATES[2]]
+        assert nights[2].metrics is not None
+        after = {info.uri: storage.read_bytes(info) for info in storage.list_files(output)}
+        manifest = storage.join(output, "manifest.json")
+        assert after.pop(manifest)
+        assert after == {uri: data for uri, data in before.items() if uri != manifest}
+    assert scored(config)[1] == []
+
+
+def test_a_damaged_night_of_an_earlier_model_is_scored_anew(config, world, tmp_path):
+    scored(config)
+    newer = replace(config, model=world.publish(str(tmp_path / "newer")))
+    assert scored(newer)[1] == []
+    storage.delete(storage.join(config.output.replace("{date}", DATES[0]), "part-00000.parquet"))
+    nights, dates = scored(newer)
+    assert dates == [DATES[0]]
+    assert nights[0].metrics is not None
+
+
+def test_damage_that_no_time_tells_of_is_found_with_verify(config):
+    scored(config)
+    folder = Path(config.output.replace("{date}", DATES[0]))
+    path = folder / "part-00000.parquet"
+    content = path.read_bytes()
+    path.write_bytes(flipped(content, 1000))
+    while (folder / "_SUCCESS").stat().st_ctime_ns <= path.stat().st_ctime_ns:
+        (folder / "_SUCCESS").touch()
+    assert scored(config)[1] == []
+    assert scored(replace(config, verify=True))[1] == [DATES[0]]
+    assert path.read_bytes() == content
+
+
+def test_a_complete_night_of_the_first_release_is_complete(config):
+    scored(config)
+    for date in (DATES[0], DATES[2]):
+        where = storage.join(config.output.replace("{date}", date), "manifest.json")
+        manifest = json.loads(storage.read_bytes(where))
+        for name in ("runtime", "libraries", "rules"):
+            del manifest["plan"][name]
+        storage.write_bytes(json.dumps(manifest).encode(), where)
+    assert scored(config)[1] == []
 
 
 def test_a_bug_in_one_night_keeps_no_other_from_being_scored(config):

@@ -17,8 +17,9 @@ from nrms.data.joins import refuse_strange_files
 from nrms.data.layout import describe, find_files
 from nrms.data.parquet import open_parquet
 from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, Families, schema_error
-from nrms.data.sources.writer import SPLITS, Parameters, fingerprint
+from nrms.data.sources.writer import SPLITS, Parameters
 from nrms.errors import ObjectNotFound
+from nrms.storage.commit import fingerprint
 
 _CLICKS = "article_ids_clicked"
 _OWN = {_CLICKS, "impression_time", "impression_time_fixed"}  # required here, optional in the contract

@@ -17,8 +17,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from nrms import storage
-from nrms.data.sources.writer import fingerprint
 from nrms.errors import SchemaError
+from nrms.storage.commit import fingerprint
 
 NEWS = (
     "article_id",

@@ -10,26 +10,23 @@ A manifest stands there from the start, at first with source and parameters alon
 an unfinished split, which the same command may write again.
 """
 
-import base64
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import google_crc32c
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nrms import storage
-from nrms.data.parquet import open_parquet
-from nrms.data.schema import ARTICLES, schema_error
-from nrms.errors import ConfigError, ObjectNotFound, PreconditionFailed
+from nrms.data.schema import schema_error
+from nrms.errors import ObjectNotFound, PreconditionFailed, StorageError
+from nrms.storage import commit, parquet
+from nrms.storage.commit import SUCCESS, Output
 from nrms.storage.scratch import scratch_folder
 
 SPLITS = ("train", "validation", "test")
-MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
+_CONTENT = "the same data"  # what --output may hold already
 
 Parameters = dict[str, Any]
 
@@ -89,79 +86,62 @@ def write_dataset(
         SchemaError: the source has no impressions or its articles do not fit those in `output`.
         StorageError: `output` could not be read or written.
     """
-    wanted = {
-        split: {"source": source.name, "parameters": {**parameters, "shard_rows": shard_rows}}
-        for split, parameters in source.parameters.items()
-    }
-    pending = _claim(output, source.name, wanted, overwrite)
-    if pending:
-        _write_articles(source, storage.join(output, "articles.parquet"))
-    for split in pending:
-        _write_split(source, split, storage.join(output, split), wanted[split], shard_rows, progress)
-    return pending
-
-
-def checksum(path: Path) -> str:
-    """crc32c of a local file: base64 of the big-endian value, as Google Cloud Storage gives it."""
-    crc = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        for _ in crc.consume(file, 1 << 20):
-            pass
-    return base64.b64encode(crc.digest()).decode()
-
-
-def fingerprint(info: storage.FileInfo, cache: Path) -> Parameters:
-    """Size and crc32c of an input file, by which a manifest tells whether its input is still the same."""
-    return {"size": info.size, "crc32c": info.crc32c or checksum(storage.fetch(info, cache))}
-
-
-def _claim(output: str, source: str, wanted: dict[str, Parameters], overwrite: bool) -> list[str]:
-    """Make room for the splits in `wanted` and mark them as unfinished; gives those that have to be written."""
+    # Of a split that is not wanted only the source has to be the same.
+    plans = {split: {"source": source.name} for split in SPLITS}
+    for split, parameters in source.parameters.items():
+        plans[split]["parameters"] = {**parameters, "shard_rows": shard_rows}
+    outputs = {split: Output(storage.join(output, split), plan, _belongs, _CONTENT) for split, plan in plans.items()}
     articles = storage.join(output, "articles.parquet")
-    has_articles = storage.exists(articles)
-    listed = {split: _prepared_files(storage.join(output, split)) for split in SPLITS}
-    manifests = {split: _read_manifest(files) for split, files in listed.items() if files}
-    foreign = [split for split, manifest in manifests.items() if manifest.get("source") != source]
-    stale = [split for split in wanted if split in manifests and not wanted[split].items() <= manifests[split].items()]
-    if not overwrite:
-        in_the_way = [storage.join(output, split) for split in foreign + stale]
-        if has_articles and len(foreign) == len(manifests):
-            in_the_way.append(articles)
-        if in_the_way:
-            raise ConfigError(
-                f"--output must be empty or hold the same data. Received: {in_the_way[0]}, which has another source "
-                "or other parameters. Choose another --output or pass --overwrite."
-            )
-    complete = [split for split in wanted if has_articles and SUCCESS in listed[split]]
-    pending = [split for split in wanted if overwrite or split not in complete]
-    if overwrite and set(manifests) <= {*wanted, *foreign}:
-        storage.delete(articles)
-    for split in {*pending, *foreign}:
-        # What makes the split valid goes first: a run cut short in here must leave nothing that looks whole.
-        storage.delete(storage.join(output, split, SUCCESS))
-        if split in pending:
-            _write_json(wanted[split], storage.join(output, split, MANIFEST))
-        for name, info in listed[split].items():
-            if split not in pending or name.endswith(".parquet"):
-                storage.delete(info.uri)
+    pending = _claim(articles, outputs, list(source.parameters), overwrite)
+    if pending:
+        _write_articles(source, articles)
+    for split in pending:
+        _write_split(source, split, outputs[split], shard_rows, progress)
     return pending
 
 
-def _prepared_files(folder: str) -> dict[str, storage.FileInfo]:
-    files = {info.uri[len(folder) + 1 :]: info for info in storage.list_files(folder)}
-    return {name: info for name, info in files.items() if name in (MANIFEST, SUCCESS) or name.endswith(".parquet")}
+def _claim(articles: str, outputs: dict[str, Output], wanted: list[str], overwrite: bool) -> list[str]:
+    """Make room for the wanted splits and mark them as unfinished; gives those that have to be written."""
+    looked = {split: commit.look(out.uri) for split, out in outputs.items()}
+    there = {split: found for split, found in looked.items() if found.is_occupied(_belongs)}
+    others = [split for split, found in there.items() if not outputs[split].is_planned(found)]
+    if not overwrite:
+        for split in others:
+            raise outputs[split].taken(there[split])
+        if not there and storage.exists(articles):
+            raise commit.taken(_CONTENT, articles, "which holds other files")
+    kept = there.keys() - {*others, *(wanted if overwrite else [])}
+    for split in there.keys() - kept:
+        commit.clear(there[split], _belongs)
+    if overwrite and not kept:
+        storage.delete(articles)
+    finished = [split for split in kept if there[split].success is not None]
+    if finished and not _has_articles(articles):
+        for split in finished:  # the articles of each have to be written again
+            storage.delete(storage.join(outputs[split].uri, SUCCESS))
+    return [split for split in wanted if outputs[split].claim()]
 
 
-def _read_manifest(files: dict[str, storage.FileInfo]) -> Parameters:
+def _belongs(path: str) -> bool:
+    return path.endswith(".parquet")
+
+
+def _has_articles(uri: str) -> bool:
+    with scratch_folder() as scratch:
+        return _stored_articles(uri, scratch)[0] is not None
+
+
+def _stored_articles(uri: str, folder: Path) -> tuple[pa.Table | None, str]:
+    """The articles that are there and their generation; None where they are missing or damaged."""
     try:
-        manifest = json.loads(storage.read_bytes(files[MANIFEST]))
-    except (KeyError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
-
-
-def _write_json(value: Parameters, uri: str) -> None:
-    storage.write_bytes(json.dumps(value, indent=1).encode() + b"\n", uri)
+        info = storage.stat(uri)
+    except ObjectNotFound:
+        return None, storage.ABSENT
+    path = storage.fetch(info, folder)
+    try:
+        return parquet.read(path), info.generation
+    except StorageError:
+        return None, info.generation
 
 
 def _write_articles(source: Source, uri: str) -> None:
@@ -169,20 +149,14 @@ def _write_articles(source: Source, uri: str) -> None:
     while True:
         with scratch_folder() as scratch:
             try:
-                current = storage.stat(uri)
-                with open_parquet(current, scratch, ARTICLES, {}) as reader:
-                    stored = pa.concat_tables(list(reader.tables()))
-                generation = current.generation
-            except ObjectNotFound:
-                stored, generation = incoming.slice(0, 0), storage.ABSENT
-            articles, conflicts = _join_articles(stored, incoming, uri)
-            if len(articles) > len(stored) or generation == storage.ABSENT:
-                path = scratch / "articles.parquet"
-                pq.write_table(articles, path, compression="zstd")
-                try:
+                stored, generation = _stored_articles(uri, scratch)
+                articles, conflicts = _join_articles(incoming.slice(0, 0) if stored is None else stored, incoming, uri)
+                if stored is None or len(articles) > len(stored):
+                    path = scratch / "articles.parquet"
+                    parquet.write(path, articles)
                     storage.upload(path, uri, if_generation=generation)
-                except PreconditionFailed:  # another split's articles came first: join them
-                    continue
+            except PreconditionFailed:  # another split's articles came first: join them
+                continue
         if conflicts:
             source.notes.append(f"{conflicts:,} articles with another title than before (the first is kept)")
         return
@@ -208,24 +182,24 @@ def _join_articles(stored: pa.Table, incoming: pa.Table, uri: str) -> tuple[pa.T
 
 
 def _write_split(
-    source: Source,
-    split: str,
-    folder: str,
-    manifest: Parameters,
-    shard_rows: int,
-    progress: Callable[[str, int], None],
+    source: Source, split: str, output: Output, shard_rows: int, progress: Callable[[str, int], None]
 ) -> None:
-    files = []
+    def add(tables: pa.Table | Iterable[pa.Table], name: str) -> int:
+        with scratch_folder() as scratch:
+            path = scratch / name
+            written = output.write_part(path, tables)
+            output.add(path)
+            return written
+
+    rows = 0
     progress(split, 0)
     for number, shard in enumerate(_shards(source.behaviors(split), shard_rows)):
-        files.append(_write_parquet([shard], storage.join(folder, f"behaviors-{number:05}.parquet")))
+        rows += add(shard, f"behaviors-{number:05}.parquet")
         progress(split, len(shard))
-    if not files:
+    if not rows:
         raise schema_error("A split must have impressions.", "none", f"the split {split}", "Check --input.")
-    rows = sum(file["rows"] for file in files)
-    files.append(_write_parquet(source.histories(split), storage.join(folder, "history.parquet")))
-    _write_json({**manifest, "rows": rows, "files": files}, storage.join(folder, MANIFEST))
-    storage.write_bytes(b"", storage.join(folder, SUCCESS))
+    add(source.histories(split), "history.parquet")
+    output.finish({"rows": rows})
 
 
 def _shards(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -241,18 +215,3 @@ def _shards(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
             count += len(table)
     if waiting:
         yield pa.concat_tables(waiting)
-
-
-def _write_parquet(tables: Iterable[pa.Table], uri: str) -> Parameters:
-    """Write one file; gives its line in the manifest."""
-    with scratch_folder() as scratch:
-        path = scratch / storage.name(uri)
-        tables = iter(tables)
-        table = next(tables)
-        with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            for table in tables:
-                writer.write_table(table)
-        rows = pq.read_metadata(path).num_rows
-        size = storage.upload(path, uri).size
-        return {"name": storage.name(uri), "rows": rows, "size": size, "crc32c": checksum(path)}

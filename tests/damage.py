@@ -1,0 +1,8 @@
+"""Damage to bytes."""
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    """The content with one bit the other way round."""
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
