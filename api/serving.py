@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from api.decoder import ROW_USERS
 from api.settings import Settings
@@ -26,6 +25,7 @@ from nrms.data.tokenizer import Tokenizer
 from nrms.errors import ArtifactError
 from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.scoring import Scorer, encode_titles, with_unknown
+from nrms.storage import parquet
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +114,7 @@ class Serving:
         model.try_out(news_vectors, history_size)
         encoded = vectors.encoded - encoded
         logger.info("%s: %s articles, %s encoded", uri, f"{len(titles):,}", f"{encoded:,}")
-        if encoded:
-            vectors.save(folder)
+        vectors.save(folder)
         return cls(bundle, model, history_size, articles, articles_file, settings.max_unknown, vectors, news_vectors)
 
     def is_current(self, settings: Settings) -> bool:
@@ -140,7 +139,7 @@ class Serving:
         scores = Scorer(self.model.encoders, news_vectors, split.histories.rows, self.model.prior).score(impressions)
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
         if row_histories:
-            users = pq.read_table(folder / "upload" / "behaviors.parquet", columns=[ROW_USERS])[ROW_USERS]
+            users = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])[ROW_USERS]
             impressions = replace(impressions, user_id=users.combine_chunks())
         return Scored(impressions, scores, empty, articles, split.report, found)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nrms import storage
 from nrms.errors import ObjectNotFound, PreconditionFailed, StorageError
+from nrms.storage import parquet
 from nrms.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 _KEY_BYTES = 16
 _FLOATS = np.dtype("<f4")  # of a vector, as bytes: a tenth of the time that Parquet's lists take
 _MODEL = b"nrms.model"  # key of the Parquet metadata
+_KEPT_DAYS = 30  # for which a vector is kept that nobody uses: nights further back are seldom caught up on
 
 
 def default_folder(version: str) -> str:
@@ -43,24 +45,32 @@ class ArticleVectors:
         self._encode = encode
         self._rows: dict[bytes, int] = {}
         self._vectors = np.zeros((0, 0), np.float32)
-        self._used = np.zeros(0, bool)
+        self._days = np.zeros(0, np.int32)  # on which each was used last, counted from 1970
         self._generation = storage.ABSENT
+        self._unsaved = False
         self.encoded = 0
 
     def of(self, titles: Sequence[str]) -> np.ndarray:
-        """The vectors of these titles, at least one: float32 `(titles, dim)`."""
+        """The vectors of these titles, at least one: float32 `(titles, dim)`.
+
+        Forgotten are those that were not used for a month, and of the others all but as many as these, the latest.
+        """
         keys = [hashlib.blake2b(title.encode(), digest_size=_KEY_BYTES).digest() for title in titles]
         new = {key: title for key, title in zip(keys, titles, strict=True) if key not in self._rows}
+        today = _today()
         if new:
-            vectors = self._encode(list(new.values()))
-            self._keep(list(new), np.concatenate([self._vectors, vectors]) if self._rows else vectors)
+            self._keep(list(new), self._encode(list(new.values())), np.full(len(new), today, np.int32))
             self.encoded += len(new)
         rows = np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))
-        self._used[rows] = True
-        return self._vectors[rows]
+        # Now and then their day alone is worth a write: else they were forgotten with all that is used no more.
+        self._unsaved |= bool(new) or bool((self._days[rows] < today - _KEPT_DAYS // 2).any())
+        self._days[rows] = today
+        vectors = self._vectors[rows]
+        self._forget(np.unique(rows), today)
+        return vectors
 
     def load(self, folder: str, cache: Path) -> None:
-        """Takes what `save` wrote into `folder` for this model; where that is nothing or damaged, nothing.
+        """Adds what `save` wrote into `folder` for this model; where that is nothing or damaged, nothing.
 
         Args:
             folder: local path or `gs://` URI.
@@ -69,55 +79,67 @@ class ArticleVectors:
         try:
             info = storage.stat(self._uri(folder))
             self._generation = info.generation
-            keys, vectors = self._read(storage.fetch(info, cache))
+            keys, vectors, days = self._read(storage.fetch(info, cache))
         except ObjectNotFound:
             return
         except (StorageError, pa.ArrowException, OSError, ValueError, KeyError) as error:
             _warn("cannot be read, so all articles are encoded", folder, error)
             return
-        self._rows.clear()
-        self._keep(keys, vectors)
+        lacking = [row for row, key in enumerate(keys) if key not in self._rows]
+        self._keep([keys[row] for row in lacking], vectors[lacking], days[lacking])
 
     def save(self, folder: str) -> None:
-        """Writes the vectors that `of` gave, and as many others at most, if any is new. Whatever fails is logged: the
-        next night then encodes these articles again."""
-        if not self.encoded:
+        """Writes the vectors, if any is new. Whatever fails is logged: the next night then encodes these again."""
+        if not self._unsaved:
             return
-        used = np.flatnonzero(self._used)
-        kept = np.concatenate([used, np.flatnonzero(~self._used)[: len(used)]])
-        keys = list(self._rows)
-        vectors = np.ascontiguousarray(self._vectors[kept], _FLOATS)
+        vectors = np.ascontiguousarray(self._vectors, _FLOATS)
         table = pa.table(
             {
-                "title": pa.array([keys[row] for row in kept], pa.binary(_KEY_BYTES)),
+                "title": pa.array(list(self._rows), pa.binary(_KEY_BYTES)),
                 "vector": pa.FixedSizeBinaryArray.from_buffers(
                     pa.binary(vectors.itemsize * vectors.shape[1]), len(vectors), [None, pa.py_buffer(vectors)]
                 ),
+                "day": pa.array(self._days),
             }
-        ).replace_schema_metadata({_MODEL: self._model.encode()})
+        )
         try:
             with scratch_folder() as scratch:
                 path = scratch / "vectors.parquet"
-                pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
-                self._generation = storage.upload(path, self._uri(folder), if_generation=self._generation).generation
-        except PreconditionFailed:
-            logger.info("%s: another run saved its article vectors first", folder)
+                model = {_MODEL: self._model.encode()}
+                parquet.write(path, table, model, compression="none", use_dictionary=False)
+                try:
+                    info = storage.upload(path, self._uri(folder), if_generation=self._generation)
+                except PreconditionFailed:
+                    logger.info("%s: another run saved its article vectors first", folder)
+                    self.load(folder, scratch)  # so that the next time both are saved
+                else:
+                    self._generation, self._unsaved = info.generation, False
         except (StorageError, OSError) as error:
             _warn("cannot be written, so the next night encodes these articles again", folder, error)
 
     def _uri(self, folder: str) -> str:
         return storage.join(folder, f"{self._model[:16]}.parquet")
 
-    def _keep(self, keys: list[bytes], vectors: np.ndarray) -> None:
-        self._rows.update(zip(keys, range(len(self._rows), len(vectors)), strict=True))
-        self._vectors = vectors
-        self._used = np.append(self._used[: len(vectors)], np.zeros(len(vectors) - len(self._used), bool))
+    def _keep(self, keys: list[bytes], vectors: np.ndarray, days: np.ndarray) -> None:
+        """Adds vectors whose keys are new."""
+        self._vectors = np.concatenate([self._vectors, vectors]) if self._rows else vectors
+        self._days = np.concatenate([self._days, days])
+        self._rows.update(zip(keys, range(len(self._rows), len(self._days)), strict=True))
 
-    def _read(self, path: Path) -> tuple[list[bytes], np.ndarray]:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if (file.schema_arrow.metadata or {}).get(_MODEL) != self._model.encode():
-                raise ValueError("it is of another model")
-            table = file.read().combine_chunks()
+    def _forget(self, current: np.ndarray, today: int) -> None:
+        others = np.delete(np.arange(len(self._days)), current)
+        others = others[self._days[others] > today - _KEPT_DAYS]
+        latest = others[np.argsort(-self._days[others], kind="stable")][: len(current)]
+        kept = np.sort(np.concatenate([current, latest]))
+        if len(kept) < len(self._days):
+            keys = list(self._rows)
+            self._rows = {keys[row]: place for place, row in enumerate(kept)}
+            self._vectors, self._days = self._vectors[kept], self._days[kept]
+
+    def _read(self, path: Path) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+        table = parquet.read(path).combine_chunks()
+        if (table.schema.metadata or {}).get(_MODEL) != self._model.encode():
+            raise ValueError("it is of another model")
         keys, column = table["title"].combine_chunks(), table["vector"].combine_chunks()
         if keys.type != pa.binary(_KEY_BYTES) or not pa.types.is_fixed_size_binary(column.type):
             raise ValueError(f"its columns are {keys.type} and {column.type}")
@@ -128,7 +150,13 @@ class ArticleVectors:
             raise ValueError("its vectors are no finite numbers")
         if len(set(keys.to_pylist())) < len(keys):
             raise ValueError("it holds a title twice")
-        return keys.to_pylist(), vectors
+        # The first release kept no days.
+        days = table["day"].to_numpy() if "day" in table.column_names else np.full(len(keys), _today())
+        return keys.to_pylist(), vectors, days.astype(np.int32)
+
+
+def _today() -> int:
+    return (datetime.now(UTC) - datetime.fromtimestamp(0, UTC)).days
 
 
 def _warn(what: str, folder: str, error: Exception) -> None:

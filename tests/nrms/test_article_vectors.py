@@ -1,12 +1,18 @@
 """Vectors by content: what was encoded once is not encoded again, whatever happens to the file that keeps it."""
 
+import random
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nrms import storage
+from nrms import article_vectors, storage
 from nrms.article_vectors import ArticleVectors
+from nrms.storage import parquet
+from tests import scale
+from tests.damage import flipped
 
 DIM = 3
 
@@ -82,10 +88,82 @@ def test_the_file_holds_at_most_twice_what_a_night_needs(folder, tmp_path):
     assert loaded(folder, tmp_path).of("a", "x").asked == []
 
 
+def size(folder, tmp_path):
+    (file,) = storage.list_files(folder)
+    return pq.read_metadata(storage.fetch(file, tmp_path)).num_rows
+
+
+def test_replaced_titles_do_not_let_the_file_grow_in_a_process_that_goes_on(folder, tmp_path):
+    kept = Kept()
+    for day in range(6):
+        titles = [f"{day} {number}" for number in range(20)]
+        kept.of(*titles).vectors.save(folder)
+        assert size(folder, tmp_path) <= 40
+    assert len(kept.asked) == 120
+    assert loaded(folder, tmp_path).of(*titles).asked == []
+
+
+def test_replaced_titles_do_not_let_the_file_grow_from_night_to_night(folder, tmp_path):
+    for day in range(6):
+        loaded(folder, tmp_path).of(*[f"{day} {number}" for number in range(20)]).vectors.save(folder)
+        assert size(folder, tmp_path) <= 40
+
+
+def test_of_titles_that_are_used_no_more_the_latest_are_kept_and_for_a_month(folder, tmp_path, monkeypatch):
+    kept = Kept()
+    for day, titles in ((100, "ab"), (101, "cd"), (102, "ef")):
+        monkeypatch.setattr(article_vectors, "_today", lambda day=day: day)
+        kept.of(*titles).vectors.save(folder)
+    assert size(folder, tmp_path) == 4
+    assert loaded(folder, tmp_path).of(*"cdef").asked == []
+    monkeypatch.setattr(article_vectors, "_today", lambda: 101 + 30)
+    late = loaded(folder, tmp_path).of(*"ef")
+    late.vectors.save(folder)
+    assert late.asked == []
+    assert size(folder, tmp_path) == 2
+
+
+def test_titles_in_use_are_not_forgotten_where_only_another_catalogue_has_new_ones(folder, tmp_path, monkeypatch):
+    for day in range(100, 190, 3):
+        monkeypatch.setattr(article_vectors, "_today", lambda day=day: day)
+        for titles in (["a", "b"], [str(day), "x"]):
+            kept = loaded(folder, tmp_path).of(*titles)
+            kept.vectors.save(folder)
+            assert "a" not in kept.asked or day == 100
+
+
+def test_a_process_whose_save_came_too_late_saves_all_the_next_time(folder, tmp_path):
+    first, second = loaded(folder, tmp_path).of("a", "x"), loaded(folder, tmp_path).of("b", "y")
+    first.vectors.save(folder)
+    second.vectors.save(folder)
+    second.of("b", "y").vectors.save(folder)
+    assert loaded(folder, tmp_path).of("a", "b", "x", "y").asked == []
+
+
+def test_a_file_of_the_first_release_is_read(folder, tmp_path):
+    Kept().of("a", "b").vectors.save(folder)
+    (file,) = storage.list_files(folder)
+    table = parquet.read(storage.fetch(file, tmp_path)).drop_columns("day")
+    said = {b"nrms.model": table.schema.metadata[b"nrms.model"]}
+    pq.write_table(table.replace_schema_metadata(said), tmp_path / "old", compression="none", use_dictionary=False)
+    storage.upload(tmp_path / "old", file.uri)
+    assert loaded(folder, tmp_path).of("a", "b").asked == []
+
+
+def test_no_flipped_bit_moves_a_vector(tmp_path):
+    folder, rng = str(tmp_path / "vectors"), random.Random(0)
+    Kept().of(*"abcdefgh").vectors.save(folder)
+    (path,) = Path(folder).iterdir()
+    content = path.read_bytes()
+    for bit in rng.sample(range(8 * len(content)), scale.scaled(800)):
+        path.write_bytes(flipped(content, bit))
+        loaded(folder, tmp_path).of(*"abcdefgh")  # which compares each vector
+
+
 def damaged(change):
     def spoil(uri, path):
-        table = change(pq.read_table(path))
-        pq.write_table(table, path.with_name("spoilt"))
+        table = change(parquet.read(path))
+        parquet.write(path.with_name("spoilt"), table, {b"nrms.model": table.schema.metadata[b"nrms.model"]})
         storage.upload(path.with_name("spoilt"), uri)
 
     return spoil
