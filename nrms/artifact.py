@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
 from nrms import storage
 from nrms.errors import ArtifactError, ObjectNotFound, PreconditionFailed
+from nrms.storage import commit
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 FILES = ("model.keras", "news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
 PRIOR = "prior.npy"
 LATEST = "latest.json"
 _META = "meta.json"
+_LARGEST = 100_000  # of a size in the configuration: what is larger is damage, and would take all memory
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
@@ -36,7 +42,7 @@ class Bundle:
 
     Attributes:
         uri: the version's folder.
-        version: its name, `YYYYMMDDTHHMMSSZ-` and eight hex digits; later trainings sort later.
+        version: its name, `YYYYMMDDTHHMMSSZ-` and eight hex digits: when it was published, by that machine's clock.
         sha256: of `meta.json`, and through it of everything in the version.
         meta: the content of `meta.json`.
         files: local path of each verified file, by name.
@@ -60,12 +66,12 @@ class Bundle:
         return shares
 
     def number(self, name: str) -> int:
-        """A whole number >= 1 of the training's configuration. Raises ArtifactError where there is none."""
+        """A whole number of the training's configuration, from 1 to 100,000. Raises ArtifactError: there is none."""
         value = self.meta.get("config", {}).get(name)
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or not 1 <= value <= _LARGEST:
             raise ArtifactError(
-                f"{self.uri}: meta.json must give {name} of the training's configuration. Received: {value!r}. "
-                "Train the model again."
+                f"{self.uri}: meta.json must give {name} of the training's configuration, a whole number from 1 to "
+                f"{_LARGEST:,}. Received: {shorten(repr(value), 60)}. Train the model again."
             )
         return value
 
@@ -92,7 +98,47 @@ class Bundle:
         return vector
 
 
-def publish(models: str, folder: Path, meta: dict, promote: bool = True) -> str:
+class Tries:
+    """What earlier tries of the same training began to publish: a file for each version, until one of them is done.
+
+    Args:
+        folder: where these files are, a folder or `gs://` URI.
+        key: the same for each try of a training, and of no other.
+    """
+
+    def __init__(self, folder: str, key: str) -> None:
+        self._marks = storage.join(folder, f"{key}.")
+        self._own: list[str] = []
+        marks = [info.uri.removeprefix(self._marks) for info in storage.list_files(folder)]
+        self._before = [name for name in marks if _VERSION.fullmatch(name)]
+
+    def begin(self, version: str) -> None:
+        """Before anything of the version is written."""
+        self._own.append(version)
+        storage.write_bytes(b"", self._marks + version)
+
+    def finished(self, models: str, meta: dict) -> tuple[str, str] | None:
+        """A version that an earlier try wrote whole, of the same metrics; its name, and the sha256 of `meta.json`."""
+        ours = json.loads(json.dumps(meta))
+        for version in self._before:
+            try:
+                data = storage.read_bytes(storage.join(models, version, _META))
+            except ObjectNotFound:
+                continue
+            stored = commit.read_json(data) or {}
+            if all(stored.get(name) == ours.get(name) for name in ("data", "metrics", "epochs")):
+                return version, hashlib.sha256(data).hexdigest()
+        return None
+
+    def end(self, models: str) -> None:
+        """When the training is done: removes what earlier tries left unfinished, and its own traces."""
+        for name in [*self._before, *self._own]:
+            if not storage.exists(storage.join(models, name, _META)):
+                commit.remove(storage.join(models, name))
+            storage.delete(self._marks + name)
+
+
+def publish(models: str, folder: Path, meta: dict, promote: bool = True, tries: Tries | None = None) -> str:
     """Publishes the files in `folder` as a new version and moves `latest.json` to it.
 
     Args:
@@ -100,6 +146,7 @@ def publish(models: str, folder: Path, meta: dict, promote: bool = True) -> str:
         folder: local folder with every file of `FILES`; what else it holds, such as plots, is published beside them.
         meta: what else `meta.json` shall say, JSON-ready.
         promote: False leaves `latest.json` where it is.
+        tries: those before this one, looked up when the training began: what they finished is not written again.
 
     Returns:
         The URI of the version.
@@ -107,26 +154,53 @@ def publish(models: str, folder: Path, meta: dict, promote: bool = True) -> str:
     Raises:
         StorageError: writing failed; `latest.json` then points where it did.
     """
-    now = datetime.now(UTC)
-    version = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-    uri = storage.join(models, version)
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    if missing := set(FILES) - set(names):
-        raise ArtifactError(f"a model must have {', '.join(FILES)}. Received: none of {missing} in {folder}.")
-    for name in names:
-        storage.upload(folder / name, storage.join(uri, name), if_generation=storage.ABSENT)
-    content = {
-        "format": FORMAT,
-        "version": version,
-        "trained_at": now.isoformat(timespec="seconds"),
-        **meta,
-        "files": {name: {"sha256": _sha256(folder / name)} for name in names},
-    }
-    data = json.dumps(content, indent=2).encode()
-    storage.write_bytes(data, storage.join(uri, _META), if_generation=storage.ABSENT)
+    version, sha256 = (tries and tries.finished(models, meta)) or _write_version(models, folder, meta, tries)
     if promote:
-        _point_latest(models, {"version": version, "sha256": hashlib.sha256(data).hexdigest()})
-    return uri
+        point(models, version, sha256)
+    return storage.join(models, version)
+
+
+def point(models: str, version: str, sha256: str) -> None:
+    """Moves `latest.json` to a version, unless it has moved to another since, whose training began to point later.
+
+    A pointer's number is one more than that of the pointer that it set out to replace: so whoever sees another's
+    pointer comes after it, whatever clocks say. Of two that set out from the same one, the version that sorts later
+    stays.
+
+    Args:
+        models: the model root.
+        version: name of the version.
+        sha256: of its `meta.json`.
+
+    Raises:
+        StorageError: writing failed; `latest.json` then points where it did.
+    """
+    uri = storage.join(models, LATEST)
+    ours = None
+    while True:
+        stored = _stored_latest(models)
+        try:
+            current = None if stored is None else _pointer(stored[0], models)
+        except ArtifactError:
+            current = None  # a damaged pointer shall not stop a training from being published
+        number, name = (0, "") if current is None else (_number(current), current["version"])
+        ours = ours or (number + 1, version)
+        if ours <= (number, name) or name == version:
+            return
+        if name > version:
+            logger.warning(
+                "%s: moves from %s to %s, whose name is of an earlier time: the clock of one of two trainings is wrong",
+                uri,
+                name,
+                version,
+            )
+        pointer = {"version": version, "sha256": sha256, "number": ours[0]}
+        try:
+            generation = storage.ABSENT if stored is None else stored[1]
+            storage.write_bytes(json.dumps(pointer).encode(), uri, if_generation=generation)
+            return
+        except PreconditionFailed:
+            continue  # another training moved it first: look again
 
 
 def latest_version(models: str) -> str | None:
@@ -164,11 +238,21 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
             f"{uri}: a model must be of format {FORMAT}. Received: format {meta.get('format')!r}. "
             "Train it again, or install the release that wrote it."
         )
+    for name in ("config", "data", "metrics"):
+        if not isinstance(meta.get(name, {}), dict):
+            raise ArtifactError(
+                f"{uri}: {_META} must give {name} as an object. Received: {shorten(repr(meta[name]), 60)}. "
+                "Train the model again."
+            )
     recorded = meta.get("files")
     if not isinstance(recorded, dict) or PRIOR not in recorded:
         names = [name for name in names if name != PRIOR]
     files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in names}
-    return Bundle(uri, str(meta.get("version")), sha256, meta, files)
+    bundle = Bundle(uri, str(meta.get("version")), sha256, meta, files)
+    for name in ("history_size", "title_size"):
+        if name in meta.get("config", {}):
+            bundle.number(name)
+    return bundle
 
 
 def _no_model(uri: str) -> ArtifactError:
@@ -206,11 +290,8 @@ def _altered(uri: str, expected: str, found: str) -> ArtifactError:
 
 
 def _json(data: bytes, uri: str) -> dict:
-    try:
-        content = json.loads(data)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
+    content = commit.read_json(data)
+    if content is None:
         raise ArtifactError(f"{uri}: must be a JSON object. Received: {data[:40]!r}. Restore it or train again.")
     return content
 
@@ -241,26 +322,32 @@ def _pointer(data: bytes, models: str) -> dict:
     return pointer
 
 
-def _point_latest(models: str, pointer: dict) -> None:
-    """Moves `latest.json` by compare-and-swap, never from a later version to an earlier one."""
-    while True:
-        stored = _stored_latest(models)
-        try:
-            current = "" if stored is None else _pointer(stored[0], models)["version"]
-        except ArtifactError:
-            current = ""  # a damaged pointer shall not stop a training from being published
-        if current >= pointer["version"]:
-            return
-        try:
-            storage.write_bytes(
-                json.dumps(pointer).encode(),
-                storage.join(models, LATEST),
-                if_generation=storage.ABSENT if stored is None else stored[1],
-            )
-            return
-        except PreconditionFailed:
-            # Another training moved it first: look again. Each round, one of them gets through.
-            continue
+def _number(pointer: dict) -> int:
+    """How many pointers came before it, as far as they said so: the first release's did not."""
+    number = pointer.get("number")
+    return number if type(number) is int else 0
+
+
+def _write_version(models: str, folder: Path, meta: dict, tries: Tries | None) -> tuple[str, str]:
+    """Writes a version; its name, and the sha256 of its `meta.json`."""
+    now = datetime.now(UTC)
+    version = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    uri = storage.join(models, version)
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    if missing := set(FILES) - set(names):
+        raise ArtifactError(f"a model must have {', '.join(FILES)}. Received: none of {missing} in {folder}.")
+    content = {
+        "format": FORMAT,
+        "version": version,
+        "trained_at": now.isoformat(timespec="seconds"),
+        **meta,
+        "files": {name: {"sha256": _sha256(folder / name)} for name in names},
+    }
+    data = json.dumps(content, indent=2).encode()
+    if tries is not None:
+        tries.begin(version)
+    commit.write_once(uri, {name: folder / name for name in names}, _META, data)
+    return version, hashlib.sha256(data).hexdigest()
 
 
 def _sha256(path: Path) -> str:

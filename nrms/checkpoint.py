@@ -42,11 +42,17 @@ class Checkpoint:
         output: the model root of the run.
         identity: what decides the run's course (configuration, data fingerprint), JSON-ready. A checkpoint is found
             again by the same identity only.
+
+    Attributes:
+        key: of the identity.
+        folder: where checkpoints lie.
+        uri: of this one.
     """
 
     def __init__(self, output: str, identity: dict):
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self.uri = storage.join(output, "checkpoints", f"{key}.npz")
+        self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = storage.join(output, "checkpoints")
+        self.uri = storage.join(self.folder, f"{self.key}.npz")
 
     def check(self) -> None:
         """Makes sure that checkpoints can be written, before hours of training depend on it.

@@ -129,6 +129,7 @@ def _train(
     if source is not None:
         identity["init_from"] = source.sha256
     checkpoint = Checkpoint(config.output, {**identity, "data": data.fingerprint})
+    tries = artifact.Tries(checkpoint.folder, checkpoint.key)
     validator = _Validator(config, model, data)
     trainer = Trainer(
         model,
@@ -177,7 +178,7 @@ def _train(
             raise
         logger.info("scoring the validation split with the weights of the best epoch, beside the baselines")
         evaluation = validator.evaluate(standard_baselines(data.popularity, config.seed))
-        return _publish(config, data, validator, evaluation, trainer.epochs, tracker, checkpoint)
+        return _publish(config, data, validator, evaluation, trainer.epochs, tracker, checkpoint, tries)
 
 
 def _open_source(config: TrainConfig, cache: Path) -> artifact.Bundle:
@@ -337,6 +338,7 @@ def _publish(
     epochs: list[dict[str, float]],
     tracker: Tracker,
     checkpoint: Checkpoint,
+    tries: artifact.Tries,
 ) -> TrainingResult:
     metrics = evaluation.metrics() | {
         "joins": data.validation_joins.shares,
@@ -372,8 +374,9 @@ def _publish(
             "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
         }
         logger.info("publishing the model in %s", config.output)
-        model_uri = artifact.publish(config.output, folder, meta)
+        model_uri = artifact.publish(config.output, folder, meta, tries=tries)
         checkpoint.delete()  # now: what comes may take minutes, and would be published again after a stop
+        tries.end(config.output)
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
         for title, path in images.items():
             tracker.image(title, path)

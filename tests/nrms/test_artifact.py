@@ -99,6 +99,51 @@ def test_a_meta_of_another_format_is_refused(models, folder, tmp_path, change, m
         read(version, tmp_path / "cache")
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def with_meta(version, change):
+    uri = storage.join(version, "meta.json")
+    content = change(json.loads(storage.read_bytes(uri)))
+    storage.write_bytes(content.encode() if isinstance(content, str) else json.dumps(content).encode(), uri)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda meta: meta | {"config": None}, "must give config as an object. Received: None"),
+        (lambda meta: meta | {"config": [1]}, "must give config as an object"),
+        (lambda meta: meta | {"data": None}, "must give data as an object"),
+        (lambda meta: meta | {"metrics": 0.7}, "must give metrics as an object"),
+        *(
+            (
+                lambda meta, size=size: meta | {"config": {"history_size": size}},
+                "must give history_size .* a whole number",
+            )
+            for size in (True, 1e9, 10**9, 0, -1, None, "50", [50], 1.5, {"deep": [1] * 1000})
+        ),
+        (lambda meta: meta | {"config": {"title_size": 10**12}}, "must give title_size .* Received: 1000000000000"),
+        (lambda meta: DEEP, "must be a JSON object"),
+        (lambda meta: json.dumps(meta)[:-1] + f', "x": {DEEP}}}', "must be a JSON object"),
+    ],
+)
+def test_a_meta_that_would_harm_whoever_reads_it_is_one_line(models, folder, tmp_path, change, message):
+    version = artifact.publish(models, folder, {"config": {"history_size": 50, "title_size": 30}})
+    with_meta(version, change)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read(version, tmp_path / "cache")
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 500
+
+
+def test_a_pointer_of_brackets_in_brackets_is_one_line_and_replaced(models, folder, tmp_path):
+    storage.write_bytes(DEEP.encode(), storage.join(models, "latest.json"))
+    with pytest.raises(ArtifactError, match="must be a JSON object"):
+        read(models, tmp_path / "cache")
+    uri = artifact.publish(models, folder, {})
+    assert read(models, tmp_path / "cache").uri == uri
+
+
 def test_where_no_model_is_the_error_says_so(models, tmp_path, request):
     with pytest.raises(ArtifactError, match="is no model"):
         read(storage.join(models, "nothing"), tmp_path / "cache")
@@ -154,13 +199,73 @@ def test_trainings_that_finish_together_all_publish_and_latest_is_one_of_them_wh
     assert len(set(published)) == 6
     for uri in published:
         read(uri, tmp_path / "cache")
-    assert read(models, tmp_path / "cache").uri == max(published)
+    assert read(models, tmp_path / "cache").uri in published
 
 
-def test_latest_does_not_go_back_to_an_earlier_version(models, folder, tmp_path):
-    newest = artifact.publish(models, folder, {})
-    artifact._point_latest(models, {"version": "20200101T000000Z-00000000", "sha256": "0" * 64})
-    assert read(models, tmp_path / "cache").uri == newest
+OLDER, OLD, NEW, FUTURE = (f"{year}0101T000000Z-00000000" for year in (2019, 2020, 2026, 2099))
+SHA256 = "0" * 64
+
+
+def pointed(models):
+    return json.loads(storage.read_bytes(storage.join(models, "latest.json")))
+
+
+def test_a_pointer_dated_in_the_future_is_replaced_with_a_warning(models, folder, tmp_path, caplog):
+    artifact.point(models, FUTURE, SHA256)
+    assert caplog.messages == []
+    uri = artifact.publish(models, folder, {})
+    assert read(models, tmp_path / "cache").uri == uri
+    (warning,) = caplog.messages
+    assert f"moves from {FUTURE} to {storage.name(uri)}, whose name is of an earlier time" in warning
+    after = artifact.publish(models, folder, {})
+    assert read(models, tmp_path / "cache").uri == after
+    assert pointed(models)["number"] == 3
+
+
+@pytest.mark.parametrize("number", [None, True, "3", -1, 1e9])
+def test_a_pointer_without_a_number_is_replaced(models, number):
+    """As the first release wrote it, or nobody."""
+    pointer = {"version": FUTURE, "sha256": SHA256} | ({} if number is None else {"number": number})
+    storage.write_bytes(json.dumps(pointer).encode(), storage.join(models, "latest.json"))
+    assert artifact.latest_version(models) == FUTURE
+    artifact.point(models, OLD, SHA256)
+    assert artifact.latest_version(models) == OLD
+
+
+@pytest.fixture
+def meanwhile(monkeypatch, models):
+    """Runs something between another training's look at the pointer and its write."""
+    write = storage.write_bytes
+    waiting = []
+
+    def wait(*args, **kwargs):
+        while waiting:
+            waiting.pop()()
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(storage, "write_bytes", wait)
+    return lambda *versions: waiting.append(lambda: [artifact.point(models, v, SHA256) for v in versions])
+
+
+@pytest.mark.parametrize("before", [[], [OLDER], [FUTURE]], ids=["first", "after old", "after future"])
+@pytest.mark.parametrize("first", [OLD, NEW])
+def test_of_two_that_set_out_to_replace_the_same_pointer_the_one_that_sorts_later_stays(
+    models, meanwhile, before, first
+):
+    for version in before:
+        artifact.point(models, version, SHA256)
+    second = {OLD: NEW, NEW: OLD}[first]
+    meanwhile(second)
+    artifact.point(models, first, SHA256)
+    assert artifact.latest_version(models) == NEW
+
+
+def test_a_training_that_began_to_point_earlier_does_not_overwrite_a_later_one(models, meanwhile):
+    meanwhile(OLD, NEW)  # NEW sees OLD's pointer
+    artifact.point(models, FUTURE, SHA256)
+    assert artifact.latest_version(models) == NEW
+    artifact.point(models, OLD, SHA256)  # a later one all the same, whatever its clock
+    assert artifact.latest_version(models) == OLD
 
 
 def test_a_version_that_is_not_promoted_is_whole_and_latest_stays(models, folder, tmp_path):
