@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from api.admission import Admission
 from api.errors import add_handlers
+from api.forms import allow_long_names
 from api.routers import example, health, page, predict
 from api.service import Service
 from api.settings import Settings
@@ -27,6 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings: see `api.settings`.
     """
     service = Service(settings)
+    allow_long_names()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

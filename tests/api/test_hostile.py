@@ -392,7 +392,7 @@ BODIES: dict[str, tuple[int, str, str, bytes]] = {
     "a form cut in its header": (422, "/predict", FORM, form(field())[:30]),
     "a header that is none": (400, "/predict", FORM, form(b"Content-Disposition form-data\r\n\r\nabc")),
     "a header of 1 MB": (400, "/predict", FORM, form(field(b'name="' + b"a" * 10**6 + b'"'))),
-    "a file name of 10 kB": (400, "/predict", FORM, form(field(b'name="file"; filename="' + b"n" * 10_000 + b'"'))),
+    "a file name of 1 MB": (400, "/predict", FORM, form(field(b'name="file"; filename="' + b"n" * 10**6 + b'"'))),
     "a field of 3 MB": (400, "/predict", FORM, form(field(b'name="file"', b"a" * 3_000_000))),
     "2,000 fields": (400, "/predict", FORM, form(*[field(b'name="f"', b"")] * 2_000)),
     "2,000 files": (400, "/predict", FORM, form(*[field(content=b"")] * 2_000)),

@@ -174,6 +174,13 @@ def test_a_trailing_slash_makes_no_difference(service, world, upload):
     assert answers[0].json()["rows"] == answers[1].json()["rows"]
 
 
+@pytest.mark.parametrize("name", ["n" * 5_000, "ø" * 9_000 + ".parquet", "a/../" * 10_000, "n" * 60_000])
+def test_the_name_of_a_file_may_be_long(service, world, upload, name):
+    files = {"file": (name, parquet(upload)), "history": (name, parquet(world.history()))}
+    answer = service.client.post("/predict", files=files)
+    assert (answer.status_code, answer.json().get("rows_total")) == (200, len(upload))
+
+
 # --- health, information, documentation
 
 
