@@ -197,7 +197,7 @@ UPLOADS: dict[str, Case] = {
     "cut by its last byte": file(GOOD[:-1]),
     "without its first half": file(GOOD[len(GOOD) // 2 :]),
     "another magic at the end": file(GOOD[:-4] + b"PAR2"),
-    "a footer said to be encrypted": file(GOOD[:-4] + b"PARE"),
+    "a footer said to be encrypted": file(GOOD[:-4] + b"PARE", "must not be encrypted"),
     "an encrypted footer": file(lambda: encrypted(False), "must not be encrypted"),
     "encrypted columns": file(lambda: encrypted(True), "must not be encrypted"),
     "a footer longer than the file": file(GOOD[:-8] + b"\xff\xff\xff\x7fPAR1"),
@@ -289,7 +289,7 @@ UPLOADS: dict[str, Case] = {
         for name, field in (("a page at", thrift.DATA_PAGE), ("a chunk of", thrift.COMPRESSED))
         for value in (-1, 10**4, 2**31, 2**62)
     },
-    "a codec that is none": file(lambda: forged_chunk(thrift.CODEC, 99)),
+    "a codec that is none": file(lambda: forged_chunk(thrift.CODEC, 99), "encodings and codecs"),
     "a page of another codec": file(lambda: forged_chunk(thrift.CODEC, thrift.CODECS["zstd"])),
     "a page of 2 GiB in 8 bytes": file(
         lambda: thrift.with_pages(FLAT, 0, thrift.page(bytes(8), 2, size=2**31 - 1), 2, codec="snappy"), ""
