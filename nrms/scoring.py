@@ -33,8 +33,8 @@ class Encoders(Protocol):
 
 
 def encode_titles(encoders: Encoders, titles: np.ndarray) -> np.ndarray:
-    """News vectors of titles, float32 `(articles, dim)`, from int32 word ids `(articles, title)`, 0 = padding at the
-    end. At least one title."""
+    """News vectors of titles, float32 `(articles, dim)`, from int32 word ids `(articles, title)`, 0 = padding. At
+    least one title."""
     return _by_length(titles, encoders.positions, encoders.encode_news)
 
 
@@ -52,7 +52,7 @@ class Scorer:
     Args:
         encoders: the model.
         news_vectors: float32 array of shape `(articles + 1, dim)`, the whole catalogue as `with_unknown` gives it.
-        histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding at the end; row 0 is empty.
+        histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding; row 0 is empty.
         prior: float32 `(dim,)`, the vector of users whose history is empty (`prior_vector`); None leaves them with the
             encoder's own, zeros, by which all candidates are equal.
     """
@@ -144,8 +144,9 @@ def predictions(impressions: Impressions, scores: np.ndarray) -> pa.Table:
 
 
 def _by_length(rows: np.ndarray, positions: int, encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Encodes zero-padded rows in batches of like length, each cut to its longest: no arithmetic on padding."""
-    lengths = np.count_nonzero(rows, axis=1)
+    """Encodes zero-padded rows in batches of like length, each cut where its longest ends: no arithmetic on padding."""
+    items = rows != 0
+    lengths = np.where(items.any(axis=1), rows.shape[1] - np.argmax(items[:, ::-1], axis=1), 0)
     order = np.argsort(-lengths, kind="stable")
     encoded = None
     start = 0

@@ -25,7 +25,7 @@ class NewsEncoder(keras.Model):
         train_word_vectors: False freezes the embedding.
 
     Call arguments:
-        titles: int32 tensor of shape `(batch, title)`, word ids, 0 = padding at the end.
+        titles: int32 tensor of shape `(batch, title)`, word ids, 0 = padding.
 
     Returns:
         News vectors, a tensor of shape `(batch, heads * head_dim)`; zeros for an empty title.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nrms.models.sequence_encoder import ends
+
 
 @keras.saving.register_keras_serializable(package="nrms")
 class Recommender(keras.Model):
@@ -20,7 +22,7 @@ class Recommender(keras.Model):
 
     Call arguments:
         titles: int32 tensor of shape `(articles + 1, title)`, word ids of the whole catalogue; row 0 is empty.
-        history: int32 tensor of shape `(batch, history)`, row numbers into `titles`, 0 = padding at the end.
+        history: int32 tensor of shape `(batch, history)`, row numbers into `titles`, 0 = padding.
         candidates: int32 tensor of shape `(batch, candidates)`, row numbers into `titles`, 0 = no candidate.
 
     Returns:
@@ -54,7 +56,7 @@ class Recommender(keras.Model):
         candidate_vectors_at = ops.reshape(distinct[split:], ops.shape(candidates))
 
         article_titles = ops.take(titles, articles, axis=0)
-        longest = ops.max(ops.sum(ops.cast(article_titles != 0, "int32"), axis=1), initial=1)
+        longest = ops.max(ends(article_titles != 0), initial=1)
         vectors = self.news_encoder(article_titles[:, :longest], training=training)
         in_histories = ops.max(history, initial=0) + 1
         users = self.user_encoder(vectors[:in_histories], history, training=training)

@@ -9,13 +9,19 @@ from nrms.models.additive_attention import AdditiveAttention
 from nrms.models.self_attention import SelfAttention
 
 
+def ends(mask):
+    """How many positions of each row there are up to its last True: int32 `(batch,)` of bool `(batch, length)`."""
+    positions = ops.arange(1, ops.shape(mask)[1] + 1, dtype="int32")
+    return ops.max(ops.where(mask, positions, 0), axis=1, initial=0)
+
+
 @keras.saving.register_keras_serializable(package="nrms")
 class SequenceEncoder(keras.layers.Layer):
     """Multi-head self-attention, dropout, additive attention (Wu et al., EMNLP-IJCNLP 2019, section 2).
 
     A title is a sequence of words, a history a sequence of articles. The sequences are worked on in groups of similar
-    length, each cut to its longest: no result changes, little arithmetic is spent on padding, and a large batch, whose
-    distinct items are projected once, is still worked on in tensors of moderate size.
+    length, each cut where its longest ends: no result changes, little arithmetic is spent on padding, and a large
+    batch, whose distinct items are projected once, is still worked on in tensors of moderate size.
 
     Args:
         heads: attention heads.
@@ -27,8 +33,8 @@ class SequenceEncoder(keras.layers.Layer):
     Call arguments:
         items: float tensor of shape `(items, dim)`, the distinct items of the batch.
         rows: int32 tensor of shape `(batch, length)`, row numbers into `items`.
-        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding, which stands at
-            the end.
+        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding. Padding may stand
+            anywhere; at the end, it costs no arithmetic.
 
     Returns:
         Tensor of shape `(batch, heads * head_dim)`; zeros for a sequence of padding only.
@@ -55,7 +61,7 @@ class SequenceEncoder(keras.layers.Layer):
     def call(self, items, rows, padding_mask, training=False):
         """See the class."""
         projected = self.self_attention.project(items)
-        lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1)
+        lengths = ends(padding_mask)
         order = ops.argsort(lengths)
         count = ops.shape(rows)[0]
         encoded = []

@@ -125,6 +125,14 @@ def test_batching_does_not_change_a_score(monkeypatch):
         np.testing.assert_allclose(scorer(encoders, titles, histories).score(impressions), whole, atol=1e-6)
 
 
+def test_padding_may_stand_anywhere():
+    titles, histories, impressions = world(np.random.default_rng(15))
+    encoders = KerasEncoders(build_model(SMALL, 30))
+    expected = scorer(encoders, titles, histories).score(impressions)
+    front = [np.stack([np.append(row[row == 0], row[row != 0]) for row in rows]) for rows in (titles, histories)]
+    np.testing.assert_allclose(scorer(encoders, *front).score(impressions), expected, atol=1e-6)
+
+
 def test_both_runtimes_give_the_same_scores(tmp_path):
     titles, histories, impressions = world(np.random.default_rng(9))
     keras.utils.set_random_seed(3)  # some weights of this small model give scores too small to tell anything

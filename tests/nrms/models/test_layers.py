@@ -1,5 +1,7 @@
 """The contract that every layer and encoder keeps, and their values against NumPy."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,10 @@ from keras import ops
 
 from nrms.config import ModelConfig
 from nrms.models.additive_attention import AdditiveAttention
+from nrms.models.export import export_model
+from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.news_encoder import NewsEncoder
+from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.registry import MODELS, build_model
 from nrms.models.self_attention import SelfAttention
@@ -220,6 +225,55 @@ def test_padding_does_not_move_a_vector(more):
     np.testing.assert_allclose(model.news_encoder(TITLES), model.news_encoder(wide_titles), atol=1e-6)
     vectors = floats(8, 400)
     np.testing.assert_allclose(model.user_encoder(vectors, ROWS), model.user_encoder(vectors, wide_rows), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model, and its exported encoders."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model.build()
+    random_weights(model)
+    export_model(model, folder, TITLES)
+    return model, OnnxEncoders(folder / "news_encoder.onnx", folder / "user_encoder.onnx")
+
+
+def scattered(rows, seed):
+    """The same items in the same order, with padding in front, at the end and between them."""
+    width = rows.shape[1] + 3
+    wide = np.zeros((len(rows), width), np.int32)
+    rng = np.random.default_rng(seed)
+    for row, given in zip(wide, rows, strict=True):
+        items = given[given != 0]
+        row[np.sort(rng.choice(width, len(items), replace=False))] = items
+    return wide
+
+
+def front_padded(rows):
+    return np.stack([np.append(row[row == 0], row[row != 0]) for row in rows])
+
+
+@pytest.mark.parametrize("move", [front_padded, *(partial(scattered, seed=seed) for seed in range(3))])
+def test_it_does_not_matter_where_the_padding_stands(move, exported):
+    model, onnx = exported
+    vectors = floats(8, DIM)
+    for encoders in (KerasEncoders(model), onnx):
+        moved = encoders.encode_news(move(TITLES)), encoders.encode_users(vectors, move(ROWS))
+        given = encoders.encode_news(TITLES), encoders.encode_users(vectors, ROWS)
+        for there, here in zip(moved, given, strict=True):
+            np.testing.assert_allclose(there, here, atol=1e-6)
+            assert np.abs(here).max() > 0.1
+
+
+@pytest.mark.parametrize("move", [front_padded, partial(scattered, seed=1)])
+def test_it_does_not_matter_where_the_padding_of_a_batch_stands(move):
+    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model.build()
+    random_weights(model)
+    catalogue = np.concatenate([np.zeros((1, 6), np.int32), TITLES])
+    history, candidates = left([4, 0, 2], 4, 9), left([5, 5, 5], 5, 9)
+    moved = model(move(catalogue), move(history), candidates)
+    np.testing.assert_allclose(moved, model(catalogue, history, candidates), atol=1e-5)
 
 
 def test_what_padding_points_to_has_no_influence():
