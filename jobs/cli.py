@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeVar
 
 from nrms import logs
 from nrms.config import as_dict, changed_lines, parse
-from nrms.errors import ConfigError, Interrupted, NrmsError
+from nrms.errors import ConfigError, Interrupted, NotPromoted, NrmsError
+from nrms.evaluation.comparison import interval_text
 from nrms.evaluation.ranking import METRICS
 from nrms.quiet import quiet_tensorflow
 
@@ -41,8 +42,9 @@ def run(
         argv: the arguments; None for those of this process.
 
     Ends the process with an exit code: 0 done; 1 failed (data, storage, model, training); 2 the configuration is
-    wrong; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a checkpoint. All but 0 come with one line on
-    stderr, where log lines are JSON objects unless it is a terminal. Any other exception is a bug and passes through.
+    wrong; 3 a model was trained but is not promoted; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a
+    checkpoint. All but 0 come with one line on stderr, where log lines are JSON objects unless it is a terminal. Any
+    other exception is a bug and passes through.
     """
     set_up_process()
     try:
@@ -51,6 +53,8 @@ def run(
         _fail(error, 2)
     except Interrupted as error:
         _fail(error, 143)
+    except NotPromoted as error:
+        _fail(error, 3)
     except NrmsError as error:
         _fail(error, 1)
     except ModuleNotFoundError as error:
@@ -102,9 +106,10 @@ def stop_on_signals() -> threading.Event:
 
 def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> None:
     """Prints a table of the ranking metrics, a line for each ranking."""
-    print(f"{title:<14}" + "".join(f"{name:>10}" for name in METRICS))
+    print(f"{title:<14}" + "".join(f"{name:>10}" for name in METRICS) + "    95% interval of auc")
     for ranking, metrics in rankings.items():
-        print(f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS))
+        line = f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS)
+        print(f"{line}    {interval_text(metrics)}".rstrip())
 
 
 def warn(metrics: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from jobs.cli import log_config, run, warn
 from jobs.score import Progress
 from nrms.config import NightlyConfig, ScoreConfig
 from nrms.errors import NrmsError
+from nrms.evaluation.comparison import auc_text
 from nrms.nightly import look_after, push
 
 logger = logging.getLogger("nrms.nightly")
@@ -24,7 +25,7 @@ def main(config: NightlyConfig) -> None:
     nights = look_after(config, _score)
     for night in nights:
         if night.metrics is not None:
-            auc = f"AUC {night.metrics['auc']:.4f}, " if "auc" in night.metrics else ""
+            auc = f"AUC {auc_text(night.metrics)}, " if "auc" in night.metrics else ""
             said = f", {len(night.metrics['warnings'])} warnings" if night.metrics.get("warnings") else ""
             print(f"{night.date}  complete: {auc}{night.metrics['impressions']:,} impressions{said}")
         else:

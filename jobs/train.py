@@ -6,6 +6,8 @@ import logging
 
 from jobs.cli import log_config, print_rankings, run, stop_on_signals, warn
 from nrms.config import TrainConfig
+from nrms.errors import NotPromoted
+from nrms.evaluation.comparison import auc_text
 
 logger = logging.getLogger("nrms.train")
 
@@ -21,6 +23,12 @@ def main(config: TrainConfig) -> None:
     print_rankings("validation", {config.model: result.metrics, **result.metrics["baselines"]})
     print(f"\nmodel: {result.model_uri}")
     warn(result.metrics)
+    if not result.promoted and config.promote == "auto":
+        raise NotPromoted(
+            "a model must rank better than chance for latest.json to name it. Received: validation AUC "
+            f"{auc_text(result.metrics)}, in {result.model_uri}, which is written; latest.json stays where it is. "
+            "See the warnings above, or give --promote always."
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from nrms.data.prefetch import prefetch
 from nrms.data.schema import schema_error
 from nrms.data.tokenizer import Tokenizer
 from nrms.errors import SchemaError
-from nrms.evaluation import plots
+from nrms.evaluation import comparison, plots
 from nrms.evaluation.baselines import Popularity, standard_baselines
 from nrms.evaluation.html import Example, write_report
 from nrms.evaluation.ranking import METRICS, ranks
@@ -128,10 +128,7 @@ class _Scoring:
             return ScoringResult(self._config.output, self._bundle.uri, None, 0)
         with self._timed("check"):
             popularity = self._check()
-        baselines = standard_baselines(popularity, _SEED)
-        if self._split.time_range is None:
-            del baselines["popularity"]  # it would know of no click before an impression
-        evaluation = Evaluation(baselines)
+        evaluation = Evaluation(standard_baselines(popularity, self._dataset.articles.published, _SEED))
         examples: list[Example] = []
         with scratch_folder() as folder, ExitStack() as stack:
             write_ranks = stack.enter_context(_submission(folder, submission)) if submission else None
@@ -151,7 +148,11 @@ class _Scoring:
             assert done == total, f"{total} rows in, {done} rows out"
             self._refuse_bad()
             stack.close()
-            metrics = evaluation.metrics() | {"joins": self._joins.shares, "warnings": self._joins.warnings}
+            metrics = evaluation.metrics()
+            doubts = comparison.warnings(self._split.name, metrics)
+            if "auc" in metrics:
+                logger.info("%s: %s", self._split.name, comparison.summary(metrics))
+            metrics |= {"joins": self._joins.shares, "warnings": self._joins.warnings + doubts}
             self._finish(folder, metrics, evaluation, examples)
         return ScoringResult(self._config.output, self._bundle.uri, metrics, len(self._output.written))
 
@@ -185,7 +186,7 @@ class _Scoring:
         """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts recent clicks."""
         split = self._split
         logger.info("reading %s, to find bad files before any is scored", split.uri)
-        popularity = Popularity(start=None if split.time_range is None else split.time_range[0])
+        popularity = Popularity()
         self._occurring = np.zeros(len(split.histories.rows), bool)
 
         def read(i: int) -> Impressions | None:
@@ -197,7 +198,7 @@ class _Scoring:
 
         for impressions in prefetch((read(i) for i in self._good()), depth=1):
             if impressions is not None:
-                popularity.add_evaluated(impressions)
+                popularity.add(impressions)
                 self._occurring[impressions.user] = True
                 if self._config.submission != "none":
                     _refuse_line_breaks(impressions, split.uri)

@@ -125,6 +125,9 @@ class TrainingConfig:
         "float32", "numbers of the computation; weights are float32 in each"
     )
     checkpoint_seconds: PositiveFloat = option(300.0, "seconds between two checkpoints inside an epoch")
+    promote: Literal["auto", "always", "never"] = option(
+        "auto", "when latest.json moves to the new version: auto: where its AUC is above chance, else exit code 3"
+    )
     resume: bool = option(False, "go on from the checkpoint in --output")
     init_from: Text | None = option(
         None, "model to start from, a version's folder or a model root: its weights, and the vectors of shared words"

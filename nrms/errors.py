@@ -8,6 +8,7 @@ NrmsError
 │   ├── AccessDenied       the credentials may not do this
 │   └── PreconditionFailed somebody else wrote the object first
 ├── ArtifactError          a model bundle is incomplete, altered or of another format
+├── NotPromoted            a model was trained and written, but is not to be served
 └── TrainingError          training cannot go on (NaN loss, no samples, ...)
     └── Interrupted        SIGTERM or SIGINT arrived; a checkpoint was written
 """
@@ -52,6 +53,10 @@ class PreconditionFailed(StorageError):
 
 class ArtifactError(NrmsError):
     """A model bundle is incomplete, altered or of another format."""
+
+
+class NotPromoted(NrmsError):
+    """A model was trained and written, but is no better than chance, so `latest.json` does not name it."""
 
 
 class TrainingError(NrmsError):

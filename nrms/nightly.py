@@ -77,6 +77,7 @@ def registry(nights: list[Night]) -> CollectorRegistry:
     values |= {name: gauge(name, f"Count of {name.replace('_', ' ')}.") for name in _COUNTS}
     joins = {name: gauge(f"{name}_ratio", f"Share, 0 to 1: {name.replace('_', ' ')}.") for name in NAMES}
     warnings = gauge("warnings", "Warnings in metrics.json: what says that the night's answer may be wrong.")
+    ends = [gauge(f"auc_{end}", f"The {end} end of the 95% interval of auc.") for end in ("low", "high")]
     for night in nights:
         if night.error is not None or night.metrics is not None:
             failed.labels(night.date).set(night.error is not None)
@@ -90,6 +91,8 @@ def registry(nights: list[Night]) -> CollectorRegistry:
                 joins[name].labels(night.date).set(found[name])
             if "warnings" in night.metrics:
                 warnings.labels(night.date).set(len(night.metrics["warnings"]))
+            for end, value in zip(ends, night.metrics.get("auc_interval", ()), strict=False):
+                end.labels(night.date).set(value)
     return registry
 
 

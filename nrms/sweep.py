@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _NAME = "sweep"
 # What may change between two runs of one sweep: results stay comparable.
 _NOT_IDENTITY = {
-    *("output", "resume", "checkpoint_seconds", "profile"),
+    *("output", "promote", "resume", "checkpoint_seconds", "profile"),
     *("wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 
@@ -93,7 +93,7 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
             shown = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
             logger.info("trial %d, %d of %d ended: %s", trial.number, len(_ended(study)), total, shown)
             output = storage.join(base.output, f"trial-{trial.number:04}")
-            settings = replace(with_values(base, trial.params), output=output, resume=begun)
+            settings = replace(with_values(base, trial.params), output=output, resume=begun, promote="never")
             settings = replace(settings, run_group=base.run_group or study.user_attrs.get("group"))
             try:
                 metrics, model_uri = train_apart(train, settings, stop)

@@ -27,7 +27,7 @@ from nrms.data.sample import ImpressionSample
 from nrms.data.tokenizer import Tokenizer
 from nrms.data.word_vectors import read_word_vectors
 from nrms.errors import ConfigError, Interrupted, TrainingError
-from nrms.evaluation import plots
+from nrms.evaluation import comparison, plots
 from nrms.evaluation.baselines import Baseline, Popularity, standard_baselines
 from nrms.evaluation.ranking import METRICS, impression_metrics
 from nrms.evaluation.report import Evaluation
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 # What does not change a run's course, or may change when it is resumed.
 _NOT_IDENTITY = {
     *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience", "init_from"),
-    *("max_unknown", "wandb_mode", "wandb_project", "run_name", "run_group"),
+    *("max_unknown", "promote", "wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
 _SIZES = ("model", "word_dim", "heads", "head_dim", "attention_dim")  # what a model has in common with its --init-from
@@ -63,12 +63,14 @@ class TrainingResult:
         metrics: the best weights' validation metrics, with the baselines', as `Evaluation.metrics` gives them.
         epochs: one row per epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ...
         samples: training samples an epoch.
+        promoted: whether `latest.json` was moved to the version.
     """
 
     model_uri: str
     metrics: dict[str, Any]
     epochs: list[dict[str, float]]
     samples: int
+    promoted: bool
 
 
 def train(
@@ -177,7 +179,7 @@ def _train(
             checkpoint.delete()  # from there it would end in the same way
             raise
         logger.info("scoring the validation split with the weights of the best epoch, beside the baselines")
-        evaluation = validator.evaluate(standard_baselines(data.popularity, config.seed))
+        evaluation = validator.evaluate(data.baselines)
         return _publish(config, data, validator, evaluation, trainer.epochs, tracker, checkpoint, tries)
 
 
@@ -207,7 +209,7 @@ class _Data:
     readers: np.ndarray  # rows of the training histories, of the readers that occur
     samples: int
     sample: ImpressionSample
-    popularity: Popularity
+    baselines: dict[str, Baseline]
     tokenizer: Tokenizer
     titles: np.ndarray
     word_vectors: np.ndarray | None
@@ -224,21 +226,20 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     validation = dataset.split(config.validation_split, config.history_size)
     check_time_order(training, validation)
 
-    popularity = Popularity(start=None if validation.time_range is None else validation.time_range[0])
+    popularity = Popularity()
     trained = np.zeros(1 + len(dataset.articles), bool)
     trained[training.histories.rows] = True
     occurring = np.zeros(len(training.histories.rows), bool)
     sample, samples = ImpressionSample(_TRAINING_SAMPLE, config.seed), 0
     for impressions in _shards(training):
         occurring[impressions.user] = True
-        popularity.add_training(impressions)
         trained[impressions.candidates] = True
         samples += count_samples(impressions)
         if impressions.clicked is not None:
             sample.add(impressions)
     labelled = 0
     for impressions in _shards(validation):
-        popularity.add_evaluated(impressions)
+        popularity.add(impressions)
         labelled += count_samples(impressions)
     for split, count in ((training, samples), (validation, labelled)):
         for line in split.report.lines():
@@ -268,7 +269,7 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         readers=np.flatnonzero(occurring),
         samples=samples,
         sample=sample,
-        popularity=popularity,
+        baselines=standard_baselines(popularity, dataset.articles.published, config.seed),
         tokenizer=tokenizer,
         titles=tokenizer.encode(["", *all_titles], config.title_size),  # row 0 is the unknown article
         word_vectors=word_vectors,
@@ -340,10 +341,14 @@ def _publish(
     checkpoint: Checkpoint,
     tries: artifact.Tries,
 ) -> TrainingResult:
-    metrics = evaluation.metrics() | {
+    metrics = evaluation.metrics()
+    doubts = comparison.warnings(data.validation.name, metrics)
+    metrics |= {
         "joins": data.validation_joins.shares,
-        "warnings": data.own_joins.warnings + data.validation_joins.warnings,
+        "warnings": data.own_joins.warnings + data.validation_joins.warnings + doubts,
     }
+    logger.info("%s: %s", data.validation.name, comparison.summary(metrics))
+    promoted = config.promote == "always" or (config.promote == "auto" and comparison.above_chance(metrics))
     columns = {name: [row[name] for row in epochs] for name in epochs[0]}
     curves = plots.attempt("training_curves", plots.training_curves, columns)
     figures = {"training_curves": curves, **evaluation.figures()}
@@ -374,7 +379,7 @@ def _publish(
             "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
         }
         logger.info("publishing the model in %s", config.output)
-        model_uri = artifact.publish(config.output, folder, meta, tries=tries)
+        model_uri = artifact.publish(config.output, folder, meta, promoted, tries=tries)
         checkpoint.delete()  # now: what comes may take minutes, and would be published again after a stop
         tries.end(config.output)
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
@@ -382,7 +387,7 @@ def _publish(
             tracker.image(title, path)
         about = {"metrics": {name: metrics[name] for name in METRICS}, "data_fingerprint": data.fingerprint}
         tracker.artifact("nrms", "model", model_uri, {**about, "data": config.data, "uri": model_uri})
-    return TrainingResult(model_uri, metrics, epochs, data.samples)
+    return TrainingResult(model_uri, metrics, epochs, data.samples, promoted)
 
 
 def _strategy() -> tf.distribute.Strategy:

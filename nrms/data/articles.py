@@ -22,11 +22,13 @@ class Articles:
         ids: int64 or string, no nulls, no duplicates.
         titles: string, "" where the title is null.
         report: what was counted.
+        published: `published_time`, datetime64[us] in UTC, NaT where null; None without such times.
     """
 
     ids: pa.Array
     titles: pa.StringArray
     report: DataReport
+    published: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,6 +52,7 @@ class Articles:
                 raise schema_error("There must be at least one article.", "0 rows", info.uri, "Add the articles.")
             ids = columns["article_id"].cast(families["article"])
             titles = columns["title"].cast(pa.string())
+            published = reader.times_beside("published_time")
         if duplicate := first_duplicate(ids):
             raise schema_error(
                 "Column `article_id` must be unique.",
@@ -58,4 +61,4 @@ class Articles:
                 "Keep one row for each article.",
             )
         report = DataReport({"articles": len(ids), "null_title": titles.null_count})
-        return cls(ids, pc.fill_null(titles, ""), report)
+        return cls(ids, pc.fill_null(titles, ""), report, published)

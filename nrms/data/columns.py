@@ -72,6 +72,33 @@ def row_numbers(values: pa.Array, table: pa.Array) -> np.ndarray:
     return pc.fill_null(found, -1).to_numpy() + 1
 
 
+def hashes(values: pa.Array | np.ndarray) -> np.ndarray:
+    """A number for each id that is the same in every process and release: uint64 of shape `(n,)`, evenly spread.
+
+    Args:
+        values: integers or strings without nulls, or uint64.
+    """
+    if isinstance(values, pa.Array):
+        values = _text_codes(values) if not pa.types.is_integer(values.type) else values.to_numpy().astype(np.uint64)
+    # The finalizer of SplitMix64 (Steele et al., OOPSLA 2014).
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _text_codes(text: pa.Array) -> np.ndarray:
+    """Of each text the polynomial of its bytes, modulo 2^64: uint64."""
+    text = text.cast(pa.large_binary())
+    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
+    data = np.frombuffer(text.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    lengths = np.diff(offsets)
+    powers = np.cumprod(np.full(max(1, lengths.max(initial=0)), 0x5851F42D4C957F2D, np.uint64))
+    place = np.arange(len(data)) - np.repeat(offsets[:-1] - offsets[0], lengths)
+    summed = np.append(np.uint64(0), np.cumsum((data + np.uint64(1)) * powers[place]))
+    return np.diff(summed[offsets - offsets[0]])
+
+
 def times_us(array: pa.Array) -> np.ndarray:
     """Timestamps of any unit and zone as datetime64[us] in UTC, NaT where null. Without a zone they are UTC."""
     if pa.types.is_null(array.type):

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nrms import storage
-from nrms.data.columns import decoded, plain, plain_schema, unnest
+from nrms.data.columns import decoded, plain, plain_schema, times_us, unnest
 from nrms.data.mistakes import first, is_mask
 from nrms.data.partitions import partition_keys, partition_value
 from nrms.data.schema import (
@@ -81,6 +82,16 @@ class ParquetReader:
         with self._reading(columns, self._read_whole):
             table = self._file.read(columns=[name for name in columns if name not in self._keys])
             return {name: self._column(name, table) for name in columns}
+
+    def times_beside(self, name: str) -> np.ndarray | None:
+        """A column of timestamps beyond the contract, as `times_us` gives it; None where there is no such column."""
+        schema = self._file.schema_arrow
+        if schema.names.count(name) != 1 or not pa.types.is_timestamp(schema.field(name).type):
+            return None
+        try:
+            return times_us(self._file.read(columns=[name]).column(0).combine_chunks())
+        except pa.ArrowInvalid:
+            return None  # a time that does not fit: nothing that must be had depends on these
 
     def batches(self, *names: str) -> Iterator[dict[str, pa.Array]]:
         """The same, `BATCH_ROWS` rows at a time."""

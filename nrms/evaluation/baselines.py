@@ -1,4 +1,4 @@
-"""Rankings that need no model, to print beside one: random, popularity, and the oracle of demo data.
+"""Rankings that need no model, to print beside one: random, popularity, newest, and the oracle of demo data.
 
 A baseline is a function from `Impressions` to float32 scores `[c]`, or to None where the data allows none.
 """
@@ -10,67 +10,73 @@ from collections.abc import Callable
 import numpy as np
 
 from nrms.data.impressions import Impressions
+from nrms.evaluation.ranking import place_unknown
 
 Baseline = Callable[[Impressions], np.ndarray | None]
 
 _HOUR = 3_600_000_000  # microseconds
 
 
-def standard_baselines(popularity: Popularity, seed: int) -> dict[str, Baseline]:
-    """The baselines that a report prints, by name: `random` (drawn from `seed`), `popularity`, `oracle`."""
+def standard_baselines(popularity: Popularity, published: np.ndarray | None, seed: int) -> dict[str, Baseline]:
+    """The baselines that a report prints, by name: `random` (drawn from `seed`), `popularity`, `newest`, `oracle`."""
     rng = np.random.default_rng(seed)
     return {
         "random": lambda impressions: rng.random(len(impressions.candidates), np.float32),
         "popularity": popularity.scores,
+        "newest": newest(published),
         "oracle": lambda impressions: impressions.oracle,
     }
+
+
+def newest(published: np.ndarray | None) -> Baseline:
+    """Ranks the article first that was published last; one without a time has a neutral place.
+
+    Args:
+        published: `Articles.published`; None gives no ranking.
+    """
+    if published is None or np.isnat(published).all():
+        return lambda impressions: None
+    known = np.append(False, ~np.isnat(published))
+    # The place in time and not the time: microseconds are too many for a float32.
+    place = np.append(0, np.unique(published, return_inverse=True)[1]).astype(np.float32)
+
+    def scores(impressions: Impressions) -> np.ndarray:
+        articles = impressions.candidates
+        return place_unknown(impressions.offsets, place[articles], known[articles])
+
+    return scores
 
 
 class Popularity:
     """Counts an article's recent clicks, as a counter on the live site would.
 
-    An impression at time `t` scores an article by its clicks in `[t - hours, t)`: strictly before, so never
-    by its own click. Clicks of the evaluated split count too, since at `t` the live counter has seen them;
-    hence all shards of both splits are added before the first one is scored, in any order. An impression
-    without a time gets the article's clicks in the training split. An unknown article (row 0) has no clicks.
+    An impression at time `t` scores an article by its clicks in `[t - hours, t)` of the evaluated split: strictly
+    before, so never by its own click. Hence all shards of the split are added before the first one is scored, in any
+    order, and training and batch job give one number for one split. An impression without a time knows of no click. An
+    unknown article (row 0) has a neutral place.
 
-    Memory: 8 bytes for each click that can matter, 20 before and while the first shard is scored, and 8 for each
-    article. Give `start` so that older training clicks are dropped as they come.
+    Memory: 8 bytes for each click, 20 before and while the first shard is scored, and 8 for each article.
 
     Args:
         hours: length of the window, > 0.
-        start: time of the first impression to be scored (`Split.time_range[0]`); None keeps all clicks.
 
     Example:
-        popularity = Popularity(hours=24, start=validation.time_range[0])
-        for i in range(len(train)):
-            popularity.add_training(train.read(i))
-        for i in range(len(validation)):
-            popularity.add_evaluated(validation.read(i))
-        scores = popularity.scores(validation.read(0))
+        popularity = Popularity(hours=24)
+        for i in range(len(split)):
+            popularity.add(split.read(i))
+        scores = popularity.scores(split.read(0))
     """
 
-    def __init__(self, hours: float = 24, start: np.datetime64 | None = None) -> None:
+    def __init__(self, hours: float = 24) -> None:
         self._window = round(hours * _HOUR)
-        self._since = None if start is None else _microseconds(start) - self._window
-        self._training_clicks = np.zeros(1, np.int64)
         self._timed_clicks: list[tuple[np.ndarray, np.ndarray]] = []  # articles and microseconds, not sorted yet
         # One integer for each click, sorted: article * span + time in units since the origin. A span is longer than
         # all clicks' times, so that a moment after them has its place, too.
         self._keys = np.zeros(0, np.int64)
         self._articles, self._origin, self._span, self._unit = 0, 0, 1, 1
 
-    def add_training(self, impressions: Impressions) -> None:
-        """Collects the clicks of a training shard; an unlabelled one has none."""
-        clicked = impressions.candidates[_clicks(impressions)]
-        counts = np.bincount(clicked, minlength=len(self._training_clicks))
-        counts[: len(self._training_clicks)] += self._training_clicks
-        counts[0] = 0
-        self._training_clicks = counts
-        self.add_evaluated(impressions)
-
-    def add_evaluated(self, impressions: Impressions) -> None:
-        """Collects the clicks of a shard to be evaluated, those with a time: no other is known to be past."""
+    def add(self, impressions: Impressions) -> None:
+        """Collects the clicks of a shard, those with a time: no other is known to be past."""
         if impressions.time is None:
             return
         at = _clicks(impressions)
@@ -78,17 +84,13 @@ class Popularity:
         owner = np.searchsorted(impressions.offsets, at, side="right") - 1
         times = impressions.time[owner]
         kept = (articles > 0) & ~np.isnat(times)
-        if self._since is not None:
-            kept &= _microseconds(times) >= self._since
         self._timed_clicks.append((articles[kept], _microseconds(times[kept])))
 
-    def scores(self, impressions: Impressions) -> np.ndarray:
-        """Clicks of each candidate, float32 `[c]`."""
+    def scores(self, impressions: Impressions) -> np.ndarray | None:
+        """Clicks of each candidate, float32 `[c]`; None where no impression of the shard has a time."""
+        if impressions.time is None or np.isnat(impressions.time).all():
+            return None
         articles = impressions.candidates
-        training = np.append(self._training_clicks, 0)  # the last: articles that no training click names
-        untimed = training[np.minimum(articles, len(training) - 1)].astype(np.float32)
-        if impressions.time is None:
-            return untimed
         self._sort_clicks()
         now = np.repeat(_microseconds(impressions.time), np.diff(impressions.offsets))
         base = np.minimum(articles, self._articles).astype(np.int64) * self._span
@@ -101,7 +103,8 @@ class Popularity:
         before, old = (np.searchsorted(self._keys, place(moment)[order]) for moment in (now, now - self._window))
         recent = np.empty(len(articles), np.float32)
         recent[order] = before - old
-        return np.where(np.repeat(np.isnat(impressions.time), np.diff(impressions.offsets)), untimed, recent)
+        recent[np.repeat(np.isnat(impressions.time), np.diff(impressions.offsets))] = 0
+        return place_unknown(impressions.offsets, recent, articles > 0)
 
     def _sort_clicks(self) -> None:
         parts = self._timed_clicks

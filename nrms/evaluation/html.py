@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nrms.evaluation import plots
+from nrms.evaluation.comparison import interval_text
 from nrms.evaluation.ranking import METRICS
 
 RECENT = 10  # titles of a history that are shown
@@ -84,6 +85,7 @@ def write_report(
     sections = [
         _warnings(metrics.get("warnings", [])),
         _headline(metrics),
+        _pairs("AUC, 95% interval", _intervals(metrics)),
         _pairs("Run", facts.items()),
         _pairs("Counts", ((_count_name(name), f"{count:,}") for name, count in metrics.items() if _is_count(count))),
         _pairs(
@@ -127,6 +129,12 @@ def _tile(metric: str, name: str, metrics: Mapping) -> str:
         if metric in found
     )
     return f"<div><h2>{name}</h2><strong>{metrics[metric]:.4f}</strong><table>{rows}</table></div>"
+
+
+def _intervals(metrics: Mapping) -> Iterable[tuple[str, str]]:
+    """The interval of each ranking."""
+    rankings = {"this model": metrics, **metrics.get("baselines", {})}
+    return ((ranking, interval_text(found)) for ranking, found in rankings.items() if "auc_interval" in found)
 
 
 def _pairs(heading: str, pairs: Iterable[tuple[str, str]]) -> str:

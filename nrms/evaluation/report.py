@@ -14,7 +14,16 @@ from matplotlib.figure import Figure
 from nrms.data.impressions import Impressions
 from nrms.evaluation import plots
 from nrms.evaluation.baselines import Baseline
-from nrms.evaluation.ranking import METRICS, GroupMean, MetricSums, by_group, check_scores, impression_metrics
+from nrms.evaluation.intervals import AucInterval, impression_keys
+from nrms.evaluation.ranking import (
+    METRICS,
+    GroupMean,
+    ImpressionMetrics,
+    MetricSums,
+    by_group,
+    check_scores,
+    impression_metrics,
+)
 
 # Shortest history of each bucket, in clicks as the model sees them, and the bucket's name.
 HISTORY_BUCKETS = {0: "0", 1: "1-5", 6: "6-10", 11: "11-20", 21: "21-50", 51: "51+"}
@@ -35,7 +44,7 @@ class Evaluation:
         seed: draws the sample of scores.
 
     Example:
-        evaluation = Evaluation(standard_baselines(popularity, seed))
+        evaluation = Evaluation(standard_baselines(popularity, articles.published, seed))
         for i in range(len(split)):
             shard = split.read(i)
             evaluation.add(shard, split.histories.lengths[shard.user], scores(shard))
@@ -44,8 +53,8 @@ class Evaluation:
 
     def __init__(self, baselines: Mapping[str, Baseline] | None = None, seed: int = 0) -> None:
         self._baselines = baselines or {}
-        self._sums = MetricSums()
-        self._baseline_sums = {name: MetricSums() for name in self._baselines}
+        self._model = _Ranking()
+        self._ranked = {name: _Ranking() for name in self._baselines}
         self._groups: dict[str, dict[Any, GroupMean]] = {"hour": {}, "history_length": {}, "device": {}}
         self._counts = dict.fromkeys(
             ("impressions", "candidates", "unlabelled", "unknown_articles", "empty_histories"), 0
@@ -76,7 +85,8 @@ class Evaluation:
         self._samples[CLICKED].add(scores[impressions.clicked])
         self._samples[NOT_CLICKED].add(scores[~impressions.clicked])
         metrics = impression_metrics(impressions.offsets, scores, impressions.clicked)
-        self._sums.add(metrics)
+        keys = impression_keys(impressions.impression_id, impressions.user_id)
+        self._model.add(metrics, keys)
         self._group("history_length", metrics.values, np.searchsorted(_STARTS, history_lengths, side="right") - 1)
         if impressions.time is not None:
             known = ~np.isnat(impressions.time)
@@ -87,22 +97,22 @@ class Evaluation:
             self._group("device", metrics.values[:, known], impressions.device[known])
         for name, baseline in self._baselines.items():
             if (ranking := baseline(impressions)) is not None:
-                self._baseline_sums[name].add(impression_metrics(impressions.offsets, ranking, impressions.clicked))
+                self._ranked[name].add(impression_metrics(impressions.offsets, ranking, impressions.clicked), keys)
 
     def metrics(self) -> dict[str, Any]:
         """Everything countable, ready for JSON.
 
-        `auc`, `mrr`, `ndcg@5`, `ndcg@10`; the counts `impressions`, `candidates`, `unlabelled` (impressions),
-        `skipped_one_class` (impressions), `unknown_articles` (candidates), `empty_histories` (impressions);
-        `baselines` by name; `by_hour` (UTC), `by_history_length` and `by_device`, each
+        `auc`, `mrr`, `ndcg@5`, `ndcg@10`; `auc_interval`, the ends of the AUC's 95% interval; the counts `impressions`,
+        `candidates`, `unlabelled` (impressions), `skipped_one_class` (impressions), `unknown_articles` (candidates),
+        `empty_histories` (impressions); `baselines` by name; `by_hour` (UTC), `by_history_length` and `by_device`, each
         `{group: {"auc", "mrr", "ndcg@5", "ndcg@10", "impressions"}}`, where impressions are those not skipped.
         What could not be computed is absent, not zero.
         """
         found: dict[str, Any] = {}
-        if self._sums.impressions:
-            found |= self._sums.result()
+        if self._model.sums.impressions:
+            found |= self._model.result()
         found |= self._counts
-        if reported := {name: sums.result() for name, sums in self._baseline_sums.items() if sums.impressions}:
+        if reported := {name: ranking.result() for name, ranking in self._ranked.items() if ranking.sums.impressions}:
             found["baselines"] = reported
         for attribute, groups in self._groups.items():
             if groups:
@@ -137,6 +147,22 @@ class Evaluation:
         groups = self._groups[attribute]
         for key, mean in by_group(values, keys).items():
             groups[key] = groups[key] + mean if key in groups else mean
+
+
+class _Ranking:
+    """The metrics of one ranking, and how sure its AUC is."""
+
+    def __init__(self) -> None:
+        self.sums = MetricSums()
+        self._interval = AucInterval()
+
+    def add(self, metrics: ImpressionMetrics, keys: np.ndarray) -> None:
+        self.sums.add(metrics)
+        self._interval.add(keys, metrics.auc)
+
+    def result(self) -> dict[str, Any]:
+        interval = self._interval.result()
+        return self.sums.result() | ({} if interval is None else {"auc_interval": interval})
 
 
 class _Sample:

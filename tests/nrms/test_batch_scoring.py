@@ -150,7 +150,10 @@ def test_auc_is_that_of_training_and_of_a_slow_recomputation_from_the_parts(nigh
             if 0 < sum(clicked) < len(clicked):
                 aucs.append(roc_auc_score(clicked, row["scores"]))
     assert metrics["auc"] == pytest.approx(np.mean(aucs), abs=1e-6)
-    assert {"random", "popularity", "oracle"} == metrics["baselines"].keys()
+    assert metrics["auc_interval"] == pytest.approx(trained.metrics["auc_interval"], abs=1e-6)
+    assert metrics["baselines"].keys() == {"random", "popularity", "newest", "oracle"}
+    for name in ("popularity", "newest", "oracle"):  # one definition, wherever the split is evaluated
+        assert metrics["baselines"][name] == trained.metrics["baselines"][name]
     assert metrics["impressions"] == 400
 
 

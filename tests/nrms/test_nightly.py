@@ -209,6 +209,8 @@ def test_the_gauges_say_what_metrics_json_says(config):
     found = samples(nights)
     for night in (nights[0], nights[2]):
         assert found["nrms_night_auc", night.date] == night.metrics["auc"]
+        ends = [found[f"nrms_night_auc_{end}", night.date] for end in ("low", "high")]
+        assert ends == night.metrics["auc_interval"]
         assert found["nrms_night_ndcg_10", night.date] == night.metrics["ndcg@10"]
         assert found["nrms_night_impressions", night.date] == 400
         start = datetime.fromtimestamp(found["nrms_night_date_timestamp_seconds", night.date], UTC)

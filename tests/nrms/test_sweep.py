@@ -16,6 +16,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from nrms import artifact
 from nrms.config import SweepConfig, TrainConfig, parse
 from nrms.errors import ConfigError, Interrupted, SchemaError, StorageError, TrainingError
 from nrms.evaluation import plots
@@ -80,6 +81,7 @@ def test_the_agent_of_wandb_runs_jobs_train_with_every_value_of_the_file(path, m
             config = parse(TrainConfig, command[4:], "python -m jobs.train", "")
             assert getattr(config, name) == value
             assert (config.data, config.output) == ("gs://bucket/data of mine", "models")
+            assert config.promote == "never"  # a trial no better than chance has not failed
 
 
 def test_the_files_are_the_ones_asked_for():
@@ -337,6 +339,8 @@ def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(f
     assert f"best model: {best['model']}" in done.stdout
     assert done.stdout.splitlines()[1].split()[:2] == [best["trial"], f"{float(best['auc']):.4f}"]
     assert json.loads((Path(best["model"]) / "meta.json").read_text())["config"]["lr"] == float(best["lr"])
+    assert not list((tmp_path / "models").rglob("latest.json"))  # a trial serves nobody; its version is one by name
+    assert artifact.load(best["model"], tmp_path).uri == best["model"]
     again = shlex.split(done.stdout.splitlines()[-1].partition("python -m jobs.train ")[2])
     assert parse(TrainConfig, again, "python -m jobs.train", "").lr == float(best["lr"])
 

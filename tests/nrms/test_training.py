@@ -13,9 +13,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import train as train_job
+from jobs.cli import run
 from nrms import artifact, storage
 from nrms.config import TrainConfig, parse
 from nrms.data.dataset import Dataset
@@ -24,7 +27,7 @@ from nrms.data.sources.mind import Mind
 from nrms.data.sources.writer import write_dataset
 from nrms.data.tokenizer import Tokenizer
 from nrms.errors import ArtifactError, ConfigError, Interrupted, SchemaError, StorageError, TrainingError
-from nrms.evaluation import plots
+from nrms.evaluation import comparison, plots
 from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
 from nrms.models.onnx_encoders import OnnxEncoders
@@ -77,6 +80,77 @@ def test_a_trained_model_ranks_better_than_random_and_popularity_and_worse_than_
     auc = {name: metrics["auc"] for name, metrics in result.metrics["baselines"].items()}
     assert auc["random"] + 0.05 < result.metrics["auc"] < auc["oracle"]
     assert auc["popularity"] < result.metrics["auc"]
+
+
+def test_the_metrics_say_how_sure_the_auc_is_and_a_line_sums_them_up(trained, config, caplog):
+    _, result = trained
+    rankings = {"": result.metrics, **result.metrics["baselines"]}
+    assert rankings.keys() == {"", "random", "popularity", "newest", "oracle"}
+    for found in rankings.values():
+        low, high = found["auc_interval"]
+        assert low < found["auc"] < high < low + 0.1
+    low, high = result.metrics["auc_interval"]
+    assert low > 0.5
+    assert comparison.warnings("validation", result.metrics) == []
+    line = comparison.summary(result.metrics)
+    assert line.startswith(f"AUC {result.metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f}); random 0.")
+    with caplog.at_level("INFO"):
+        train(config)
+    assert f"validation: {line}" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def learnt_nothing(tmp_path_factory):
+    """Data whose clicks have nothing to do with what is clicked."""
+    data = Path(write_demo(str(tmp_path_factory.mktemp("arbitrary"))))
+    rng = np.random.default_rng(4)
+    for path in sorted(data.glob("*/behaviors*")):
+        table = pq.read_table(path)
+        clicked = [[view[rng.integers(len(view))]] for view in table["article_ids_inview"].to_pylist()]
+        column = table.column_names.index("article_ids_clicked")
+        pq.write_table(
+            table.set_column(column, "article_ids_clicked", pa.array(clicked, table.schema.types[column])), path
+        )
+    return str(data)
+
+
+@pytest.fixture
+def job(learnt_nothing, tmp_path, capsys):
+    """Runs jobs.train, a short one: exit code, stdout, stderr, and the model root."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    models = str(tmp_path / "models")
+
+    def call(promote):
+        values = {**SMALL, "epochs": 1, "data": learnt_nothing, "output": models, "promote": promote}
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+        with pytest.raises(SystemExit) as ended:
+            run(train_job.main, TrainConfig, "python -m jobs.train", "d", words)
+        return ended.value.code, *capsys.readouterr(), models
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("promote", ["auto", "never", "always"])
+def test_a_model_no_better_than_chance_is_written_and_not_served_unless_asked_for(job, promote, tmp_path, caplog):
+    code, out, err, models = job(promote)
+    uri = out.splitlines()[-1].removeprefix("model: ")
+    metrics = artifact.load(uri, tmp_path).meta["metrics"]
+    assert metrics["auc_interval"][0] <= 0.5
+    (warning,) = [text for text in metrics["warnings"] if "better than chance" in text]
+    assert warning.startswith("validation: the model must rank better than chance, whose AUC is 0.5. Received: 0.")
+    assert warning in caplog.messages
+    assert (code, artifact.latest_version(models)) == {
+        "auto": (3, None),
+        "never": (0, None),
+        "always": (0, storage.name(uri)),
+    }[promote]
+    if promote == "auto":
+        (error,) = [line for line in err.splitlines() if line.startswith("error:")]
+        assert error == err.splitlines()[-1]
+        assert uri in error
+        assert "--promote always" in error
 
 
 def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tmp_path):
@@ -431,8 +505,11 @@ def test_mind_files_go_through_prepare_and_train(config, tmp_path):
         (folder / "behaviors.tsv").write_text("\n".join(lines) + "\n")
         source = Mind(str(folder), split, tmp_path / "cache")
         write_dataset(source, str(tmp_path / "mind"), shard_rows=1000, overwrite=False, progress=lambda *_: None)
-    result = train(replace(config, data=str(tmp_path / "mind"), epochs=8))
+    result = train(replace(config, data=str(tmp_path / "mind"), epochs=8, promote="auto"))
     assert result.metrics["auc"] > 0.8
+    assert result.promoted
+    assert artifact.latest_version(config.output) == storage.name(result.model_uri)
+    assert "newest" not in result.metrics["baselines"]  # MIND gives no times of publishing
 
 
 def command(config, *flags):

@@ -1,9 +1,10 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from nrms.evaluation.baselines import Popularity, standard_baselines
+from nrms.evaluation.baselines import Popularity, newest, standard_baselines
 from tests.shards import SECOND, random_shard, without_time
 
 HOURS = 6
@@ -16,63 +17,52 @@ def rows(shard):
             yield shard.time[i], shard.candidates[j], shard.clicked[j]
 
 
-def counted(training, evaluated, shard):
-    """The definition, a click at a time."""
-    clicks = [(time, article) for part in training + evaluated for time, article, click in rows(part) if click]
-    training_clicks = [article for part in training for _, article, click in rows(part) if click]
-    window = np.timedelta64(HOURS, "h")
-    scores = []
-    for now, article, _ in rows(shard):
-        if article == 0:
-            scores.append(0)
-        elif np.isnat(now):
-            scores.append(training_clicks.count(article))
-        else:
-            scores.append(sum(other == article and now - window <= time < now for time, other in clicks))
+def counted(added, shard):
+    """The definition, a click at a time; an unknown article stands at the mean of its impression's known ones."""
+    clicks = [(time, article) for part in added for time, article, click in rows(part) if click]
+    scores = [
+        sum(other == article and now - window() <= time < now for time, other in clicks)
+        for now, article, _ in rows(shard)
+    ]
+    for start, end in pairwise(shard.offsets):
+        known = [scores[i] for i in range(start, end) if shard.candidates[i]]
+        for i in range(start, end):
+            if not shard.candidates[i]:
+                scores[i] = float(np.float32(np.mean(known or [0])))
     return scores
 
 
-def popularity(training, evaluated, start=None):
-    counter = Popularity(HOURS, start)
-    for shard in training:
-        counter.add_training(shard)
-    for shard in evaluated:
-        counter.add_evaluated(shard)
+def window():
+    return np.timedelta64(HOURS, "h")
+
+
+def popularity(*shards):
+    counter = Popularity(HOURS)
+    for shard in shards:
+        counter.add(shard)
     return counter
 
 
 @pytest.fixture
 def shards():
-    """Two training shards, the earlier one second, and two later ones to evaluate, the earlier one second."""
+    """Two shards of a split, the earlier one second."""
     rng = np.random.default_rng(0)
-    starts = ("2024-01-02T00", "2024-01-01T12", "2024-01-02T18", "2024-01-02T12")
-    shards = [random_shard(rng, 60, start=start, seconds=3600 * 6) for start in starts]
-    return shards[:2], shards[2:]
+    return [random_shard(rng, 60, start=start, seconds=3600 * 6) for start in ("2024-01-02T18", "2024-01-02T12")]
 
 
 def test_popularity_counts_the_clicks_of_the_last_hours_strictly_before(shards):
-    training, evaluated = shards
-    counter = popularity(training, evaluated)
-    for shard in evaluated:
+    counter = popularity(*shards)
+    for shard in shards:
         scores = counter.scores(shard)
         assert scores.dtype == np.float32
-        assert scores.tolist() == counted(training, evaluated, shard)
+        assert scores.tolist() == counted(shards, shard)
         assert scores.max() > 5
-
-
-def test_popularity_is_the_same_when_older_clicks_are_dropped(shards):
-    training, evaluated = shards
-    start = min(shard.time.min() for shard in evaluated)
-    for shard in evaluated:
-        expected = popularity(training, evaluated).scores(shard)
-        assert popularity(training, evaluated, start).scores(shard).tolist() == expected.tolist()
 
 
 def test_popularity_window_takes_in_its_first_moment_and_leaves_out_the_impressions_own():
     shard = random_shard(np.random.default_rng(1), 1)
     now = np.datetime64("2024-01-02T00:00:00", "us")
-    window = np.timedelta64(HOURS, "h")
-    moments = np.array([now, now - SECOND, now - window, now - window - SECOND])
+    moments = np.array([now, now - SECOND, now - window(), now - window() - SECOND])
     shard = replace(
         shard,
         time=moments,
@@ -81,42 +71,63 @@ def test_popularity_window_takes_in_its_first_moment_and_leaves_out_the_impressi
         candidates=np.ones(4, np.int32),
         clicked=np.ones(4, bool),
     )
-    assert popularity([], [shard]).scores(shard).tolist() == [2, 2, 1, 0]
+    assert popularity(shard).scores(shard).tolist() == [2, 2, 1, 0]
 
 
-def test_popularity_without_times_counts_training_clicks_only(shards):
-    training, evaluated = shards
-    for shard in evaluated:
+def test_an_impression_without_a_time_knows_of_no_click(shards):
+    for shard in shards:
         some = without_time(shard, slice(0, 30))
-        assert popularity(training, [some]).scores(some).tolist() == counted(training, [some], some)
-        none = replace(shard, time=None)
-        expected = counted(training, [], without_time(shard))
-        assert popularity(training, [none]).scores(none).tolist() == expected
-        assert max(expected) > 5
+        scores = popularity(some).scores(some)
+        assert scores.tolist() == counted([some], some)
+        assert not scores[: some.offsets[30]].any()
+        assert scores.max() > 1
+        for none in (without_time(shard), replace(shard, time=None)):
+            assert popularity(*shards, none).scores(none) is None
 
 
 def test_popularity_scores_articles_that_nobody_clicked_and_unlabelled_shards(shards):
-    training, (shard, _) = shards
+    shard, other = shards
     unlabelled = replace(shard, clicked=None)
-    assert popularity([unlabelled], [unlabelled]).scores(unlabelled).tolist() == [0] * len(shard.candidates)
-    new = replace(shard, candidates=shard.candidates + 1000, time=None)
-    assert not popularity(training, [new]).scores(new).any()
+    assert popularity(unlabelled).scores(unlabelled).tolist() == [0] * len(shard.candidates)
+    new = replace(shard, candidates=shard.candidates + 1000)
+    assert not popularity(other).scores(new).any()
 
 
 def test_popularity_takes_shards_added_after_the_first_scores(shards):
-    training, (first, second) = shards
-    counter = popularity(training, [first])
+    first, second = shards
+    counter = popularity(first)
     counter.scores(first)
-    counter.add_evaluated(second)
-    assert counter.scores(first).tolist() == counted(training, [first, second], first)
+    counter.add(second)
+    assert counter.scores(first).tolist() == counted(shards, first)
+
+
+def test_newest_ranks_by_the_time_of_publishing_to_the_microsecond(shards):
+    shard, _ = shards
+    published = np.datetime64("2024-01-01", "us") + np.array([5, 0, 3, 1, 4, 9, 7, 6])
+    published[3] = np.datetime64("NaT")
+    scores = newest(published)(shard)
+    assert scores.dtype == np.float32
+    for start, end in pairwise(shard.offsets):
+        timed = [i for i in range(start, end) if shard.candidates[i] not in (0, 4)]
+        for i in timed:
+            for j in timed:
+                times = published[shard.candidates[[i, j]] - 1]
+                assert (scores[i] < scores[j]) == (times[0] < times[1])
+        for i in set(range(start, end)) - set(timed):
+            np.testing.assert_allclose(scores[i], np.mean(scores[timed]) if timed else 0, rtol=1e-6)
+
+
+def test_newest_needs_times(shards):
+    assert newest(None)(shards[0]) is None
+    assert newest(np.full(8, "NaT", "datetime64[us]"))(shards[0]) is None
 
 
 def test_random_repeats_with_its_seed_and_oracle_passes_through(shards):
-    _, (shard, _) = shards
-    same, again, other = (standard_baselines(Popularity(), seed)["random"](shard) for seed in (1, 1, 2))
+    shard, _ = shards
+    same, again, other = (standard_baselines(Popularity(), None, seed)["random"](shard) for seed in (1, 1, 2))
     assert same.dtype == np.float32
     assert same.tolist() == again.tolist() != other.tolist()
-    oracle = standard_baselines(Popularity(), 0)["oracle"]
+    oracle = standard_baselines(Popularity(), None, 0)["oracle"]
     assert oracle(shard) is None
     shard = replace(shard, oracle=np.arange(len(shard.candidates), dtype=np.float32))
     assert oracle(shard) is shard.oracle

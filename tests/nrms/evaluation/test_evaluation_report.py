@@ -7,6 +7,7 @@ import pytest
 from nrms.errors import SchemaError
 from nrms.evaluation import report
 from nrms.evaluation.baselines import Popularity, standard_baselines
+from nrms.evaluation.intervals import AucInterval, impression_keys
 from nrms.evaluation.ranking import METRICS, impression_metrics
 from nrms.evaluation.report import Evaluation
 from tests.shards import random_shard, without_time
@@ -42,6 +43,24 @@ def test_metrics_are_means_over_the_impressions_of_all_shards(scored):
     assert metrics["unknown_articles"] == sum((shard.candidates == 0).sum() for shard, _, _ in scored) > 0
     assert metrics["empty_histories"] == sum((lengths == 0).sum() for _, lengths, _ in scored) > 0
     assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_every_ranking_has_the_interval_of_its_auc(scored):
+    popularity = Popularity()
+    for shard, _, _ in scored:
+        popularity.add(shard)
+    baselines = standard_baselines(popularity, None, 0)
+    metrics = evaluate(scored, baselines).metrics()
+    expected = AucInterval()
+    for shard, _, scores in scored:
+        found = impression_metrics(shard.offsets, scores, shard.clicked)
+        expected.add(impression_keys(shard.impression_id, shard.user_id), found.auc)
+    assert metrics["auc_interval"] == expected.result()
+    low, high = metrics["auc_interval"]
+    assert low < metrics["auc"] < high
+    for found in metrics["baselines"].values():
+        assert found["auc_interval"][0] < found["auc"] < found["auc_interval"][1]
+    assert evaluate(scored[::-1], baselines).metrics()["auc_interval"] == [low, high]
 
 
 def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
@@ -80,8 +99,8 @@ def test_plots_by_group_show_auc(scored):
 def test_baselines_stand_beside_the_model_where_the_data_allows_them(scored):
     popularity = Popularity()
     for shard, _, _ in scored:
-        popularity.add_evaluated(shard)
-    metrics = evaluate(scored, standard_baselines(popularity, 0)).metrics()
+        popularity.add(shard)
+    metrics = evaluate(scored, standard_baselines(popularity, None, 0)).metrics()
     assert list(metrics["baselines"]) == ["random", "popularity"]
     assert metrics["baselines"]["random"]["skipped_one_class"] == metrics["skipped_one_class"]
     counts = [popularity.scores(shard) for shard, _, _ in scored]
@@ -89,13 +108,13 @@ def test_baselines_stand_beside_the_model_where_the_data_allows_them(scored):
     assert metrics["baselines"]["popularity"]["auc"] == pytest.approx(np.nanmean(np.concatenate(auc)))
 
     ideal = [(replace(s, oracle=s.clicked.astype(np.float32)), lengths, scores) for s, lengths, scores in scored]
-    metrics = evaluate(ideal, standard_baselines(popularity, 0)).metrics()
+    metrics = evaluate(ideal, standard_baselines(popularity, None, 0)).metrics()
     assert metrics["baselines"]["oracle"]["auc"] == 1
 
 
 def test_unlabelled_shards_are_counted_and_have_no_metrics(scored):
     unlabelled = [(replace(shard, clicked=None), lengths, scores) for shard, lengths, scores in scored]
-    evaluation = evaluate(unlabelled, standard_baselines(Popularity(), 0))
+    evaluation = evaluate(unlabelled, standard_baselines(Popularity(), None, 0))
     metrics = evaluation.metrics()
     assert set(metrics) == {"impressions", "candidates", "unlabelled", "unknown_articles", "empty_histories"}
     assert metrics["unlabelled"] == metrics["impressions"] == 350

@@ -110,6 +110,13 @@ def test_a_baseline_that_measured_nothing_is_left_out(page):
     assert page(metrics=found).texts("div")[0] == "AUC0.7000this model0.7000"
 
 
+def test_the_interval_of_each_ranking_is_shown_where_it_is_known(page):
+    baselines = {"random": means(0.5) | {"auc_interval": [0.49, 0.51]}, "popularity": means(0.55)}
+    found = page(metrics=METRICS_FOUND | {"auc_interval": [0.69, 0.71], "baselines": baselines})
+    assert found.section("AUC, 95%") == "AUC, 95% intervalthis model0.6900 to 0.7100random0.4900 to 0.5100"
+    assert not [heading for heading in page().texts("h2") if "interval" in heading]
+
+
 def test_groups_show_all_metrics_and_impressions_and_devices_by_name(page):
     found = page()
     head = "AUCMRRnDCG@5nDCG@10impressions"

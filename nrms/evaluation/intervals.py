@@ -1,0 +1,74 @@
+"""How far a mean AUC may be from the true one: a bootstrap over impressions that no order of shards can move.
+
+A replicate draws each impression a Poisson(1) number of times (Chamandy et al., "Estimating uncertainty for massive
+data streams", 2012). How often is a hash of the impression and the replicate, so no draw depends on what was added
+before, by whom, or where: intervals of parts add up to that of the whole, to the last digit.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pyarrow as pa
+
+from nrms.data.columns import hashes
+
+LEVEL = 0.95
+_REPLICATES = 1000
+# Impressions are counted in as many groups, by hash, and a group is drawn as one: the mean's spread is the same, and
+# memory and time do not grow with the impressions.
+_GROUPS = 4096
+_UNIT = 2**32  # AUCs are summed in whole numbers of 1 / _UNIT: integers add up to the same in any order
+
+
+class AucInterval:
+    """The 95% interval of a mean AUC. Intervals of parts add up: `part + other_part`.
+
+    Example:
+        interval = AucInterval()
+        interval.add(impression_keys(shard.impression_id, shard.user_id), impression_metrics(...).auc)
+        low, high = interval.result()
+    """
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((2, _GROUPS), np.int64)  # of AUCs, and how many
+
+    def add(self, keys: np.ndarray, auc: np.ndarray) -> None:
+        """Adds a shard.
+
+        Args:
+            keys: uint64 `[n]`, see `impression_keys`.
+            auc: float64 `[n]`; NaN where it is undefined, which is left out.
+        """
+        counted = ~np.isnan(auc)
+        group = (keys[counted] % _GROUPS).astype(np.int64)
+        np.add.at(self._sums[0], group, np.rint(auc[counted] * _UNIT).astype(np.int64))
+        self._sums[1] += np.bincount(group, minlength=_GROUPS)
+
+    def __add__(self, other: AucInterval) -> AucInterval:
+        total = AucInterval()
+        total._sums = self._sums + other._sums
+        return total
+
+    def result(self) -> list[float] | None:
+        """Low and high end; None where fewer than two impressions have an AUC."""
+        if self._sums[1].sum() < 2:
+            return None
+        sums, counts = self._sums @ _draws()
+        means = sums[counts > 0] / counts[counts > 0] / _UNIT
+        tail = (1 - LEVEL) / 2
+        return np.quantile(means, [tail, 1 - tail]).tolist()
+
+
+def impression_keys(impression_id: pa.Array, user_id: pa.Array) -> np.ndarray:
+    """What the draws of impressions depend on: uint64 `[n]`. The user, too: some sites' impressions share an id."""
+    return hashes(hashes(impression_id) ^ (hashes(user_id) * np.uint64(3)))
+
+
+@functools.cache
+def _draws() -> np.ndarray:
+    """How often each replicate draws each group: int64 `(groups, replicates)`, Poisson(1)."""
+    uniform = hashes(np.arange(_GROUPS * _REPLICATES, dtype=np.uint64)) / 2.0**64
+    probability = np.exp(-1) / np.cumprod([1.0, *range(1, 16)])
+    return np.searchsorted(np.cumsum(probability), uniform, side="right").reshape(_GROUPS, _REPLICATES)
