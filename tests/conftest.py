@@ -3,6 +3,7 @@
 import http.client
 import inspect
 import os
+import pickle
 import re
 import shutil
 import socket
@@ -22,8 +23,11 @@ import pytest
 
 from tests import scale
 from tests.shared import Shared
+from tests.small_training import SMALL, write_demo
 
 if TYPE_CHECKING:
+    from nrms.config import TrainConfig
+    from nrms.training import TrainingResult
     from tests.service import RunningService, World
 
 INSTALL = "go install github.com/fsouza/fake-gcs-server@v1.55.1"
@@ -36,7 +40,7 @@ _LEFT_OUT = {"win32": [*_NO_FORK, "nrms/storage/test_storage_faults.py"], "darwi
 collect_ignore_glob = _LEFT_OUT.get(sys.platform, [])
 _POSIX = re.compile(r"SIG(KILL|TERM|INT|STOP)|\bchmod|geteuid|symlink")
 # A test with one of these is no unit test, as one that is marked `system`.
-_SYSTEMS = {"gcs_server", "own", "world", "service"}
+_SYSTEMS = {"gcs_server", "own", "trained", "world", "service"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -228,6 +232,26 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 
 @pytest.fixture(scope="session")
+def demo(shared: Shared) -> str:
+    """A demo data set with four validation files, to read."""
+    return str(shared.folder("demo", lambda folder: write_demo(str(folder))))
+
+
+@pytest.fixture(scope="session")
+def trained(shared: Shared, demo: str) -> "tuple[TrainConfig, TrainingResult]":
+    """One training of `demo` without a break, to look at: a test that writes beside the model takes a copy."""
+
+    def make(folder: Path) -> None:
+        from nrms.config import TrainConfig
+        from nrms.training import train  # imports TensorFlow
+
+        config = TrainConfig(data=demo, output=str(folder / "models"), **SMALL)
+        (folder / "trained.pickle").write_bytes(pickle.dumps((config, train(config))))
+
+    return pickle.loads((shared.folder("trained", make) / "trained.pickle").read_bytes())
+
+
+@pytest.fixture(scope="session")
 def gcs_server() -> Iterator[FakeGcs]:
     """The server that the tests of a session share; STORAGE_EMULATOR_HOST points to it."""
     server = FakeGcs()
@@ -276,11 +300,11 @@ def gateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
-    """Demo data and a small model to serve."""
-    from tests.service import World  # imports TensorFlow
+def world(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """Demo data and a small model to serve. The data are the session's, the model root is the process' own."""
+    from tests.service import World, make_world  # imports TensorFlow
 
-    return World(tmp_path_factory.mktemp("world"))
+    return World(shared.folder("world", make_world), tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="session")

@@ -24,22 +24,26 @@ from tests.small_training import REPOSITORY, write_demo
 TITLE_SIZE, HISTORY_SIZE = 16, 10
 
 
-class World:
-    """Demo data and a model root with one version, in a folder; made once a session (fixture `world`)."""
+def make_world(folder: Path) -> None:
+    """Fills a folder with what a `World` is made of: demo data, and the files of a model."""
+    write_demo(str(folder / "data"), shard_rows=700)
+    titles = Dataset.open(str(folder / "data"), folder).articles.titles.to_pylist()
+    (folder / "bundle").mkdir()
+    tokenizer = Tokenizer.train(titles, min_count=1)
+    tokenizer.save(folder / "bundle" / "tokenizer.json")
+    keras.utils.set_random_seed(1)
+    model = build_model(ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer))
+    export_model(model, folder / "bundle", tokenizer.encode(titles[:64], TITLE_SIZE))
+    np.save(folder / "bundle" / artifact.PRIOR, np.random.default_rng(1).standard_normal(16).astype(np.float32))
 
-    def __init__(self, folder: Path) -> None:
-        self.data = write_demo(str(folder / "data"))
-        self.articles = str(folder / "data" / "articles.parquet")
+
+class World:
+    """The demo data and model of `make_world`, to read, and a model root with one version (fixture `world`)."""
+
+    def __init__(self, made: Path, folder: Path) -> None:
+        self.data, self.files = str(made / "data"), made / "bundle"
+        self.articles = str(made / "data" / "articles.parquet")
         self.models = str(folder / "models")
-        titles = Dataset.open(self.data, folder).articles.titles.to_pylist()
-        self.files = folder / "bundle"
-        self.files.mkdir()
-        tokenizer = Tokenizer.train(titles, min_count=1)
-        tokenizer.save(self.files / "tokenizer.json")
-        keras.utils.set_random_seed(1)
-        model = build_model(ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer))
-        export_model(model, self.files, tokenizer.encode(titles[:64], TITLE_SIZE))
-        np.save(self.files / artifact.PRIOR, np.random.default_rng(1).standard_normal(16).astype(np.float32))
         self.version = self.publish(self.models)
 
     def publish(self, models: str) -> str:

@@ -21,7 +21,7 @@ SMALL = {
 }
 
 
-def write_demo(output, shard_rows=700):
+def write_demo(output, shard_rows=100):
     site = DemoSite(seed=1, articles=600, users=200, impressions=1500, validation_impressions=400)
     write_dataset(site, output, shard_rows=shard_rows, overwrite=False, progress=lambda *_: None)
     return output

@@ -28,8 +28,9 @@ from tests.service import RunningService, parquet
 SEED = 20230518
 BODIES, WARM = scaled(10_000), scaled(2_000)
 CLIENTS = 3
+EXAMPLES = scaled(200)
 MADE = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=200
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=EXAMPLES
 )
 BREAKABLE = ["POST /predict", "POST /predict/json"]  # the others take nothing that could be wrong
 OPERATIONS = [*BREAKABLE, "GET /livez", "GET /readyz", "GET /info", "GET /metrics", "GET /example"]
@@ -54,7 +55,7 @@ def test_requests_made_from_the_document_are_answered_as_it_says(service, operat
     method, path = operation.split()
     left_out = [check for check in schema_checks.CHECKS.get_all() if check.__name__ in LEFT_OUT]
 
-    @settings(MADE, max_examples=100 if method == "POST" else 10)
+    @settings(MADE, max_examples=scaled(100) if method == "POST" else 10)
     @given(document[path][method].as_strategy(generation_mode=mode))
     def every(case):
         case.call_and_validate(excluded_checks=left_out)

@@ -148,9 +148,9 @@ def test_alerts_fire_when_they_should_and_at_no_other_time():
     ("rule", "broken"),
     [
         ('up{job="api"} == 0', 'up{job="ap"} == 0'),
-        ("> 0.05", "> 0.5"),
-        (">= 54 * 3600", ">= 55 * 3600"),
-        ("- 0.03", "- 0.3"),
+        pytest.param("> 0.05", "> 0.5", marks=pytest.mark.long),
+        pytest.param(">= 54 * 3600", ">= 55 * 3600", marks=pytest.mark.long),
+        pytest.param("- 0.03", "- 0.3", marks=pytest.mark.long),
         ("nrms_night_warnings > 0 and on (date) topk(1, nrms_night_date_timestamp_seconds)", "nrms_night_warnings > 0"),
     ],
 )

@@ -1,4 +1,8 @@
-"""The Dockerfile without Docker: linted, its rules kept, and each target's lines run in an environment of its own."""
+"""The Dockerfile without Docker: linted, its rules kept, and each target's lines run in an environment of its own.
+
+That environment is installed in the long run. Else it is made of links into the one that runs the tests: to what the
+target's requirements name, to what that needs in turn, and to nothing else.
+"""
 
 import json
 import os
@@ -13,11 +17,13 @@ import urllib.error
 import urllib.request
 import venv
 from dataclasses import dataclass, field
-from importlib.metadata import metadata
+from importlib.metadata import Distribution, distribution, metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from tests import scale
 from tests.small_training import REPOSITORY
 from tests.tools import checked, tool
 
@@ -25,6 +31,7 @@ pytestmark = pytest.mark.system
 
 DOCKERFILE = REPOSITORY / "Dockerfile"
 TARGETS = ("api", "train")
+INSTALL = ["pip", "install", "--disable-pip-version-check", "--requirement"]  # a file, and perhaps a variable
 
 
 @dataclass
@@ -52,6 +59,37 @@ def read_stages() -> dict[str, Stage]:
 STAGES = read_stages()
 
 
+def requirements(path: Path) -> list[Requirement]:
+    """Of a requirements file and those that it includes."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    found: list[Requirement] = []
+    for line in filter(None, lines):
+        found += requirements(path.parent / line[3:]) if line.startswith("-r ") else [Requirement(line)]
+    return found
+
+
+def needed(wanted: list[Requirement]) -> list[Distribution]:
+    """What pip would install for these requirements, as it is installed here: each in a version that they allow."""
+    found: dict[tuple[str, str], Distribution] = {}
+    while wanted:
+        requirement = wanted.pop()
+        installed = distribution(requirement.name)
+        assert requirement.specifier.contains(installed.version, prereleases=True), requirement
+        for extra in {"", *requirement.extras} - {extra for name, extra in found if name == installed.name}:
+            found[installed.name, extra] = installed
+            needs = map(Requirement, installed.requires or [])
+            wanted += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+    return list({installed.name: installed for installed in found.values()}.values())
+
+
+def link(installed: Distribution, site: Path) -> None:
+    """Puts the distribution's files into another environment's site-packages."""
+    for file in installed.files or []:
+        if file.parts[0] != ".." and "__pycache__" not in file.parts:
+            (site / file).parent.mkdir(parents=True, exist_ok=True)
+            (site / file).symlink_to(file.locate())
+
+
 class Image:
     """A target's lines, run on this machine: its own virtual environment and, in place of `/app`, a folder.
 
@@ -63,7 +101,7 @@ class Image:
         self.app = folder / "app"
         self.python = folder / "venv"
         self.app.mkdir()
-        venv.create(self.python, with_pip=True, symlinks=True)
+        venv.create(self.python, with_pip=scale.whole, symlinks=True)
         # As in an image: nothing of this repository or its environment is in reach.
         self.environment = {
             "PATH": f"{self.python / 'bin'}:/usr/bin:/bin",
@@ -79,8 +117,24 @@ class Image:
             elif instruction == "COPY" and not rest.startswith("--from"):
                 self.copy(*rest.split())
             elif instruction == "RUN":
-                command = re.sub(r"^(--mount=\S+ )+", "", rest)
-                checked("/bin/sh", "-c", command, cwd=self.app, env=self.environment)
+                self.run(re.sub(r"^(--mount=\S+ )+", "", rest))
+
+    def run(self, command: str) -> None:
+        if scale.whole:
+            checked("/bin/sh", "-c", command, cwd=self.app, env=self.environment)
+            return
+        words = shlex.split(command)
+        assert words[: len(INSTALL)] == INSTALL
+        name, *others = words[len(INSTALL) :]
+        others = [Requirement(self.environment[word.strip("${}")]) for word in others]
+        (site,) = self.python.glob("lib/python*/site-packages")
+        for installed in needed([*requirements(self.app / name), *others]):
+            link(installed, site)
+
+    def installed(self) -> list[str]:
+        """The names of the distributions in its environment."""
+        code = "from importlib.metadata import distributions; print(*(found.name for found in distributions()))"
+        return checked(self.python / "bin/python", "-c", code, env=self.environment).lower().split()
 
     def copy(self, *words: str) -> None:
         *sources, target = words
@@ -134,6 +188,7 @@ def test_the_variant_for_gpus_is_an_extra_that_tensorflow_has():
     assert "TENSORFLOW=tensorflow[and-cuda]" in DOCKERFILE.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the images are Linux")
 def test_the_cron_is_built_and_takes_the_crontabs(tmp_path):
     (line,) = STAGES["supercronic"].all("RUN")
@@ -150,8 +205,8 @@ def go_path() -> str:
 @pytest.mark.skipif(sys.platform != "linux", reason="the images are Linux")
 def test_the_service_runs_without_tensorflow_from_what_its_image_holds(world, tmp_path):
     image = Image("api", tmp_path)
-    installed = checked(image.python / "bin/pip", "list", "--format=freeze", env=image.environment)
-    assert not re.search("tensorflow|keras|polars|wandb", installed)
+    assert "pyarrow" in image.installed()
+    assert not re.search("tensorflow|keras|polars|wandb", " ".join(image.installed()))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
@@ -172,11 +227,27 @@ def test_the_service_runs_without_tensorflow_from_what_its_image_holds(world, tm
         assert process.wait() == 0
 
 
+IMPORT_ALL = """
+import importlib, pkgutil
+for top in ("nrms", "jobs"):
+    for module in pkgutil.walk_packages(importlib.import_module(top).__path__, top + "."):
+        if not module.name.startswith("jobs.bench"):  # measures against packages of requirements_dev.txt
+            importlib.import_module(module.name)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the images are Linux")
-@pytest.mark.skipif(not os.environ.get("CI"), reason="installs TensorFlow anew, minutes: CI=1 make test does it")
+def test_the_jobs_need_nothing_but_what_their_image_holds(tmp_path):
+    image = Image("train", tmp_path)
+    assert {"tensorflow", "wandb"} <= set(image.installed())
+    assert "usage: python -m jobs.train" in checked(*image.command(), cwd=image.app, env=image.environment)
+    checked("python", "-c", IMPORT_ALL, cwd=image.app, env=image.environment)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the images are Linux")
 def test_the_jobs_run_from_what_their_image_holds(tmp_path):
     image = Image("train", tmp_path)
-    assert "usage: python -m jobs.train" in checked(*image.command(), cwd=image.app, env=image.environment)
     site = "--source demo --articles 500 --users 60 --impressions 250 --validation-impressions 60 --output data"
     model = "--word-dim 16 --heads 2 --head-dim 8 --attention-dim 16 --epochs 1 --output models --wandb-mode disabled"
     nights = "--model models --data data/{date} --output nights/{date} --date 2026-11-25 --days 1 --wandb-mode disabled"

@@ -24,15 +24,14 @@ from jobs.cli import run
 from jobs.score import Progress, main
 from nrms import batch_scoring, storage
 from nrms.batch_scoring import score
-from nrms.config import ScoreConfig, TrainConfig, as_dict
+from nrms.config import ScoreConfig, as_dict
 from nrms.errors import ArtifactError, ConfigError, SchemaError, StorageError
 from nrms.evaluation import plots
-from nrms.training import train
 from tests.conftest import FakeGcs, FaultyProxy
 from tests.damage import flipped
 from tests.nrms.test_tracking import started
 from tests.small_data import Folder
-from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
+from tests.small_training import METRICS, REPOSITORY
 
 pytestmark = pytest.mark.system
 
@@ -42,19 +41,22 @@ FINALS = ["_SUCCESS", "manifest.json", "metrics.json", "report.html"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_demo(str(tmp_path_factory.mktemp("demo")), shard_rows=100)
+def data(demo):
+    return demo
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    return train(TrainConfig(data=data, output=str(tmp_path_factory.mktemp("models")), **SMALL))
+def trained(trained, tmp_path_factory):
+    """The result of the session's training; its model root is a copy, for scoring leaves article vectors there."""
+    config, result = trained
+    models = tmp_path_factory.mktemp("trained") / "models"
+    shutil.copytree(config.output, models, copy_function=os.link)
+    return replace(result, model_uri=str(models / Path(result.model_uri).name))
 
 
 @pytest.fixture(scope="module")
-def other_model(data, tmp_path_factory):
-    config = TrainConfig(data=data, output=str(tmp_path_factory.mktemp("others")), **{**SMALL, "epochs": 1})
-    return train(replace(config, seed=7)).model_uri
+def other_model(world):
+    return world.version
 
 
 def copied(source, target):
@@ -65,8 +67,9 @@ def copied(source, target):
 
 @pytest.fixture
 def config(data, trained, tmp_path):
-    """A night in local folders."""
-    return ScoreConfig(model=trained.model_uri, data=data, output=str(tmp_path / "out"), wandb_mode="disabled")
+    """A night in local folders, by the runtime that starts soonest."""
+    flags = {"output": str(tmp_path / "out"), "runtime": "onnx", "wandb_mode": "disabled"}
+    return ScoreConfig(model=trained.model_uri, data=data, **flags)
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def remote(data, trained, bucket):
     """A night in a bucket."""
     models = copied(Path(trained.model_uri).parent, f"{bucket}/models")
     demo = copied(data, f"{bucket}/demo")
-    return ScoreConfig(model=models, data=demo, output=f"{bucket}/out", wandb_mode="disabled")
+    return ScoreConfig(model=models, data=demo, output=f"{bucket}/out", runtime="onnx", wandb_mode="disabled")
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ def test_every_impression_comes_out_in_order_with_scores_and_ranks(night, tmp_pa
 
 
 def test_auc_is_that_of_training_and_of_a_slow_recomputation_from_the_parts(night, trained):
-    result = score(night)
+    result = score(replace(night, runtime="keras"))
     metrics = json.loads(read(night, "metrics.json"))
     assert metrics == result.metrics
     for name in METRICS:
@@ -408,7 +411,7 @@ def test_a_second_night_encodes_new_and_changed_articles_only(night, data, caplo
     kept = (
         storage.join(night.output, "..", "vectors") if not storage.is_gcs(night.output) else night.output + "-vectors"
     )
-    first = replace(night, article_vectors=kept)
+    first = replace(night, runtime="keras", article_vectors=kept)
     score(first)
     assert encoded(caplog) == (600, 600)
 
@@ -445,8 +448,8 @@ def test_a_second_model_does_not_use_the_vectors_of_the_first(config, other_mode
 
 
 def test_both_runtimes_write_the_same_scores(config, tmp_path):
-    score(config)
-    onnx = replace(config, runtime="onnx", output=str(tmp_path / "onnx"), article_vectors=str(tmp_path / "vectors"))
+    score(replace(config, runtime="keras"))
+    onnx = replace(config, output=str(tmp_path / "onnx"), article_vectors=str(tmp_path / "vectors"))
     score(onnx)
     for number in range(SHARDS):
         ours, others = (part(night, number)["scores"].combine_chunks().flatten().to_numpy() for night in (config, onnx))
@@ -651,7 +654,7 @@ def test_a_bad_shard_is_named_and_the_others_are_finished(editable, capsys, spoi
     bad = shard_paths(editable)[1]
     whole = bad.read_bytes()
     spoil(bad)
-    argv = [f"--{name}={getattr(editable, name)}" for name in ("model", "data", "output")]
+    argv = [f"--{name}={getattr(editable, name)}" for name in ("model", "data", "output", "runtime")]
     for _ in range(2):
         with pytest.raises(SystemExit) as exit:
             run(main, ScoreConfig, "python -m jobs.score", "Scores.", [*argv, "--wandb-mode=disabled"])

@@ -41,20 +41,13 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_demo(str(tmp_path_factory.mktemp("demo")))
+def data(demo):
+    return demo
 
 
 @pytest.fixture
 def config(data, tmp_path):
     return TrainConfig(data=data, output=str(tmp_path / "models"), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    """One training without a break, for all tests that only look at it."""
-    config = TrainConfig(data=data, output=str(tmp_path_factory.mktemp("models")), **SMALL)
-    return config, train(config)
 
 
 def overall(result):
@@ -218,9 +211,11 @@ def test_no_checkpoint_is_left_behind_by_a_finished_training(trained):
     assert not [info.uri for info in storage.list_files(config.output, ".npz")]
 
 
-def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(trained, config):
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(trained, config, caplog):
     _, result = trained
-    assert train(config).epochs == result.epochs
+    with caplog.at_level("INFO"):
+        assert train(replace(config, resume=True)).epochs == result.epochs
+    assert "training starts anew" in caplog.text  # there is no checkpoint
     assert train(replace(config, seed=7)).epochs != result.epochs
 
 
@@ -248,7 +243,7 @@ class StopAt(keras.callbacks.Callback):
             self.stop.set()
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 4), (1, 15)])
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 4), pytest.param(1, 15, marks=pytest.mark.long)])
 def test_a_stopped_run_resumed_ends_as_the_unbroken_one(trained, config, epoch, batch, caplog):
     _, unbroken = trained
     stop = threading.Event()
@@ -262,13 +257,6 @@ def test_a_stopped_run_resumed_ends_as_the_unbroken_one(trained, config, epoch, 
     assert f"--resume: goes on after {epoch} epochs and {batches} batches, from " in caplog.text
     assert resumed.epochs == unbroken.epochs
     assert resumed.metrics == unbroken.metrics
-
-
-def test_resume_without_a_checkpoint_starts_anew_and_says_so(trained, config, caplog):
-    _, unbroken = trained
-    with caplog.at_level("INFO"):
-        assert train(replace(config, resume=True)).epochs == unbroken.epochs
-    assert "training starts anew" in caplog.text
 
 
 @pytest.fixture(scope="module")
