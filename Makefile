@@ -1,13 +1,13 @@
-# `make demo` trains on built-in demo data, `make test` runs lint and all tests, `make check` lint and those that take
-# seconds, `make test-long` all of them at their whole size, `make api` serves what MODEL_URI points at (the demo's model
-# unless it is set). Each sets up .venv first.
+# `make demo` trains on built-in demo data, `make test` runs lint and all tests, `make check` lint, types and those that
+# take seconds, `make test-long` all of them at their whole size, `make api` serves what MODEL_URI points at (the demo's
+# model unless it is set). Each sets up .venv first.
 
 PYTHONS := $(PYTHON) python3.12 python3.13 python3.11 python3
 IN := .venv/bin/python
 # A process that has nothing left takes the last tests of the other: those of one file stay together until then.
 TESTS = $(IN) -m pytest --numprocesses $${WORKERS:-2} --dist worksteal
 
-.PHONY: demo test test-long check lint api clean
+.PHONY: demo test test-long check lint types api clean
 .DELETE_ON_ERROR:
 
 # A second run shows the result of the first; a run that was cut short goes on where it stopped.
@@ -19,18 +19,21 @@ runs/demo/result.txt: configs/demo.toml | .venv/.installed
 	$(IN) -m jobs.prepare --source demo --output runs/demo/data
 	$(IN) -m jobs.train --config $< --resume > $@
 
-test: lint
+test: lint types
 	$(TESTS)
 
-test-long: lint
+test-long: lint types
 	$(TESTS) --long
 
-check: lint
+check: lint types
 	$(TESTS) --units
 
 lint: .venv/.installed_dev
 	$(IN) -m ruff check
 	$(IN) -m ruff format --check
+
+types: .venv/.installed_dev
+	$(IN) -m pyrefly check --python-interpreter-path $(IN)
 
 api: export MODEL_URI ?= runs/demo/models
 api: .venv/.installed

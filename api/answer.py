@@ -27,10 +27,10 @@ class AnswerFile(tempfile.SpooledTemporaryFile):
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
-        super().__init__(_IN_MEMORY, dir=folder)
+        super().__init__(_IN_MEMORY, dir=str(folder))
         self._limit = limit
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> int:  # pyrefly: ignore[bad-override]  bytes alone
         """See `io.RawIOBase`."""
         if self.tell() + len(data) > self._limit:
             detail = ErrorDetail(

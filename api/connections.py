@@ -139,9 +139,10 @@ class Connection(H11Protocol):
             self._answer = None
 
     def _make_room(self) -> None:
+        peers: Any = self.connections  # each a Connection
         others = [
             (other._working, other._since, number, other)
-            for number, other in enumerate(self.connections)
+            for number, other in enumerate(peers)
             if other is not self
             and not other.transport.is_closing()
             and not (other._working and other.scope["state"].get(PLACE))
@@ -160,7 +161,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, most: int) -> None:
-        protocol = partial(Connection, settings=settings, metrics=metrics, most=most)
+        protocol: Any = partial(Connection, settings=settings, metrics=metrics, most=most)
         config = uvicorn.Config(
             app,
             http=protocol,

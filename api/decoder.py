@@ -36,6 +36,7 @@ from nrms.data.schema import (
     HISTORY,
     STRINGS,
     Column,
+    Families,
     refuse_nulls,
     schema_error,
 )
@@ -102,7 +103,7 @@ def decode(task: Task) -> dict[str, object]:
         SchemaError: it breaks the contract or a limit.
     """
     folder = Path(task.folder)
-    families = {"article": pa.string() if task.strings else pa.int64()}
+    families: Families = {"article": pa.string() if task.strings else pa.int64()}
     paths = _sorted_out(folder)
     file, has_history = paths[FILE], HISTORY_FILE in paths
     (folder / "upload").mkdir()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from api.decoder import DISK_FULL, FILE, RESULT, Task
 from nrms.data.schema import schema_error
@@ -44,7 +45,7 @@ class DecoderPool:
         for decoder in started:
             self._idle.put(decoder)
 
-    def decode(self, task: Task) -> dict[str, object]:
+    def decode(self, task: Task) -> dict[str, Any]:
         """Reads an upload; see `api.decoder`.
 
         Raises:
@@ -110,6 +111,9 @@ class _Decoder:
             cwd=Path(__file__).parent.parent,
             start_new_session=True,
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._stdin, self._stdout = self.process.stdin, self.process.stdout
         try:
             self._answer(30.0)
         except OSError as error:
@@ -117,26 +121,26 @@ class _Decoder:
             raise BrokenPipeError("the process did not start") from error
 
     def run(self, task: Task) -> int:
-        self.process.stdin.write(task.line())
-        self.process.stdin.flush()
+        self._stdin.write(task.line())
+        self._stdin.flush()
         return int(self._answer(task.seconds + _GRACE))
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self._stdin.close()
+        self._stdout.close()
 
     def _answer(self, seconds: float) -> bytes:
         end = time.monotonic() + seconds
         answer = b""
         with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
+            selector.register(self._stdout, selectors.EVENT_READ)
             while not answer.endswith(b"\n"):
                 if not selector.select(end - time.monotonic()):
                     raise TimeoutError
-                more = os.read(self.process.stdout.fileno(), 100)
+                more = os.read(self._stdout.fileno(), 100)
                 if not more:
                     raise BrokenPipeError("the process has ended")
                 answer += more

@@ -111,10 +111,12 @@ _RULES = {
 def add_handlers(app: FastAPI) -> None:
     """Gives every error the same body."""
 
+    @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
         request.app.state.service.metrics.rejections.labels(error.reason).inc()
         return error.response()
 
+    @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
@@ -136,6 +138,7 @@ def add_handlers(app: FastAPI) -> None:
         )
         return await refused(request, Refusal(422, "parameters", detail))
 
+    @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, OSError | MemoryError):
             # FastAPI blames the request for whatever goes wrong while it keeps the body, a full disk too.
@@ -152,9 +155,11 @@ def add_handlers(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    @app.exception_handler(MemoryError)
     async def no_memory(request: Request, error: MemoryError) -> JSONResponse:
         return await refused(request, unavailable(error))
 
+    @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         detail = ErrorDetail(
             rule="The service must answer every request.",
@@ -163,9 +168,3 @@ def add_handlers(app: FastAPI) -> None:
             todo="Try again; if it stays so, tell whoever runs the service: its log says more.",
         )
         return await refused(request, Refusal(500, "fault", detail))
-
-    app.add_exception_handler(MemoryError, no_memory)
-    app.add_exception_handler(Exception, unforeseen)
-    app.add_exception_handler(Refusal, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)

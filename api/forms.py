@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette import formparsers
 
 HEAD_BYTES = 65_536  # of a part's head, the file's name in it; Starlette joins it piece by piece, so not without end
@@ -12,4 +14,5 @@ def allow_long_names() -> None:
 
     Starlette makes the parser without a word on it: only its default can be set.
     """
-    formparsers.multipart.MultipartParser.__init__.__kwdefaults__["max_header_size"] = HEAD_BYTES
+    defaults: Any = formparsers.multipart.MultipartParser.__init__.__kwdefaults__
+    defaults["max_header_size"] = HEAD_BYTES

@@ -81,7 +81,7 @@ class PredictionLog:
     """
 
     def __init__(self, folder: str | None, seconds: float, metrics: Metrics) -> None:
-        self._folder = folder
+        self._folder = folder or ""  # nothing is written without one
         self._seconds = seconds
         self._metrics = metrics
         self._records: queue.Queue[Record] = queue.Queue(_WAITING)
@@ -90,7 +90,7 @@ class PredictionLog:
 
     def add(self, record: Record) -> None:
         """Notes a request, at once; where there is no room it is dropped and counted."""
-        if self._folder is None:
+        if not self._folder:
             return
         try:
             self._records.put_nowait(record)
@@ -99,7 +99,7 @@ class PredictionLog:
 
     def start(self) -> None:
         """Begins to write."""
-        if self._folder is not None:
+        if self._folder:
             self._thread.start()
 
     def stop(self, seconds: float = 10.0) -> None:

@@ -31,7 +31,7 @@ def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, Any] |
     Where there are times, the metrics have `baselines`: what popularity would reach, counted in this upload alone.
     """
     impressions = scored.impressions
-    counts = {
+    counts: dict[str, Any] = {
         "impressions": len(impressions),
         "candidates": len(scored.scores),
         "unknown_articles": int(np.count_nonzero(impressions.candidates == 0)),
@@ -54,6 +54,7 @@ def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, Any] |
 
 
 def _ranking(impressions: Impressions, scores: np.ndarray) -> dict[str, float]:
+    assert impressions.clicked is not None
     sums = MetricSums()
     sums.add(impression_metrics(impressions.offsets, scores, impressions.clicked))
     return sums.result()
@@ -108,6 +109,7 @@ def write_json(file: IO[bytes], parts: dict[str, Any], scored: Scored, count: in
     total = len(impressions)
     file.write(_json({**parts, "rows_total": total, "truncated": len(part) < total})[:-1] + b',"rows":[')
     table = predictions(part, scored.scores[: len(part.candidates)])
+    batch: list[dict[str, Any]] = []
     for number in range(len(part)):
         if number % _ROWS == 0:
             batch = table.slice(number, _ROWS).to_pylist()

@@ -9,10 +9,10 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from nrms import logs
-from nrms.config import as_dict, changed_lines, parse
+from nrms.config import Config, as_dict, changed_lines, parse
 from nrms.errors import ConfigError, Interrupted, NotPromoted, NrmsError
 from nrms.evaluation.comparison import interval_text
 from nrms.evaluation.ranking import METRICS
@@ -21,8 +21,6 @@ from nrms.quiet import quiet_tensorflow
 logger = logging.getLogger("nrms.jobs")
 
 _CONFIGS = Path(__file__).parents[1] / "configs"  # holds keras.json, in the place of the one in the home directory
-
-Config = TypeVar("Config")
 
 
 def run(

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import restricted_number_type
 from tqdm import tqdm
@@ -20,9 +20,12 @@ from nrms.data.sources.writer import Source, write_dataset
 from nrms.errors import ConfigError
 from nrms.storage.scratch import scratch_folder
 
-DemoArticles = restricted_number_type(
-    "DemoArticles", int, (">=", MIN_ARTICLES), docstring=f"a whole number >= {MIN_ARTICLES}"
-)
+if TYPE_CHECKING:
+    DemoArticles = int
+else:
+    DemoArticles = restricted_number_type(
+        "DemoArticles", int, (">=", MIN_ARTICLES), docstring=f"a whole number >= {MIN_ARTICLES}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

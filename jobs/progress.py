@@ -24,6 +24,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Moves the bar; a resumed epoch starts where it was left."""
+        logs = logs or {}
         state = f"loss {logs['loss']:.4f}, {logs['samples_per_second']:.0f} samples/s"
         if self._bar.disable and time.monotonic() - self._logged >= _LOG_SECONDS:
             logger.info("%s: batch %d of %d, %s", self._name, batch + 1, self.params["steps"], state)
@@ -34,4 +35,4 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Ends the bar and says how the epoch went."""
         self._bar.close()
-        logger.info("%s: %s", self._name, ", ".join(f"{name} {value:.4f}" for name, value in logs.items()))
+        logger.info("%s: %s", self._name, ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items()))

@@ -154,7 +154,8 @@ def publish(models: str, folder: Path, meta: dict, promote: bool = True, tries: 
     Raises:
         StorageError: writing failed; `latest.json` then points where it did.
     """
-    version, sha256 = (tries and tries.finished(models, meta)) or _write_version(models, folder, meta, tries)
+    earlier = tries.finished(models, meta) if tries else None
+    version, sha256 = earlier or _write_version(models, folder, meta, tries)
     if promote:
         point(models, version, sha256)
     return storage.join(models, version)
@@ -230,7 +231,7 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
     except ObjectNotFound:
         raise _no_model(uri) from None
     sha256 = hashlib.sha256(data).hexdigest()
-    if expected not in (None, sha256):
+    if expected is not None and expected != sha256:
         raise _altered(storage.join(uri, _META), expected, sha256)
     meta = _json(data, storage.join(uri, _META))
     if meta.get("format") != FORMAT:

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import zipfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ class _Scoring:
     def __init__(self, config: ScoreConfig, cache: Path) -> None:
         self._config = config
         self._cache = cache
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._inner_seconds = 0.0
         with self._timed("model"):
             self._bundle = artifact.load(config.model, cache)

@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,9 @@ class Checkpoint:
             "run_id": progress.run_id,
             "groups": {group: len(values) for group, values in arrays.items()},
         }
-        flat = {f"{group}/{i}": value for group, values in arrays.items() for i, value in enumerate(values)}
+        flat: dict[str, Any] = {
+            f"{group}/{i}": value for group, values in arrays.items() for i, value in enumerate(values)
+        }
         with scratch_folder() as folder:
             path = folder / "checkpoint.npz"
             np.savez(path, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **flat)

@@ -20,30 +20,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field
 from datetime import date as calendar_date
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type, restricted_string_type
 
 from nrms.errors import ConfigError
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 ModelName = Literal["nrms"]
 MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
 
-# Their docstrings say in --help and in errors what is allowed. jsonargparse has a PositiveInt of its own.
-PositiveInt = restricted_number_type("AtLeastOne", int, (">=", 1), docstring="a whole number >= 1")
-PositiveFloat = restricted_number_type(
-    "FinitePositive", float, [(">", 0), ("<", math.inf)], docstring="a finite number > 0"
-)
-LearningRate = restricted_number_type("LearningRate", float, [(">", 0), ("<=", 1)], docstring="a number > 0 and <= 1")
-DropoutRate = restricted_number_type("DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1")
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32")
-Text = restricted_string_type("Text", r"\s*\S", docstring="text that is not empty")
-DateText = restricted_string_type(
-    "Date", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$", docstring="a date, YYYY-MM-DD"
-)
+if TYPE_CHECKING:  # to a checker they are the types of their values
+    PositiveInt = int
+    PositiveFloat = float
+    LearningRate = float
+    DropoutRate = float
+    Seed = int
+    Text = str
+    DateText = str
+else:  # their docstrings say in --help and in errors what is allowed; jsonargparse has a PositiveInt of its own
+    PositiveInt = restricted_number_type("AtLeastOne", int, (">=", 1), docstring="a whole number >= 1")
+    PositiveFloat = restricted_number_type(
+        "FinitePositive", float, [(">", 0), ("<", math.inf)], docstring="a finite number > 0"
+    )
+    LearningRate = restricted_number_type(
+        "LearningRate", float, [(">", 0), ("<=", 1)], docstring="a number > 0 and <= 1"
+    )
+    DropoutRate = restricted_number_type("DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1")
+    Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32")
+    Text = restricted_string_type("Text", r"\s*\S", docstring="text that is not empty")
+    DateText = restricted_string_type(
+        "Date", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$", docstring="a date, YYYY-MM-DD"
+    )
 
 
 # What other programs call them, where it looks like nothing of ours.
@@ -70,6 +83,7 @@ _SYNONYMS = {
     "wandb_mode": ("wandb", "no_wandb"),
     "config": ("cfg", "config_file", "conf"),
 }
+
 
 ENVIRONMENT = "environment"  # where a value comes from, if not from a flag or a file
 
@@ -401,7 +415,7 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
         for f in group:
             default = "required" if _is_required(f) else f"default: {_shown(f.default)}"
             help = f"{f.metadata['help']} ({_allowed(hints[f.name])}; {default})".replace("%", "%%")
-            switch = {"nargs": "?", "const": "true"} if hints[f.name] is bool else {}
+            switch: dict[str, Any] = {"nargs": "?", "const": "true"} if hints[f.name] is bool else {}
             section.add_argument(_flag(f.name), metavar="VALUE", help=help, **switch)
     return parser
 

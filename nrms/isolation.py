@@ -71,5 +71,6 @@ def _work(train: Train, config: TrainConfig, sender: Connection) -> None:
 
 def _end_with_parent() -> None:
     """A sweep that was killed leaves nobody training, who would be in the way of the next one."""
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)

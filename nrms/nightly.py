@@ -104,29 +104,30 @@ def _days(config: NightlyConfig) -> Iterator[str]:
 
 def _of_night(config: NightlyConfig, day: str) -> ScoreConfig:
     shared = {f.name for f in fields(NightlyConfig)} & {f.name for f in fields(ScoreConfig)} - {"date"}
-    values = {name: value for name, value in asdict(config).items() if name in shared}
+    values: dict[str, Any] = {name: value for name, value in asdict(config).items() if name in shared}
     # Without `_SUCCESS` nothing in the folder is valid: what an earlier model or unrepaired data left half done must
     # not keep the night from being done now.
     return ScoreConfig(**values, date=day, overwrite=True)
 
 
 def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> Night:
+    day = config.date or ""  # it has one: it is of a night
     if not _complete(config):
         if not _has_data(config):
-            logger.info("%s: no data yet in %s", config.date, storage.join(config.data, config.split))
-            return Night(config.date)
+            logger.info("%s: no data yet in %s", day, storage.join(config.data, config.split))
+            return Night(day)
         try:
             score(config)
         except NrmsError as error:
-            logger.error("%s failed: %s", config.date, error)
-            return Night(config.date, error=str(error))
+            logger.error("%s failed: %s", day, error)
+            return Night(day, error=str(error))
         except Exception as error:
             # A bug that one night brings out must not keep the nights before it from being done.
-            logger.exception("%s failed", config.date)
-            return Night(config.date, error=repr(error))
+            logger.exception("%s failed", day)
+            return Night(day, error=repr(error))
     metrics = json.loads(storage.read_bytes(storage.join(config.output, "metrics.json")))
-    logger.info("%s: complete, %s", config.date, config.output)
-    return Night(config.date, metrics=metrics)
+    logger.info("%s: complete, %s", day, config.output)
+    return Night(day, metrics=metrics)
 
 
 def _complete(config: ScoreConfig) -> bool:

@@ -68,6 +68,7 @@ def _filtered_stderr() -> Iterator[None]:
     try:
         stderr = os.dup(2)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, stderr=stderr)
+        assert process.stdin is not None
     except Exception:  # no standard error, no process allowed: these lines are no reason to stop
         yield
         return

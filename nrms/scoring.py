@@ -148,13 +148,12 @@ def _by_length(rows: np.ndarray, positions: int, encode: Callable[[np.ndarray], 
     items = rows != 0
     lengths = np.where(items.any(axis=1), rows.shape[1] - np.argmax(items[:, ::-1], axis=1), 0)
     order = np.argsort(-lengths, kind="stable")
-    encoded = None
-    start = 0
+    encoded, start = np.empty((0, 0), np.float32), 0
     while start < len(order):
         longest = max(1, lengths[order[start]])
         chosen = order[start : start + max(1, positions // longest)]
         vectors = encode(rows[chosen, :longest])
-        if encoded is None:
+        if start == 0:
             encoded = np.empty((len(rows), vectors.shape[1]), np.float32)
         encoded[chosen] = vectors
         start += len(chosen)

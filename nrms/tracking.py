@@ -71,7 +71,12 @@ class Tracker:
         finish_seconds: float = 300.0,
     ) -> None:
         self._mode = mode or os.environ.get("WANDB_MODE")
-        self._run_options = {"project": project, "job_type": job_type, "config": dict(config), "name": run_name}
+        self._run_options: dict[str, Any] = {
+            "project": project,
+            "job_type": job_type,
+            "config": dict(config),
+            "name": run_name,
+        }
         self._run_options["group"] = os.environ.get("WANDB_RUN_GROUP") or group
         if run_id is not None:
             self._run_options |= {"id": os.environ.get("WANDB_RUN_ID") or run_id, "resume": "allow"}
@@ -219,7 +224,7 @@ class Tracker:
             finish_timeout=self._finish_seconds,
             finish_timeout_raises=True,
         )
-        return wandb.init(**self._run_options, mode=mode, dir=self._folder, settings=settings)
+        return wandb.init(**self._run_options | {"mode": mode}, dir=self._folder, settings=settings)
 
     def _call(self, action: Callable[[Run], object], seconds: float | None = None) -> None:
         run = self._run

@@ -107,7 +107,7 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
     cache: Path,
 ) -> TrainingResult:
-    source = None if config.init_from is None else _open_source(config, cache)
+    source = None if config.init_from is None else _open_source(config, config.init_from, cache)
     data = _open_data(config, cache)
     strategy = _strategy()
     # Here and not earlier: Keras draws from Python's generator, and so do libraries that read and write buckets.
@@ -183,9 +183,9 @@ def _train(
         return _publish(config, data, validator, evaluation, trainer.epochs, tracker, checkpoint, tries)
 
 
-def _open_source(config: TrainConfig, cache: Path) -> artifact.Bundle:
+def _open_source(config: TrainConfig, uri: str, cache: Path) -> artifact.Bundle:
     """The model of --init-from. Raises ConfigError where it has other sizes."""
-    source = artifact.load(config.init_from, cache, ("model.keras", "tokenizer.json"))
+    source = artifact.load(uri, cache, ("model.keras", "tokenizer.json"))
     saved = source.meta.get("config")
     saved = saved if isinstance(saved, dict) else {}
     ours = as_dict(config.model_config)
@@ -311,6 +311,7 @@ class _Validator:
         aucs = [
             impression_metrics(shard.offsets, scorer.score(shard), shard.clicked).auc
             for shard in self._data.sample.shards
+            if shard.clicked is not None
         ]
         train_auc = float(np.concatenate(aucs).mean())
         return {"train_auc": train_auc, **{f"val_{name}": found[name] for name in METRICS}}

@@ -11,7 +11,7 @@ from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -33,7 +33,8 @@ from nrms.storage.scratch import scratch_folder
 
 TITLE_SIZE = 30
 HISTORY_SIZES = (20, 50)
-RUNTIMES = ("keras", "onnx")
+Runtime = Literal["keras", "onnx"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 NAIVE_BATCH = 64  # pairs of an impression and a candidate
 # Stages of a night that have nothing to do with how many impressions there are.
 FIXED = ("model", "report")
@@ -52,7 +53,7 @@ class Options:
     json: Path | None = option(None, "file for the figures: a list of objects with name, ours, naive, ratio, unit")
 
 
-def prepare(folder: Path, options: Options) -> None:
+def prepare(folder: Path, options: Any) -> None:
     """Writes demo data and an untrained model of the paper's dimensions, once for each history size."""
     site = DemoSite(
         seed=options.seed,
@@ -87,7 +88,7 @@ class Nights:
         self._naive((self._titles[None, :1], self._titles[None, :1]))
         self._naive.set_weights(naive_weights(self._model.get_weights()))
 
-    def run(self, history_size: int, runtime: str, warm: bool) -> dict[str, float]:
+    def run(self, history_size: int, runtime: Runtime, warm: bool) -> dict[str, float]:
         """A night; the seconds of its stages."""
         output = self._folder / "predictions"
         shutil.rmtree(output, ignore_errors=True)
@@ -195,7 +196,7 @@ def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
     return [figure(f"peak memory, {way}", peaks[way], peaks["naive"], "GB") for way in RUNTIMES]
 
 
-def _memory_of(folder: Path, options: Options, way: str, history_size: int) -> float:
+def _memory_of(folder: Path, options: Options, way: Literal["naive"] | Runtime, history_size: int) -> float:
     nights = Nights(folder)
     if way == "naive":
         nights.naive(history_size, options.naive_impressions)

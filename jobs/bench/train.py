@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import statistics
 import time
@@ -262,7 +263,7 @@ def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: floa
     judge.set_weights(shared_weights(naive.get_weights()))
     target, reached = site.auc(judge), 0.0
     ours = enumerate(trained(train_ours), start=1)
-    i = 0
+    i, our_seconds = 0, math.inf
     while reached < target and i < 5 * batches:
         i, our_seconds = next(itertools.islice(ours, check_every - 1, None))
         reached = site.auc(model)

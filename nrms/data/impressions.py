@@ -152,7 +152,7 @@ def _keys(
 def _device(column: pa.Array) -> tuple[np.ndarray, int]:
     values = pc.fill_null(column, 0).to_numpy()
     known = (values >= -(2**31)) & (values < 2**31)
-    return np.where(known, values, 0).astype(np.int32), np.count_nonzero(~known)
+    return np.where(known, values, 0).astype(np.int32), int(np.count_nonzero(~known))
 
 
 def _oracle(column: pa.Array, offsets: np.ndarray, uri: str) -> np.ndarray:

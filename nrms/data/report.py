@@ -1,6 +1,8 @@
 """What was counted and handled on the way in, as opposed to refused with a SchemaError."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import SupportsInt
 
 # The order is the order of the printed lines. Keys are stable: they go to logs, trackers and artifacts.
 OUTCOMES = {
@@ -41,12 +43,12 @@ class DataReport:
         ['3 impressions without a time']
     """
 
-    def __init__(self, counts: dict[str, int] | None = None) -> None:
+    def __init__(self, counts: Mapping[str, SupportsInt] | None = None) -> None:
         self._counts: Counter[str] = Counter()
         for outcome, count in (counts or {}).items():
             self.add(outcome, count)
 
-    def add(self, outcome: str, count: int) -> None:
+    def add(self, outcome: str, count: SupportsInt) -> None:
         """Count `count` more of an outcome, a key of `OUTCOMES`."""
         if outcome not in OUTCOMES:
             raise KeyError(f"An outcome must be one of {', '.join(OUTCOMES)}. Received: {outcome}")

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def read_word_vectors(path: Path, words: Sequence[str], word_dim: int, seed: int
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
+def _open(path: Path) -> Iterator[IO[bytes]]:
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if plain.suffix not in (".vec", ".txt"):
         raise ConfigError(
@@ -79,15 +79,15 @@ def _open(path: Path) -> Iterator[BinaryIO]:
             f"{path}. Convert the file."
         )
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            yield file
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast("IO[bytes]", file)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"Word vectors must be in a file. Received: {path}, which is none.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SchemaError(f"A .gz file must be whole. Received: {error}, in {path}. Copy it again.") from error
 
 
-def _vector_lines(file: BinaryIO, path: Path, word_dim: int) -> Iterator[tuple[int, bytes]]:
+def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[int, bytes]]:
     """Line number (from 1) and text of each line that holds a vector."""
     promised, number = None, 0
     for number, line in enumerate(file, 1):

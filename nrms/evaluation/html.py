@@ -186,8 +186,9 @@ def _examples(examples: Sequence[Example]) -> str:
 
 
 def _example(example: Example) -> str:
-    timed = example.time is not None and not np.isnat(example.time)
-    when = f" · {np.datetime_as_string(example.time, 'm').replace('T', ' ')} UTC" if timed else ""
+    when = ""
+    if example.time is not None and not np.isnat(example.time):
+        when = f" · {str(np.datetime_as_string(example.time, 'm')).replace('T', ' ')} UTC"
     clicks = [place for place, (_, _, clicked) in enumerate(example.candidates, 1) if clicked]
     where = f" · click ranked {' and '.join(map(str, clicks))} of {len(example.candidates)}" if clicks else ""
     return (

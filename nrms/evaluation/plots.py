@@ -200,7 +200,7 @@ def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabe
     figure = Figure(figsize=(6.5, 4.4), layout="constrained")
     auc, impressions = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     places = np.arange(len(names))
-    filled = np.array([place for place in places if groups[place].count])
+    filled = [place for place, group in enumerate(groups) if group.count]
     means = [groups[place].mean for place in filled]
     interval = [1.96 * groups[place].standard_error for place in filled]
     auc.axhline(0.5, color=GREY, linestyle="--", linewidth=1)

@@ -67,7 +67,9 @@ class MetricSums:
         """`impressions`, `candidates`, `skipped_one_class`, and the means over the impressions not skipped:
         `auc`, `mrr`, `ndcg@5`, `ndcg@10`, absent when all were."""
         counted = self.impressions - self.skipped_one_class
-        means = {} if counted == 0 else dict(zip(METRICS, (self.totals / counted).tolist(), strict=True))
+        means = {}
+        if self.totals is not None and counted:
+            means = dict(zip(METRICS, np.asarray(self.totals / counted).tolist(), strict=True))
         return means | {
             "impressions": self.impressions,
             "candidates": self.candidates,
@@ -94,7 +96,7 @@ class GroupMean:
 
     def __getitem__(self, row: int) -> GroupMean:
         """One of several quantities alone."""
-        return GroupMean(float(self.total[row]), float(self.squares[row]), self.count)
+        return GroupMean(float(np.asarray(self.total)[row]), float(np.asarray(self.squares)[row]), self.count)
 
     @property
     def mean(self) -> float | np.ndarray:

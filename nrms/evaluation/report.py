@@ -118,7 +118,7 @@ class Evaluation:
             if groups:
                 found[f"by_{attribute}"] = {
                     _NAMES[key] if attribute == "history_length" else str(key): {
-                        **dict(zip(METRICS, groups[key].mean.tolist(), strict=True)),
+                        **dict(zip(METRICS, np.asarray(groups[key].mean).tolist(), strict=True)),
                         "impressions": groups[key].count,
                     }
                     for key in sorted(groups)

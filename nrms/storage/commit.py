@@ -132,7 +132,8 @@ class Found:
             return False
         if info.crc32c is not None:
             return info.crc32c == entry.get("crc32c")
-        if not verify and info.changed_ns < self.success.changed_ns:
+        done = self.success and self.success.changed_ns
+        if not verify and info.changed_ns is not None and done is not None and info.changed_ns < done:
             return True
         try:
             return crc32c_of(Path(info.uri)) == entry.get("crc32c")

@@ -51,7 +51,7 @@ def _blob(uri: Location, info: FileInfo | None = None) -> "Blob":
 
 
 def _info(blob: "Blob") -> FileInfo:
-    return FileInfo(f"gs://{blob.bucket.name}/{blob.name}", blob.size, str(blob.generation), blob.crc32c)
+    return FileInfo(f"gs://{blob.bucket.name}/{blob.name}", blob.size or 0, str(blob.generation), blob.crc32c)
 
 
 def _one_line(error: BaseException) -> str:

@@ -52,6 +52,7 @@ def write(
         writer.add_key_value_metadata({**(metadata or {}), _CHECKSUM: _BLANK})
     with path.open("r+b") as file:
         place = _place(file)
+        assert place is not None
         checksum = crc32c(_blanked(file, place))
         file.seek(place)
         file.write(checksum.encode())

@@ -72,7 +72,7 @@ class DemoSite:
         validation_impressions: int,
         date: str | None = None,
     ) -> None:
-        self.rows: dict[str, int | None] = {"train": impressions, "validation": validation_impressions}
+        self.rows: dict[str, int] = {"train": impressions, "validation": validation_impressions}
         site = {"seed": seed, "articles": articles, "users": users, "impressions": self.rows}
         self.parameters = dict.fromkeys(self.rows, site)
         self._day, self._moved = None, 0

@@ -10,7 +10,7 @@ A manifest stands there from the start, at first with source and parameters alon
 an unfinished split, which the same command may write again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,8 +43,12 @@ class Source(Protocol):
 
     name: str
     parameters: dict[str, Parameters]
-    rows: dict[str, int | None]
     notes: list[str]
+
+    @property
+    def rows(self) -> Mapping[str, int | None]:
+        """See the class."""
+        ...
 
     def articles(self) -> pa.Table:
         """All articles, with the contract's columns and any others."""
@@ -87,7 +91,7 @@ def write_dataset(
         StorageError: `output` could not be read or written.
     """
     # Of a split that is not wanted only the source has to be the same.
-    plans = {split: {"source": source.name} for split in SPLITS}
+    plans: dict[str, dict[str, Any]] = {split: {"source": source.name} for split in SPLITS}
     for split, parameters in source.parameters.items():
         plans[split]["parameters"] = {**parameters, "shard_rows": shard_rows}
     outputs = {split: Output(storage.join(output, split), plan, _belongs, _CONTENT) for split, plan in plans.items()}
