@@ -45,10 +45,11 @@ def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, Any] |
     if METRICS[0] not in found:
         return counts, None
     metrics: dict[str, Any] = {name: found[name] for name in METRICS}
-    if impressions.time is not None and not np.isnat(impressions.time).all():
-        popularity = Popularity()
-        popularity.add_evaluated(impressions)
-        found = _ranking(impressions, popularity.scores(impressions))
+    popularity = Popularity()
+    popularity.add(impressions)
+    recent = popularity.scores(impressions)
+    if recent is not None:
+        found = _ranking(impressions, recent)
         metrics["baselines"] = {"popularity": {name: found[name] for name in METRICS}}
     return counts, metrics
 

@@ -132,7 +132,7 @@ class Found:
             return False
         if info.crc32c is not None:
             return info.crc32c == entry.get("crc32c")
-        done = self.success and self.success.changed_ns
+        done = None if self.success is None else self.success.changed_ns
         if not verify and info.changed_ns is not None and done is not None and info.changed_ns < done:
             return True
         try:
