@@ -97,7 +97,7 @@ def decode(task: Task) -> dict[str, object]:
 
     Returns:
         `row_histories`: whether the histories came in the rows; `taken`: which file was taken for what, where its
-        columns say something else than its name.
+        columns say something else than its name; `warnings`: columns that are most likely meant, but have another name.
 
     Raises:
         SchemaError: it breaks the contract or a limit.
@@ -110,13 +110,18 @@ def decode(task: Task) -> dict[str, object]:
     with open_parquet(storage.stat(file), folder, UPLOAD, families) as reader:
         _limit(reader, task.max_impressions, "impressions", task.memory_bytes)
         row_histories = "article_id_fixed" in reader.present
+        hints = reader.hints()
+        if has_history:
+            hints = {column: hint for column, hint in hints.items() if not column.endswith("_fixed")}
         if row_histories == has_history:
+            hint = hints.get("article_id_fixed", "add the column, or send the history file as well.")
             raise schema_error(
                 "Histories must come in one way: as the column `article_id_fixed` of the rows, or as a file `history`.",
                 "both" if has_history else "neither",
                 file.name,
-                "Leave one out." if has_history else "Add the column, or send the history file as well.",
+                "Leave one out." if has_history else hint[0].upper() + hint[1:],
             )
+        warnings = [f"{file.name}: {hint}" for hint in hints.values()]
         columns = reader.read()
         for name in ("impression_id", "user_id"):
             refuse_nulls(name, columns[name], file.name)
@@ -132,6 +137,7 @@ def decode(task: Task) -> dict[str, object]:
         columns.pop("impression_time_fixed", None)
         with open_parquet(storage.stat(paths[HISTORY_FILE]), folder, HISTORY, families) as reader:
             _limit(reader, task.max_impressions, "users", task.memory_bytes)
+            warnings += [f"{paths[HISTORY_FILE].name}: {hint}" for hint in reader.hints().values()]
             history = reader.read()
     articles = {}
     if ARTICLES_FILE in paths:
@@ -148,7 +154,7 @@ def decode(task: Task) -> dict[str, object]:
     _write(history, folder / "upload" / "history.parquet")
     _write(columns, folder / "upload" / "behaviors.parquet")
     taken = {path.name: kind for kind, path in paths.items() if path.name != kind}
-    return {"row_histories": row_histories, "taken": taken}
+    return {"row_histories": row_histories, "taken": taken, "warnings": warnings}
 
 
 def _sorted_out(folder: Path) -> dict[str, Path]:

@@ -124,8 +124,13 @@ class Serving:
         same = self.bundle.uri == settings.model_uri if version is None else self.bundle.version == version
         return same and storage.stat(self.articles_file.uri) == self.articles_file
 
-    def score(self, folder: Path, row_histories: bool) -> Scored:
+    def score(self, folder: Path, row_histories: bool, warnings: list[str]) -> Scored:
         """Scores an upload that `api.decoder` has read, exactly as the nightly job would.
+
+        Args:
+            folder: see `api.decoder`.
+            row_histories: whether the histories came in the rows.
+            warnings: of the decoder, to which those about joins are added.
 
         Raises:
             SchemaError: it breaks the contract.
@@ -141,6 +146,7 @@ class Serving:
         if row_histories:
             users = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])[ROW_USERS]
             impressions = replace(impressions, user_id=users.combine_chunks())
+        found = replace(found, warnings=warnings + found.warnings)
         return Scored(impressions, scores, empty, articles, split.report, found)
 
     def _with_articles_of(self, folder: Path) -> tuple[Articles, np.ndarray]:

@@ -33,9 +33,8 @@ from nrms.storage.scratch import scratch_folder
 
 api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY")
 
-# Puts an upload into a folder as api.decoder leaves it; whether the histories came in the rows, the SHA-256 of what
-# came, and which file was taken for what.
-Read = Callable[[Path, Serving], tuple[bool, str, dict[str, str]]]
+# Puts an upload into a folder as api.decoder leaves it; what `api.decoder.decode` gives, and the SHA-256 of what came.
+Read = Callable[[Path, Serving], tuple[dict[str, Any], str]]
 
 
 def service_of(request: Request) -> Service:
@@ -83,7 +82,7 @@ async def predict(
     """
     files = {FILE: file, HISTORY_FILE: history, ARTICLES_FILE: articles}
 
-    def read(folder: Path, serving: Serving) -> tuple[bool, str, dict[str, str]]:
+    def read(folder: Path, serving: Serving) -> tuple[dict[str, Any], str]:
         body = hashlib.sha256()
         for name, upload in files.items():
             if upload is not None:
@@ -102,8 +101,7 @@ async def predict(
             memory_bytes=settings.decode_memory_bytes,
             seconds=settings.decode_seconds,
         )
-        result = service_of(request).decoders.decode(task)
-        return result["row_histories"], body.hexdigest(), result["taken"]
+        return service_of(request).decoders.decode(task), body.hexdigest()
 
     return await _answer(request, read, format, max_rows, titles, summary)
 
@@ -119,13 +117,14 @@ async def predict_json(
 ) -> Response:
     """Scores a few impressions that come as JSON, each with its reader's history."""
 
-    def read(folder: Path, serving: Serving) -> tuple[bool, str, dict[str, str]]:
+    def read(folder: Path, serving: Serving) -> tuple[dict[str, Any], str]:
         write_rows(
             folder,
             [impression.model_dump() for impression in body.impressions],
             [article.model_dump() for article in body.articles],
         )
-        return True, hashlib.sha256(body.model_dump_json().encode()).hexdigest(), {}
+        decoded = {"row_histories": True, "taken": {}, "warnings": []}
+        return decoded, hashlib.sha256(body.model_dump_json().encode()).hexdigest()
 
     return await _answer(request, read, format, max_rows, titles, summary)
 
@@ -189,16 +188,16 @@ def _score(
     summary: bool,
 ) -> Response:
     with scratch_folder(service.scratch) as folder:
-        row_histories, body_sha256, taken = read(folder, serving)
+        decoded, body_sha256 = read(folder, serving)
         timing.mark("decode")
-        scored = serving.score(folder, row_histories)
+        scored = serving.score(folder, decoded["row_histories"], decoded["warnings"])
         timing.mark("score")
     counts, metrics = results.counts_and_metrics(scored)
     histogram = results.histogram(scored)
     bundle = serving.bundle
     request_id = uuid.uuid4().hex
     headers = {"X-Model-Version": bundle.version, "X-Request-Id": request_id}
-    if taken:
+    if taken := decoded["taken"]:
         headers["X-Taken"] = ", ".join(f"{name}={kind}" for name, kind in taken.items())
     file = AnswerFile(service.scratch, service.settings.max_answer_bytes)
     try:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from nrms.errors import SchemaError
 
 # Enough for Arrow to work on whole columns, few enough for a file of millions of long histories.
 BATCH_ROWS = 16_384
+_LOOKED_AT = 20  # columns of lists beyond the contract that are tried, where there are no clicks
 
 
 class ParquetReader:
@@ -147,9 +148,12 @@ class ParquetReader:
 
     def _mask(self, schema: pa.Schema) -> str | None:
         """A column beyond the contract whose lists look like 0/1 masks of the candidates."""
-        for name in schema.names:
-            if name not in self._contract and (lists := self._lists(name)) is not None and is_mask(*lists):
-                return name
+        lists = [field.name for field in schema if field.name not in self._contract and _is_list(field.type)]
+        for name in lists[:_LOOKED_AT]:
+            # Nothing else reads these columns: one that cannot be read does no harm.
+            with suppress(pa.ArrowException, OSError, UnicodeDecodeError):
+                if (found := self._lists(name)) is not None and is_mask(*found):
+                    return name
         return None
 
     def _lists(self, name: str) -> tuple[pa.Array, pa.Array] | None:

@@ -58,3 +58,38 @@ def test_the_setting_says_how_much_may_be_unknown(world, tmp_path):
         answer = service.client.post("/predict/json", json={"impressions": [row]}).json()
         assert answer["joins"]["unknown_candidates"] == pytest.approx(2 / 12)
         assert "warnings" not in answer
+
+
+def renamed(table: pa.Table, name: str, written: str) -> pa.Table:
+    return table.rename_columns([written if column == name else column for column in table.column_names])
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("article_ids_clicked", "article_ids_click"), ("impression_time", "impression_times")]
+)
+def test_a_column_that_is_most_likely_meant_is_a_warning(service, world, name, written):
+    behaviors = renamed(world.behaviors(50), name, written)
+    answer = service.predict(parquet(behaviors), parquet(world.history())).json()
+    hint = f"file: there is no column `{name}`, but `{written}`, which is not read. Rename it if that is it."
+    assert hint in answer["warnings"]
+
+
+def test_columns_of_histories_are_not_missed_where_they_come_as_a_file(service, world):
+    behaviors = world.behaviors(50).append_column("article_ids_fixed", world.behaviors(50)["article_ids_inview"])
+    answer = service.predict(parquet(behaviors), parquet(world.history())).json()
+    assert not [line for line in answer.get("warnings", []) if "_fixed" in line]
+    answer = service.predict(parquet(behaviors))
+    assert answer.status_code == 422
+    assert answer.json()["error"]["todo"].startswith("There is no column `article_id_fixed`, but `article_ids_fixed`, ")
+
+
+def test_masks_in_the_place_of_clicks_are_refused(service, world):
+    behaviors = world.behaviors(50)
+    rows = zip(behaviors["article_ids_inview"].to_pylist(), behaviors["article_ids_clicked"].to_pylist(), strict=True)
+    masks = pa.array([[int(article in clicked) for article in in_view] for in_view, clicked in rows])
+    behaviors = behaviors.drop_columns("article_ids_clicked")
+    answer = service.predict(parquet(behaviors.append_column("article_ids_clicked", masks)), parquet(world.history()))
+    assert answer.status_code == 422
+    assert answer.json()["error"]["rule"] == "Column `article_ids_clicked` must hold the ids of the clicked articles."
+    answer = service.predict(parquet(behaviors.append_column("labels", masks)), parquet(world.history())).json()
+    assert [line for line in answer["warnings"] if "`labels` holds 0/1 masks of the candidates" in line]

@@ -249,3 +249,24 @@ def test_ids_of_another_type_are_shown_beside_the_articles(folder):
         )
         in message
     )
+
+
+def test_a_column_beyond_the_contract_that_is_damaged_does_no_harm(tmp_path):
+    folder = Folder(tmp_path, strings=False)
+    labels = pa.array([[5, 1, 7], [8, 9]])
+    folder.write_all(behaviors={"article_ids_clicked": None, "labels": labels})
+    path = tmp_path / "train/behaviors.parquet"
+    chunk = next(
+        chunk
+        for chunk in (pq.read_metadata(path).row_group(0).column(i) for i in range(5))
+        if chunk.path_in_schema.startswith("labels")
+    )
+    data = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(data)
+    with pytest.raises((OSError, pa.ArrowException)):
+        pq.read_table(path, columns=["labels"])
+    split = folder.split()
+    assert split.warnings == []
+    assert len(split.read(0)) == 2
