@@ -53,6 +53,7 @@ def test_neither_order_nor_parts_change_a_digit():
     assert interval(given[~np.isnan(auc)], auc[~np.isnan(auc)]) == expected
 
 
+@pytest.mark.system
 def test_another_process_gives_the_same_digits():
     code = (
         "import numpy as np, pyarrow as pa\n"
