@@ -5,7 +5,7 @@ import pytest
 from tests.clients import Upload, log_lines, series, until
 from tests.service import RunningService, parquet
 
-KEY = "kæy-4711"
+KEY = "kæy-sesame"
 ROWS = {"impressions": [{"impression_id": 1, "article_ids_inview": [1, 2]}]}
 
 
@@ -91,6 +91,6 @@ def test_docs_offer_to_authorize(locked):
 def test_the_key_is_never_told(locked):
     locked.client.post("/predict/json", json=ROWS, headers={"X-API-Key": KEY.encode()})
     for path in ("/info", "/metrics", "/openapi.json", "/readyz"):
-        assert "4711" not in locked.client.get(path).text
+        assert "sesame" not in locked.client.get(path).text
     assert log_lines(locked)
-    assert "4711" not in locked.log.read_text()
+    assert "sesame" not in locked.log.read_text()
