@@ -302,3 +302,46 @@ def test_a_prior_comes_back_as_it_was_published(models, folder, tmp_path):
     np.save(folder / artifact.PRIOR, vector)
     artifact.publish(models, folder, {})
     assert read(models, tmp_path / "cache").prior().tolist() == vector.tolist()
+
+
+KEY = "0123456789abcdef"
+
+
+def tries(models):
+    return artifact.Tries(storage.join(models, "checkpoints"), KEY)
+
+
+def versions(models):
+    names = [
+        info.uri.removeprefix(storage.join(models, "x")[:-1]).partition("/")[0] for info in storage.list_files(models)
+    ]
+    return sorted(set(names) - {"latest.json"})
+
+
+def test_what_a_killed_try_left_unfinished_is_removed_by_the_next_when_it_is_done(models, folder):
+    begun = "20260101T000000Z-00000000"
+    tries(models).begin(begun)
+    storage.write_bytes(b"half", storage.join(models, begun, "plots/curve.png"))
+    this = tries(models)
+    uri = artifact.publish(models, folder, {"metrics": {"auc": 0.7}}, tries=this)
+    assert versions(models) == sorted([begun, "checkpoints", storage.name(uri)])
+    this.end(models)
+    assert versions(models) == [storage.name(uri)]
+
+
+def test_what_a_try_finished_before_it_was_killed_is_not_written_a_second_time(models, folder):
+    first = artifact.publish(models, folder, {"metrics": {"auc": 0.7}}, promote=False, tries=tries(models))
+    other = artifact.publish(models, folder, {"metrics": {"auc": 0.8}}, tries=tries(models))
+    this = tries(models)
+    assert artifact.publish(models, folder, {"metrics": {"auc": 0.7}}, tries=this) == first
+    this.end(models)
+    assert versions(models) == sorted([storage.name(first), storage.name(other)])
+    assert artifact.latest_version(models) == storage.name(first)
+
+
+def test_two_of_the_same_training_at_once_both_publish(models, folder):
+    one, two = tries(models), tries(models)
+    uris = [artifact.publish(models, folder, {}, tries=each) for each in (one, two)]
+    one.end(models)
+    two.end(models)
+    assert versions(models) == sorted(storage.name(uri) for uri in uris)
