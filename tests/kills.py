@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -81,7 +82,8 @@ def _run(
     emulator: str | None,
     counted: Synchronized | None = None,
 ) -> None:
-    os.environ["TMPDIR"] = str(temporary)
+    # The latter, too: else Python tries out the folder, with a file of its own.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     if emulator is not None:
         os.environ["STORAGE_EMULATOR_HOST"] = emulator
     number = 0
