@@ -48,6 +48,7 @@ def test_a_folder_is_in_the_temporary_one_and_gone_after_the_block(tmp_path, mon
     assert listing(tmp_path) == []
 
 
+@pytest.mark.system
 def test_a_folder_whose_process_was_killed_is_removed_by_the_next_and_one_whose_process_lives_is_not(tmp_path):
     with holder("scratch_folder", tmp_path) as (living, _), holder("scratch_folder", tmp_path) as (dead, process):
         (dead / "a").mkdir()
@@ -68,6 +69,7 @@ def test_the_number_of_a_living_process_keeps_no_folder(tmp_path):
         assert listing(tmp_path) == [folder.name]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("number", [getattr(signal, "SIGKILL", None), None], ids=["killed", "living"])
 def test_a_file_stays_beside_an_output_while_its_process_lives(number, tmp_path):
     storage.write_bytes(b"old", tmp_path / "x")
@@ -102,6 +104,7 @@ def write_many(folder: str, worker: int) -> None:
             (scratch / "x").touch()
 
 
+@pytest.mark.system
 def test_processes_that_write_into_one_folder_do_not_take_each_other_s_files_away(tmp_path):
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
         for task in [pool.submit(write_many, str(tmp_path), worker) for worker in range(4)]:
