@@ -121,7 +121,8 @@ class Serving:
         """Whether `load` would give the same. Raises what `load` raises."""
         version = artifact.latest_version(settings.model_uri)
         # Only a version's own folder has no latest.json.
-        same = self.bundle.uri == settings.model_uri if version is None else self.bundle.version == version
+        own_folder = self.bundle.uri == storage.normal(settings.model_uri)
+        same = own_folder if version is None else self.bundle.version == version
         return same and storage.stat(self.articles_file.uri) == self.articles_file
 
     def score(self, folder: Path, row_histories: bool, warnings: list[str]) -> Scored:

@@ -3,20 +3,21 @@
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jobs import signals
 from nrms import logs
 from nrms.config import Config, as_dict, changed_lines, parse
 from nrms.errors import ConfigError, Interrupted, NotPromoted, NrmsError
 from nrms.evaluation.comparison import interval_text
 from nrms.evaluation.ranking import METRICS
 from nrms.quiet import quiet_tensorflow
+from nrms.storage.disk import refused
+from nrms.storage.scratch import as_temporary_folder, temporary_folder
 
 logger = logging.getLogger("nrms.jobs")
 
@@ -40,17 +41,26 @@ def run(
         argv: the arguments; None for those of this process.
 
     Ends the process with an exit code: 0 done; 1 failed (data, storage, model, training); 2 the configuration is
-    wrong; 3 a model was trained but is not promoted; 130 stopped by Ctrl-C; 143 stopped by a signal after writing a
-    checkpoint. All but 0 come with one line on stderr, where log lines are JSON objects unless it is a terminal. Any
-    other exception is a bug and passes through.
+    wrong; 3 a model was trained but is not promoted; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. All but 0 come with
+    one line on stderr, where log lines are JSON objects unless it is a terminal. Any other exception is a bug and
+    passes through.
     """
+    end_with(lambda: main(parse(config_class, argv, prog, description)))
+
+
+def end_with(work: Callable[[], None]) -> NoReturn:
+    """Does the work of a job, flags and imports included, and ends the process as `run` says."""
     set_up_process()
     try:
-        main(parse(config_class, argv, prog, description))
+        with signals.raised(), as_temporary_folder():
+            if not os.access(os.environ.get("HOME", "."), os.W_OK):
+                # Else Matplotlib makes a temporary folder of its own, and at its end complains that it has gone.
+                os.environ.setdefault("MPLCONFIGDIR", str(temporary_folder()))
+            work()
     except ConfigError as error:
         _fail(error, 2)
     except Interrupted as error:
-        _fail(error, 143)
+        _fail(error, signals.exit_code())
     except NotPromoted as error:
         _fail(error, 3)
     except NrmsError as error:
@@ -65,7 +75,12 @@ def run(
             2,
         )
     except KeyboardInterrupt:
-        _fail("stopped by Ctrl-C", 130)
+        _fail(signals.last_words(), signals.exit_code())
+    except Exception as error:
+        refusal = refused(error, temporary_folder())
+        if refusal is None:
+            raise
+        _fail(refusal, 1)
     sys.exit(0)
 
 
@@ -86,20 +101,6 @@ def log_config(config: object) -> None:
         logger.info("%s", line)
     if not sys.stderr.isatty():
         logger.info("configuration: %s", json.dumps(as_dict(config), ensure_ascii=False))
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that the first SIGTERM or Ctrl-C sets; the second has its usual effect."""
-    stop = threading.Event()
-
-    def ask_to_stop(number: int, frame: object) -> None:
-        logger.info("stopping after this batch with a checkpoint; a second signal stops at once")
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask_to_stop)
-    return stop
 
 
 def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> None:

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 import keras
 from tqdm import tqdm
 
+from jobs import signals
+
 _LOG_SECONDS = 30  # between two lines where there is no terminal
 
 logger = logging.getLogger("nrms.train")
+
+
+class StopOnSignals(keras.callbacks.Callback):
+    """While it trains, the first SIGTERM or Ctrl-C asks for a checkpoint and an end; before and after, it ends the job.
+
+    Attributes:
+        stop: what `nrms.training.train` looks at.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = threading.Event()
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """From here on there is something to save."""
+        signals.set_by_signals(self.stop)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """The last checkpoint is written."""
+        signals.raise_again()
 
 
 class TrainingProgress(keras.callbacks.Callback):

@@ -8,10 +8,13 @@ that fails is a failed trial, and only when all have failed the sweep has.
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
-from jobs.cli import log_config, run, set_up_process, stop_on_signals
+from jobs import signals
+from jobs.cli import log_config, run, set_up_process
 from nrms.config import SweepConfig, TrainConfig
+from nrms.errors import Interrupted
 
 if TYPE_CHECKING:
     from nrms.training import TrainingResult
@@ -24,11 +27,15 @@ _SHOWN = 10  # trials in the table
 def train_trial(config: TrainConfig) -> TrainingResult:
     """The training of one trial, in its process."""
     set_up_process()
-    stop = stop_on_signals()
-    from jobs.progress import TrainingProgress
-    from nrms.training import train
+    try:
+        with signals.raised(quiet=True):
+            from jobs.progress import StopOnSignals, TrainingProgress
+            from nrms.training import train
 
-    return train(config, stop, [TrainingProgress()])
+            on_signals = StopOnSignals()
+            return train(config, on_signals.stop, [on_signals, TrainingProgress()])
+    except signals.Stopped:
+        raise Interrupted("stopped by a signal while it did not train") from None
 
 
 def main(config: SweepConfig) -> None:
@@ -36,7 +43,7 @@ def main(config: SweepConfig) -> None:
     log_config(config)
     from nrms.sweep import sweep
 
-    trials = sweep(config, train_trial, stop_on_signals())
+    trials = sweep(config, train_trial, signals.set_by_signals(threading.Event()))
     names = list(trials[0].values)
     metrics = list(trials[0].metrics)
     print(f"{'trial':<8}" + "".join(f"{name:>10}" for name in metrics) + "".join(f"{name:>14}" for name in names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from jobs.cli import log_config, print_rankings, run, stop_on_signals, warn
+from jobs.cli import log_config, print_rankings, run, warn
 from nrms.config import TrainConfig
 from nrms.errors import NotPromoted
 from nrms.evaluation.comparison import auc_text
@@ -16,10 +16,11 @@ def main(config: TrainConfig) -> None:
     """Trains, then prints the metrics beside the baselines', and where the model lies."""
     log_config(config)
     # TensorFlow takes seconds to import: not for `--help`, not before the flags are known to be right.
-    from jobs.progress import TrainingProgress
+    from jobs.progress import StopOnSignals, TrainingProgress
     from nrms.training import train
 
-    result = train(config, stop_on_signals(), [TrainingProgress()])
+    signals = StopOnSignals()
+    result = train(config, signals.stop, [signals, TrainingProgress()])
     print_rankings("validation", {config.model: result.metrics, **result.metrics["baselines"]})
     print(f"\nmodel: {result.model_uri}")
     warn(result.metrics)

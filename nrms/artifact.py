@@ -222,6 +222,7 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
         ArtifactError: no model there, or one that is incomplete, altered or of another format.
         StorageError: the storage cannot be read.
     """
+    uri = storage.normal(uri)
     expected = None
     latest = _read_latest(uri)
     if latest is not None:

@@ -118,7 +118,7 @@ class _Scoring:
             self._dataset = Dataset.open(config.data, cache)
             self._split = self._dataset.split(config.split, self._bundle.number("history_size"), set_aside_bad=True)
             self._inputs = self._files_read()
-        self._output = Predictions(config.output, self._plan())
+        self._output = Predictions(storage.normal(config.output), self._plan())
 
     def run(self, progress: Callable[[int, int], None]) -> ScoringResult:
         """See `score`."""

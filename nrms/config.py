@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type, restricted_string_type
 
-from nrms.errors import ConfigError
+from nrms.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -360,6 +360,28 @@ def parse_environment(config_class: type[Config], environ: Mapping[str, str]) ->
     return config_class(**{name: convert(name, value, ENVIRONMENT) for name, value in given.items()})
 
 
+def refuse_cluster(environ: Mapping[str, str]) -> None:
+    """Makes sure that no other process trains the same model.
+
+    Raises:
+        ConfigError: `TF_CONFIG` names more than one worker, or cannot be read.
+    """
+    setting = environ.get("TF_CONFIG")
+    if not setting:
+        return
+    try:
+        tasks = [address for addresses in json.loads(setting).get("cluster", {}).values() for address in addresses]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise ConfigError(
+            f"TF_CONFIG must be TensorFlow's JSON object. Received: {setting[:80]!r}. Unset it, or mend it."
+        ) from None
+    if len(tasks) > 1:
+        raise ConfigError(
+            f"TF_CONFIG must name one worker: each of several would train and publish a model of its own. Received: "
+            f"{len(tasks)} workers. Unset TF_CONFIG; one process uses all GPUs of its machine."
+        )
+
+
 class _Converter:
     """Brings one value, a word of the command line or one of TOML's types, to the type of its field."""
 
@@ -375,6 +397,9 @@ class _Converter:
         if name not in self._names:
             why = "keys stand in no section" if isinstance(value, dict) else f"known are {', '.join(self._names)}"
             raise ConfigError(f"{name} in {file} is not a key. {_near(name, self._names) or f'Note: {why}.'}".rstrip())
+        where = _flag(name) if file is None else name.upper() if file == ENVIRONMENT else f"{name} in {file}"
+        if isinstance(value, str) and shown(value) != value:
+            raise ConfigError(f"{where} must be UTF-8. Received: {shown(value)}.")
         try:
             converted = self._parser.parse_object({name: value}, defaults=False)[name]
         except ArgumentError:
@@ -383,7 +408,6 @@ class _Converter:
             # A word becomes a number or a truth value on the command line; TOML has its own for these.
             if file in (None, ENVIRONMENT) or not isinstance(value, str) or isinstance(converted, str | Path):
                 return _plain(converted)
-        where = _flag(name) if file is None else name.upper() if file == ENVIRONMENT else f"{name} in {file}"
         raise ConfigError(f"{where} must be {_allowed(self._types[name])}. Received: {value!r}.")
 
 

@@ -65,3 +65,8 @@ class TrainingError(NrmsError):
 
 class Interrupted(TrainingError):
     """A signal asked the run to stop; its checkpoint was written."""
+
+
+def shown(name: str) -> str:
+    """A name as a message, a log and a manifest can hold it: bytes that are no UTF-8 as `\\xe9`."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

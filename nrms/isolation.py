@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nrms.config import TrainConfig
 from nrms.errors import Interrupted, NrmsError, TrainingError
 from nrms.evaluation.ranking import METRICS
+from nrms.storage.scratch import remove_own
 
 if TYPE_CHECKING:
     from nrms.training import TrainingResult
@@ -73,4 +74,5 @@ def _end_with_parent() -> None:
     """A sweep that was killed leaves nobody training, who would be in the way of the next one."""
     if parent := multiprocessing.parent_process():
         parent.join()
+    remove_own()
     os._exit(1)

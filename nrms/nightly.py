@@ -6,7 +6,6 @@ missed, failed or killed is done by the next run, and a run that finds nothing t
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -18,9 +17,9 @@ from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
 from nrms import storage
 from nrms.config import NightlyConfig, ScoreConfig
 from nrms.data.joins import NAMES
-from nrms.errors import NrmsError
+from nrms.errors import NrmsError, StorageError
 from nrms.evaluation.ranking import METRICS
-from nrms.storage.commit import MANIFEST, SUCCESS, look
+from nrms.storage.commit import MANIFEST, SUCCESS, look, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +48,6 @@ def look_after(config: NightlyConfig, score: Callable[[ScoreConfig], object]) ->
     Args:
         config: see `nrms.config.NightlyConfig`.
         score: `nrms.batch_scoring.score`, or what calls it.
-
-    Raises:
-        StorageError: what is there could not be read.
     """
     return [_look_after(_of_night(config, day), score) for day in _days(config)]
 
@@ -112,29 +108,58 @@ def _of_night(config: NightlyConfig, day: str) -> ScoreConfig:
 
 def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> Night:
     day = config.date or ""  # it has one: it is of a night
-    if not _complete(config):
-        if not _has_data(config):
-            logger.info("%s: no data yet in %s", day, storage.join(config.data, config.split))
-            return Night(day)
-        try:
-            score(config)
-        except NrmsError as error:
-            logger.error("%s failed: %s", day, error)
-            return Night(day, error=str(error))
-        except Exception as error:
-            # A bug that one night brings out must not keep the nights before it from being done.
-            logger.exception("%s failed", day)
-            return Night(day, error=repr(error))
-    metrics = json.loads(storage.read_bytes(storage.join(config.output, "metrics.json")))
-    logger.info("%s: complete, %s", day, config.output)
+    try:
+        metrics = _metrics_of(config, score)
+    except NrmsError as error:
+        logger.error("%s failed: %s", day, error)
+        return Night(day, error=str(error))
+    except Exception as error:
+        # A bug that one night brings out must not keep the nights before it from being done.
+        logger.exception("%s failed", day)
+        return Night(day, error=repr(error))
+    if metrics is None:
+        logger.info("%s: no data yet in %s", day, storage.join(config.data, config.split))
+    else:
+        logger.info("%s: complete, %s", day, config.output)
     return Night(day, metrics=metrics)
 
 
-def _complete(config: ScoreConfig) -> bool:
-    return look(config.output).is_complete(config.verify)
+def _metrics_of(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> dict[str, Any] | None:
+    """Those of a night that is complete, or is scored now; None where there is nothing to score yet."""
+    if not look(config.output).is_complete(config.verify):
+        if not _has_data(config):
+            return None
+        score(config)
+    return _read_metrics(config)
+
+
+def _read_metrics(config: ScoreConfig) -> dict[str, Any]:
+    """What `metrics.json` says. Raises StorageError where that is not what is written there."""
+    uri = storage.join(config.output, "metrics.json")
+    metrics = read_json(storage.read_bytes(uri)) or {}
+    if wrong := _wrong(metrics):
+        raise StorageError(
+            f"{uri}: must hold a night's metrics. Received: {wrong}. Delete _SUCCESS beside it and run again."
+        )
+    return metrics
+
+
+def _wrong(metrics: dict[str, Any]) -> str | None:
+    if "impressions" not in metrics:
+        return "no JSON object with impressions"
+    for name in (*METRICS, *_COUNTS):
+        if isinstance(value := metrics.get(name, 0), bool) or not isinstance(value, int | float):
+            return f"{name} {str(value)[:40]!r}"
+    texts = metrics.get("warnings", [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return f"warnings {str(texts)[:40]!r}"
+    return None
 
 
 def _has_data(config: ScoreConfig) -> bool:
-    """Whether there is something to score, and nothing that says it is still being written."""
-    names = {storage.name(info.uri) for info in storage.list_files(storage.join(config.data, config.split))}
-    return SUCCESS in names or (MANIFEST not in names and any(name.endswith(".parquet") for name in names))
+    """Whether each part of the split is there, and nothing says that `jobs.prepare` is still writing it."""
+    paths = storage.list_paths(storage.join(config.data, config.split))
+    parts_there = all(
+        any(path.startswith(part) and path.endswith(".parquet") for path in paths) for part in ("behaviors", "history")
+    )
+    return parts_there and (SUCCESS in paths or MANIFEST not in paths)

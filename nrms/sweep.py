@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nrms import storage
-from nrms.config import SweepConfig, TrainConfig, as_dict, config_lines
+from nrms.config import SweepConfig, TrainConfig, as_dict, config_lines, refuse_cluster
 from nrms.errors import ArtifactError, ConfigError, Interrupted, StorageError, TrainingError
 from nrms.evaluation import plots
 from nrms.evaluation.ranking import METRICS
@@ -78,6 +79,7 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
         NrmsError: of data, storage and configuration, as the training raises them. The trial is run again next time.
     """
     stop = stop or threading.Event()
+    refuse_cluster(os.environ)
     space = SearchSpace.read(config.space)
     points = space.grid(config.seed) if space.method == "grid" else []
     total = config.trials or space.run_cap or len(points)

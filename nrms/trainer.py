@@ -194,6 +194,8 @@ class Trainer:
             self._progress = Progress(Position(epoch + 1), 0.0, 0, [*self.epochs, row], self.run_id)
             self._save()
             callbacks.on_epoch_end(epoch, row)
+            if stop.is_set():
+                raise self._interrupted(f"after epoch {epoch + 1}")
         callbacks.on_train_end()
         return self._best
 
@@ -215,12 +217,15 @@ class Trainer:
                 self._save()
                 saved_at = time.monotonic()
             if stop.is_set():
-                raise Interrupted(
-                    f"stopped by a signal in epoch {position.epoch + 1} after batch {position.batch}; "
-                    f"the checkpoint is {self._checkpoint.uri}. Run the same command with --resume to go on."
-                )
+                raise self._interrupted(f"in epoch {position.epoch + 1} after batch {position.batch}")
         if pending:
             self._report(position, pending, callbacks)
+
+    def _interrupted(self, where: str) -> Interrupted:
+        return Interrupted(
+            f"stopped by a signal {where}; the checkpoint is {self._checkpoint.uri}. "
+            "Run the same command with --resume to go on."
+        )
 
     def _report(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from nrms import artifact, storage
 from nrms.checkpoint import Checkpoint
-from nrms.config import TrainConfig, as_dict, config_lines
+from nrms.config import TrainConfig, as_dict, config_lines, refuse_cluster
 from nrms.data import joins
 from nrms.data.batches import TrainingBatches, count_samples
 from nrms.data.dataset import Dataset, Split, check_time_order
@@ -89,11 +90,12 @@ def train(
         Where the model lies and how well it ranks.
 
     Raises:
-        ConfigError: there is no file of word vectors.
+        ConfigError: there is no file of word vectors, or `TF_CONFIG` names other workers.
         SchemaError: the data breaks the contract.
         StorageError: data, checkpoint or model could not be read or written.
         TrainingError: no samples, a loss that is not a number; `Interrupted` where `stop` was set.
     """
+    refuse_cluster(os.environ)
     Checkpoint(config.output, {}).check()
     if config.word_vectors is not None and not config.word_vectors.is_file():
         raise ConfigError(f"--word-vectors must name a file. Received: {config.word_vectors}, where there is none.")

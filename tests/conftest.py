@@ -28,6 +28,7 @@ from tests.small_training import SMALL, write_demo
 if TYPE_CHECKING:
     from nrms.config import TrainConfig
     from nrms.training import TrainingResult
+    from tests.disk import Disk
     from tests.service import RunningService, World
 
 INSTALL = "go install github.com/fsouza/fake-gcs-server@v1.55.1"
@@ -265,6 +266,16 @@ def gcs_server() -> Iterator[FakeGcs]:
 def bucket(gcs_server: FakeGcs) -> str:
     """The `gs://` URI of a fresh, empty bucket."""
     return gcs_server.create_bucket()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator["Disk"]:
+    """A small disk, to be filled."""
+    from tests.disk import Disk
+
+    disk = Disk(tmp_path / "disk")
+    yield disk
+    subprocess.check_call(["umount", "--lazy", disk.path])  # an error that is kept may hold a file open
 
 
 @pytest.fixture

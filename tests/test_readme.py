@@ -26,6 +26,7 @@ import pytest
 
 from api.settings import Settings
 from nrms.config import parse
+from tests.processes import send
 from tests.small_training import REPOSITORY
 from tests.tools import checked, tool
 
@@ -165,8 +166,7 @@ def service(text: str, folder: Path, environment: dict[str, str], log: Path) -> 
             time.sleep(0.1)
         yield
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
+        send(process.pid, signal.SIGTERM, group=True)
         process.wait(20)
         end = time.monotonic() + 20  # make ends before what it started
         while status() is not None:

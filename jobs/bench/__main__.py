@@ -6,7 +6,8 @@ import importlib
 import json
 import sys
 
-from jobs.cli import run, set_up_process
+from jobs.cli import end_with
+from nrms.config import parse
 
 BENCHMARKS = ("train", "score", "api")  # modules of this package, each with `Options` and `run_benchmark`
 
@@ -15,13 +16,13 @@ if __name__ == "__main__":
     if name not in BENCHMARKS:
         print(f"error: usage: python -m jobs.bench {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
         sys.exit(2)
-    set_up_process()
-    benchmark = importlib.import_module(f"jobs.bench.{name}")
 
-    def main(options: benchmark.Options) -> None:
+    def main() -> None:
         """Measures, prints, and writes the figures to `--json`."""
+        benchmark = importlib.import_module(f"jobs.bench.{name}")
+        options = parse(benchmark.Options, flags, f"python -m jobs.bench {name}", __doc__)
         rows = benchmark.run_benchmark(options)
         if options.json is not None:
             options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
-    run(main, benchmark.Options, prog=f"python -m jobs.bench {name}", description=__doc__, argv=flags)
+    end_with(main)

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -111,8 +111,8 @@ class Split:
     """
 
     def __init__(self, dataset: Dataset, name: str, history_size: int, set_aside_bad: bool = False) -> None:
-        self.name = name
-        self.uri = storage.join(dataset.uri, name)
+        self.name = str(PurePosixPath(name))  # as it is in names of files, however it was written
+        self.uri = storage.join(dataset.uri, self.name)
         self.cache, self._articles = dataset.cache, dataset.articles
         found = find_files(self.uri, but=dataset.articles_file.uri)
         shards, history_files = found.files["behaviors"], found.files["history"]

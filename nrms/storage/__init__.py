@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from nrms.errors import ObjectNotFound, StorageError
 from nrms.storage import gcs, local
-from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed
+from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed, check_utf8
 
 __all__ = [
     "ABSENT",
@@ -34,7 +34,9 @@ __all__ = [
     "is_gcs",
     "join",
     "list_files",
+    "list_paths",
     "name",
+    "normal",
     "parent",
     "read_bytes",
     "stat",
@@ -51,27 +53,36 @@ def is_gcs(uri: Location) -> bool:
     return text.startswith("gs://")
 
 
+def normal(uri: Location) -> str:
+    """The one way to write a location: without empty parts, `.` and a slash at the end, in a bucket as on a disk.
+
+    Raises StorageError for a name that is no UTF-8.
+    """
+    check_utf8(uri)
+    if not is_gcs(uri):
+        return str(Path(uri))
+    parts = os.fspath(uri).removeprefix("gs://").split("/")
+    return "gs://" + "/".join(part for part in parts if part not in ("", "."))
+
+
 def join(base: Location, *parts: str) -> str:
-    """The location of `parts` below `base`."""
-    if is_gcs(base):
-        return "/".join([os.fspath(base).rstrip("/"), *parts])
-    return str(Path(base, *parts))
+    """The location of `parts` below `base`, as `normal` writes it."""
+    return normal("/".join([os.fspath(base), *parts]) if is_gcs(base) else Path(base, *parts))
 
 
 def name(uri: Location) -> str:
     """The last part of a location."""
-    return os.fspath(uri).rstrip("/").rpartition("/")[2]
+    return normal(uri).rpartition("/")[2] if is_gcs(uri) else Path(uri).name
 
 
 def parent(uri: Location) -> str:
     """The folder that `uri` is in."""
-    if is_gcs(uri):
-        return os.fspath(uri).rstrip("/").rpartition("/")[0]
-    return str(Path(uri).parent)
+    return normal(uri).rpartition("/")[0] if is_gcs(uri) else str(Path(uri).parent)
 
 
 def stat(uri: Location) -> FileInfo:
     """The file's current generation. Raises ObjectNotFound (for a folder too), AccessDenied, StorageError."""
+    uri = normal(uri)
     if is_gcs(uri):
         with gcs.errors(uri, "read"):
             return gcs.stat(uri)
@@ -91,9 +102,11 @@ def exists(uri: Location) -> bool:
 def list_files(folder: Location, suffix: str = "", hidden: bool = False) -> list[FileInfo]:
     """All files below `folder` whose name ends in `suffix`, sorted by uri.
 
-    Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out, unless `hidden`. A
-    folder that does not exist is empty, a bucket that does not exist raises ObjectNotFound, no access AccessDenied.
+    Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out, unless `hidden`. Links
+    to folders are followed. A folder that does not exist is empty, a bucket that does not exist raises ObjectNotFound,
+    no access AccessDenied; a link to nothing, what is no file, and a name that is no UTF-8 raise StorageError.
     """
+    folder = normal(folder)
     if is_gcs(folder):
         with gcs.errors(folder, "listed"):
             files = list(gcs.list_files(folder, suffix, hidden))
@@ -101,6 +114,12 @@ def list_files(folder: Location, suffix: str = "", hidden: bool = False) -> list
         with local.errors(folder, "listed"):
             files = list(local.list_files(folder, suffix, hidden))
     return sorted(files, key=lambda info: info.uri)
+
+
+def list_paths(folder: Location, suffix: str = "") -> dict[str, FileInfo]:
+    """The same files by their paths in `folder`, such as `history/part-0.parquet`."""
+    start = len(join(folder, "x")) - 1
+    return {info.uri[start:].replace(os.sep, "/"): info for info in list_files(folder, suffix)}
 
 
 def fetch(info: FileInfo, cache: Path) -> Path:
@@ -127,7 +146,7 @@ def read_bytes(source: Location | FileInfo) -> bytes:
     Raises ObjectNotFound, AccessDenied, and what `fetch` raises.
     """
     info = source if isinstance(source, FileInfo) else None
-    uri = source.uri if isinstance(source, FileInfo) else source
+    uri = source.uri if isinstance(source, FileInfo) else normal(source)
     if is_gcs(uri):
         stream = io.BytesIO()
         gcs.download(uri, stream, info)
@@ -166,6 +185,7 @@ def upload(path: Location, uri: Location, *, if_generation: str | None = None) -
 
 def delete(uri: Location) -> None:
     """Delete the file; one that is not there is fine. Raises AccessDenied, StorageError."""
+    uri = normal(uri)
     if is_gcs(uri):
         with gcs.errors(uri, "deleted"):
             gcs.delete(uri)
@@ -175,6 +195,7 @@ def delete(uri: Location) -> None:
 
 
 def _write(source: BinaryIO, uri: Location, if_generation: str | None) -> FileInfo:
+    uri = normal(uri)
     if is_gcs(uri):
         with gcs.errors(uri, "written"):
             return gcs.upload(source, uri, if_generation)

@@ -2,21 +2,19 @@
 
 import errno
 import os
+import re
 
 from nrms.errors import NrmsError, StorageError
-from nrms.storage.fileinfo import Location
+from nrms.storage.fileinfo import Location, check_utf8
 
-_FULL, _FILES = "written: {}; make room there, or name another folder", "opened: {}; raise the limit, `ulimit -n`"
-_REFUSALS = {
-    getattr(errno, name): text
-    for text, names in {_FULL: ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO"), _FILES: ("EMFILE", "ENFILE")}.items()
-    for name in names
-    if hasattr(errno, name)  # Windows lacks some
-}
+_FILES = {errno.EMFILE, errno.ENFILE}
+_FULL = {getattr(errno, name, errno.EIO) for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")}  # Windows lacks one
+_SHORT = re.compile(r"\d requested and \d+ written")  # all that NumPy says of it
 
 
 def refused(error: BaseException, where: Location) -> StorageError | None:
-    """The error of a disk that is full or read-only, or of a process with too many open files; None for any other.
+    """The error of a disk that is full or read-only, of a process with too many open files, or of a name that is no
+    UTF-8; None for any other.
 
     Args:
         error: what was raised. Libraries have errors of their own for it, or fail once more while they clean up: the
@@ -27,11 +25,18 @@ def refused(error: BaseException, where: Location) -> StorageError | None:
     found: BaseException | None = error
     while found is not None and id(found) not in seen and not isinstance(found, NrmsError):
         seen.add(id(found))
-        number = getattr(found, "errno", None)
-        for refusal, text in _REFUSALS.items():
-            reason = os.strerror(refusal)
-            if number == refusal or reason in str(found):
-                place = getattr(found, "filename", None) or where
-                return StorageError(f"{os.fspath(place)}: could not be {text.format(reason)}")
+        if isinstance(found, UnicodeEncodeError):
+            try:
+                check_utf8(found.object)
+            except StorageError as refusal:
+                return refusal
+        text = os.strerror(errno.ENOSPC) if _SHORT.search(str(found)) else str(found)
+        for number in _FULL | _FILES:
+            reason = os.strerror(number)
+            if getattr(found, "errno", None) == number or reason in text:
+                named = getattr(found, "filename", None)
+                place = named if isinstance(named, str) else os.fspath(where)
+                todo = "raise the limit, `ulimit -n`" if number in _FILES else "make room there, or name another folder"
+                return StorageError(f"{place}: could not be written: {reason}; {todo}")
         found = found.__cause__ or found.__context__
     return None

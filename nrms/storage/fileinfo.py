@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 
-from nrms.errors import PreconditionFailed
+from nrms.errors import PreconditionFailed, StorageError, shown
 
 Location = str | os.PathLike[str]
 
@@ -28,6 +28,13 @@ class FileInfo:
     generation: str
     crc32c: str | None
     changed_ns: int | None = field(default=None, compare=False)
+
+
+def check_utf8(uri: Location) -> None:
+    """Raises StorageError where a byte in it is no UTF-8: no manifest or log could hold the name."""
+    text = os.fspath(uri)
+    if shown(text) != text:
+        raise StorageError(f"{shown(text)}: a name must be UTF-8; rename it")
 
 
 def changed(info: FileInfo) -> PreconditionFailed:

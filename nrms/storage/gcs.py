@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from nrms.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
@@ -29,13 +30,24 @@ def _client() -> "Client":
 
 @lru_cache(maxsize=1)
 def _connect(process: int, emulator: str | None, credentials: str | None) -> "Client":
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
     from google.cloud import storage
 
     if emulator and "://" not in emulator:
         raise ConfigError(f"STORAGE_EMULATOR_HOST must begin with http:// or https://. Received: {emulator}")
     # Else the library looks each bucket up in a thread of its own, for traces that nobody reads.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-    return storage.Client(project=None)
+    if emulator:
+        return storage.Client(project=None, client_options={"api_endpoint": emulator.rstrip("/")})
+    if credentials and not Path(credentials).is_file():
+        raise DefaultCredentialsError(f"GOOGLE_APPLICATION_CREDENTIALS names {credentials}, which is no file")
+    try:
+        return storage.Client(project=None)
+    except GoogleAuthError:
+        raise
+    except Exception as error:  # JSON of any other shape than the library expects
+        file = credentials or "the file of gcloud's application default credentials"
+        raise DefaultCredentialsError(f"{file} does not hold credentials: {error!r}") from error
 
 
 def _split(uri: Location) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Local files. A write goes to a temporary file, which then takes the name."""
 
 import os
+import stat as modes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock
 
 from nrms.errors import AccessDenied, ObjectNotFound, StorageError
-from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed, not_expected
+from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed, check_utf8, not_expected
 from nrms.storage.scratch import lock_path, scratch_file
 
 
@@ -39,10 +40,12 @@ def _info(uri: Location, status: os.stat_result) -> FileInfo:
 
 def stat(uri: Location) -> FileInfo:
     """The file's current generation."""
-    path = Path(uri)
-    if path.is_dir():
+    status = Path(uri).stat()
+    if modes.S_ISDIR(status.st_mode):
         raise ObjectNotFound(f"{uri}: is a folder; a file was expected")
-    return _info(uri, path.stat())
+    if not modes.S_ISREG(status.st_mode):  # to open it may hang for ever
+        raise StorageError(f"{uri}: is a pipe, socket or device; a file was expected")
+    return _info(uri, status)
 
 
 def _find(uri: Location) -> FileInfo | None:
@@ -54,23 +57,46 @@ def _find(uri: Location) -> FileInfo | None:
 
 
 def list_files(folder: Location, suffix: str, hidden: bool) -> Iterator[FileInfo]:
-    """The files below `folder` whose name ends in `suffix`, in no order; hidden ones only if asked for."""
+    """The files below `folder` whose name ends in `suffix`, in no order; hidden ones only if asked for. Links are
+    followed."""
+    return _walk(Path(folder), suffix, hidden, frozenset())
 
-    def fail(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            with errors(error.filename, "listed"):
-                raise error
 
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [child for child in folders if hidden or not child.startswith(".")]
-        for file in files:
-            if file.endswith(suffix) and (hidden or not file.startswith(".")):
-                with suppress(FileNotFoundError) if file.startswith(".") else nullcontext():  # writes come and go
-                    yield stat(Path(parent, file))
+def _walk(folder: Path, suffix: str, hidden: bool, above: frozenset[tuple[int, int]]) -> Iterator[FileInfo]:
+    with errors(folder, "listed"):
+        try:
+            status, entries = folder.stat(), list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+    here = status.st_dev, status.st_ino
+    if here in above:  # a link to what it is in
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.name.startswith(".") and not hidden:
+            continue
+        # Whatever hidden things are, they harm nobody.
+        with suppress(StorageError) if entry.name.startswith(".") else nullcontext(), errors(path, "listed"):
+            if entry.is_dir():
+                yield from _walk(path, suffix, hidden, above | {here})
+            elif entry.name.endswith(suffix) and (info := _listed(path)):
+                yield info
+
+
+def _listed(path: Path) -> FileInfo | None:
+    """The file's current generation; None where it was deleted since its folder was listed."""
+    check_utf8(path)
+    try:
+        return stat(path)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise StorageError(f"{path}: is a link to {path.readlink()}, where nothing is; mend or remove it") from None
+        return None
 
 
 def read(uri: Location, info: FileInfo | None) -> bytes:
     """The whole content: of the generation `info`, or of the current one."""
+    stat(uri)
     with Path(uri).open("rb") as file:
         data = file.read()
         if info and _info(uri, os.fstat(file.fileno())).generation != info.generation:

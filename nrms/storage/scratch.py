@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nrms.errors import StorageError
 from nrms.storage.disk import refused
 
 try:
@@ -42,15 +43,30 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     Raises:
         StorageError: its disk takes no more, in the block too; what else the block raises passes through.
     """
-    where = parent
+    where = parent or temporary_folder()
     try:
-        where = parent or Path(tempfile.gettempdir())
         with _owned(where, _FOLDER, f"nrms-{os.getpid()}-{{}}", lambda path: path.mkdir(0o700)) as path:
             yield path
     except Exception as error:
-        if refusal := refused(error, where or "the temporary folder"):
+        if refusal := refused(error, where):
             raise refusal from error
         raise
+
+
+@contextlib.contextmanager
+def as_temporary_folder() -> Iterator[None]:
+    """In the block, such a folder is the system's temporary one, for libraries and child processes too: they take away
+    no more than we do when they are killed."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    with scratch_folder() as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            os.environ.pop("TMPDIR")
+            if variable is not None:
+                os.environ["TMPDIR"] = variable
 
 
 @contextlib.contextmanager
@@ -69,6 +85,14 @@ def remove_own() -> None:
     """Takes away all that this process has not taken away yet, just before it ends."""
     for path in list(_own):
         _remove(path)
+
+
+def temporary_folder() -> Path:
+    """The system's, or what `as_temporary_folder` has put in its place. Raises StorageError where there is none."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise StorageError(f"TMPDIR must name a folder that can be written. Received: {error.strerror}.") from None
 
 
 @contextlib.contextmanager

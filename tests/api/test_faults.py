@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -18,6 +17,7 @@ import pytest
 from nrms import storage
 from tests.clients import Load, Upload, children, log_lines, series, until
 from tests.conftest import FakeGcs
+from tests.processes import send
 from tests.service import RunningService, parquet
 from tests.small_training import REPOSITORY
 
@@ -79,20 +79,17 @@ def readers(service: RunningService) -> list[tuple[int, int]]:
     return [(pid, child) for pid in children(service.process.pid) for child in children(pid)]
 
 
-def kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pytest.fail("the upload was read before its reader could be killed: make the upload larger")
-
-
 @pytest.mark.parametrize("victim", ["the process that waits", "its child"])
 def test_an_upload_whose_reader_is_killed_is_read_again(faulty, large, background, victim):
     expected = faulty.predict(**large).json()
-    answer = background.submit(faulty.predict, **large)
-    ((waiting, child), *_) = until(lambda: readers(faulty), "a process that reads the upload")
-    kill(child if victim == "its child" else waiting)
-    assert answer.result().status_code == 200
+    killed = False
+    while not killed:  # an upload may be read before its reader is found
+        answer = background.submit(faulty.predict, **large)
+        found = until(lambda answer=answer: readers(faulty) or answer.done(), "a process that reads the upload")
+        if isinstance(found, list):
+            ((waiting, child), *_) = found
+            killed = send(child if victim == "its child" else waiting, signal.SIGKILL)
+        assert answer.result().status_code == 200
     assert answer.result().json() == expected
     until(lambda: not lives(child), "the killed reader's end")
 
@@ -101,7 +98,7 @@ def test_an_upload_whose_readers_are_all_killed_is_answered_503(faulty, large, b
     answer = background.submit(faulty.predict, **large)
     while not answer.done():
         for _, child in readers(faulty):
-            os.kill(child, signal.SIGKILL)
+            send(child, signal.SIGKILL)
     assert unavailable(answer.result())
     assert faulty.predict(**large).status_code == 200
     (scratch,) = Path(faulty.log.parent).glob("nrms-*")
@@ -112,8 +109,8 @@ def test_processes_killed_under_load_cost_no_client_its_answer(faulty, world):
     with Load(faulty, world, clients=3) as load:
         load.round()
         for number in range(12):
-            found = children(faulty.process.pid)
-            os.kill(found[number % len(found)], signal.SIGKILL)
+            found = until(lambda: children(faulty.process.pid), "a process that reads uploads")
+            send(found[number % len(found)], signal.SIGKILL)
             load.round()  # so that whoever was hit has had his second try
     assert load.faults == []
     assert load.statuses() == {200}
@@ -143,34 +140,6 @@ def test_a_vanished_bucket_leaves_the_model_serving_and_is_visible_until_it_is_b
         assert {answer.json()["model"]["version"] for answer in load.answers} == {storage.name(version)}
     finally:
         server.kill()
-
-
-class Disk:
-    """A small disk of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir()
-        if os.geteuid() or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]):
-            pytest.skip("no right to mount a small disk")
-
-    def leave(self, size: int) -> None:
-        """Fills it up to so many bytes."""
-        ballast = self.path / "ballast"
-        with suppress(OSError), ballast.open("ab", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 16))
-        os.truncate(ballast, ballast.stat().st_size - size)
-
-    def clear(self) -> None:
-        (self.path / "ballast").unlink()
-
-
-@pytest.fixture
-def disk(tmp_path) -> Iterator[Disk]:
-    disk = Disk(tmp_path / "disk")
-    yield disk
-    subprocess.check_call(["umount", disk.path])
 
 
 def test_a_full_disk_is_answered_503_until_there_is_room(world, disk, tmp_path, plain, large, small):
@@ -239,7 +208,7 @@ def refuses(service: RunningService) -> bool:
 def test_requests_in_flight_are_answered_before_the_service_ends(world, tmp_path, small, background):
     with RunningService(tmp_path / "log", MODEL_URI=world.models, WORKERS=1, DECODE_SECONDS=600) as service:
         (decoder,) = until(lambda: children(service.process.pid), "the process that reads uploads")
-        os.kill(decoder, signal.SIGSTOP)
+        assert send(decoder, signal.SIGSTOP)
         scored: Future = background.submit(service.predict, **small)
         until(lambda: service.metric("nrms_requests_in_flight") == 1, "an upload that is read")
         with Upload(service, **small) as arriving:
@@ -247,7 +216,7 @@ def test_requests_in_flight_are_answered_before_the_service_ends(world, tmp_path
             until(lambda: service.metric("nrms_requests_in_flight") == 2, "an upload that arrives")
             service.process.terminate()
             until(lambda: refuses(service), "no new connections")
-            os.kill(decoder, signal.SIGCONT)
+            send(decoder, signal.SIGCONT)
             assert scored.result().status_code == 200
             assert arriving.send().answer()[0] == 200
         assert service.process.wait(60) == 0

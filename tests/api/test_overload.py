@@ -1,6 +1,5 @@
 """More clients than places, slow clients, clients that leave: what they are answered, and that places become free."""
 
-import os
 import signal
 import socket
 import time
@@ -9,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.clients import Load, Upload, children, series, until
+from tests.processes import send
 from tests.service import RunningService, parquet
 
 pytestmark = pytest.mark.system
@@ -43,9 +43,9 @@ def impatient(world, tmp_path_factory):
 def stopped(crowded):
     """Holds whatever is being scored, until the test calls the function that it gets."""
     (decoder,) = until(lambda: children(crowded.process.pid), "the process that reads uploads")
-    os.kill(decoder, signal.SIGSTOP)
-    yield lambda: os.kill(decoder, signal.SIGCONT)
-    os.kill(decoder, signal.SIGCONT)
+    assert send(decoder, signal.SIGSTOP)
+    yield lambda: send(decoder, signal.SIGCONT)
+    send(decoder, signal.SIGCONT)
 
 
 def in_flight(service: RunningService) -> float:

@@ -1,6 +1,7 @@
 """The nights that are due: missed and failed ones are done by the next run, and everybody can see which they are."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from jobs.cli import run
 from jobs.nightly import main
 from nrms import storage
 from nrms.batch_scoring import score
-from nrms.config import NightlyConfig, parse
+from nrms.config import NightlyConfig, ScoreConfig, parse
 from nrms.errors import ConfigError
 from nrms.nightly import Night, look_after, registry
 from tests.damage import flipped
@@ -174,6 +175,159 @@ def test_a_bug_in_one_night_keeps_no_other_from_being_scored(config):
     nights = look_after(config, broken)
     assert nights[0].error == "ZeroDivisionError('a bug')"
     assert nights[2].metrics is not None
+
+
+METRICS = b'{"impressions": 400, "auc": 0.5, "joins": {}}'
+BAD_METRICS = {
+    "missing": None,
+    "empty": b"",
+    "cut": b'{"impressions": 400, "au',
+    "garbage": b"\xff\xfe\x00",
+    "a list": b"[]",
+    "nested deeply": b"[" * 100_000,
+    "without impressions": b'{"auc": 0.5}',
+    "an AUC that is a text": b'{"impressions": 400, "auc": "high"}',
+    "an AUC that is null": b'{"impressions": 400, "auc": null}',
+    "a count that is a list": b'{"impressions": 400, "candidates": [1]}',
+    "warnings that are a number": b'{"impressions": 400, "warnings": 2}',
+    "a count that is true": b'{"impressions": true}',
+}
+
+
+@pytest.mark.parametrize("kind", BAD_METRICS)
+@pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
+def test_metrics_that_are_none_are_one_failed_night(config, kind, gateway, capsys, monkeypatch):
+    def scores_badly(night, progress):
+        storage.write_bytes(METRICS, storage.join(night.output, "metrics.json"))
+        if night.date == DATES[0]:
+            storage.delete(storage.join(night.output, "metrics.json"))
+            if BAD_METRICS[kind] is not None:
+                storage.write_bytes(BAD_METRICS[kind], storage.join(night.output, "metrics.json"))
+
+    monkeypatch.setattr("nrms.batch_scoring.score", scores_badly)
+    storage.write_bytes(b"", storage.join(config.output.replace("{date}", DATES[0]), "_SUCCESS"))
+    address, pushed = gateway
+    code, out, err = call(config, capsys, "--pushgateway", address)
+    assert code == 1
+    assert [line[:20].strip() for line in out.splitlines()[-3:]] == [
+        f"{DATES[0]}  failed:",
+        f"{DATES[1]}  no data",
+        f"{DATES[2]}  complete",
+    ]
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith(f"error: 1 of 3 nights failed: {DATES[0]}. First: ")
+    assert "metrics.json" in err.splitlines()[-1]
+    ((_, body),) = pushed
+    assert f'nrms_night_failed{{date="{DATES[0]}"}} 1.0' in body
+    assert f'nrms_night_impressions{{date="{DATES[2]}"}} 400.0' in body
+
+
+def break_link(split):
+    (split / "behaviors-00000.parquet").rename(split / "x")
+    (split / "behaviors-00000.parquet").symlink_to("gone")
+
+
+def pipe(split):
+    os.mkfifo(split / "behaviors-00001.parquet")
+
+
+def no_utf8(split):
+    (split / os.fsdecode(b"behaviors-\xff.parquet")).touch()
+
+
+@pytest.mark.parametrize("harm", [break_link, pipe, no_utf8])
+def test_data_that_cannot_be_read_is_one_failed_night(harm, config, gateway, capsys):
+    harm(Path(config.data.replace("{date}", DATES[0]), "validation"))
+    address, pushed = gateway
+    code, out, err = call(config, capsys, "--pushgateway", address)
+    assert code == 1
+    assert [line[:20].strip() for line in out.splitlines()[-3:]] == [
+        f"{DATES[0]}  failed:",
+        f"{DATES[1]}  no data",
+        f"{DATES[2]}  complete",
+    ]
+    assert "Traceback" not in err
+    assert "behaviors-" in err.splitlines()[-1]
+    assert f'nrms_night_failed{{date="{DATES[0]}"}} 1.0' in pushed[0][1]
+
+
+def test_a_folder_that_may_not_be_listed_is_one_failed_night(config, tmp_path):
+    split = Path(config.data.replace("{date}", DATES[0]), "validation")
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o777)
+    parents = [path for path in (tmp_path, *tmp_path.parents) if path.stat().st_uid == os.getuid()]
+    modes = {path: path.stat().st_mode for path in parents}
+    for path in parents:
+        path.chmod(path.stat().st_mode | 0o755 if path != tmp_path else 0o777)
+    split.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        nights, dates = scored(config)
+    finally:
+        os.seteuid(user)
+        split.chmod(0o755)
+        for path, mode in modes.items():
+            path.chmod(mode)
+    assert dates == [DATES[2]]
+    assert "Permission denied" in nights[0].error
+    assert nights[2].metrics is not None
+
+
+@pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
+def test_a_bucket_or_folder_that_is_not_there_fails_its_nights_and_the_pushgateway_is_told(
+    config, root, gateway, capsys, tmp_path
+):
+    address, pushed = gateway
+    if storage.is_gcs(root):
+        config = replace(config, data="gs://no-such-bucket/{date}")
+    else:
+        (tmp_path / "file").touch()
+        config = replace(config, output=str(tmp_path / "file" / "{date}"))
+    code, _, err = call(config, capsys, "--pushgateway", address)
+    assert code == 1
+    assert "Traceback" not in err
+    assert f'nrms_night_failed{{date="{DATES[0]}"}} 1.0' in pushed[0][1]
+
+
+@pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
+@pytest.mark.parametrize("part", ["behaviors", "history"])
+def test_a_split_without_one_of_its_parts_is_no_data_yet(config, part):
+    split = storage.join(config.data.replace("{date}", DATES[0]), "validation")
+    for path, info in storage.list_paths(split).items():
+        if part in path:
+            storage.delete(info.uri)
+    storage.write_bytes(b"", storage.join(split, part, "date=x", "_SUCCESS"))
+    nights, dates = scored(config)
+    assert dates == [DATES[2]]
+    assert (nights[0].metrics, nights[0].error) == (None, None)
+
+
+@pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
+def test_a_success_file_inside_a_part_ends_no_unfinished_split(config):
+    split = storage.join(config.data.replace("{date}", DATES[0]), "validation")
+    storage.delete(storage.join(split, "_SUCCESS"))
+    storage.write_bytes(b"", storage.join(split, "history", "_SUCCESS"))
+    assert scored(config)[1] == [DATES[2]]
+
+
+@pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
+def test_paths_may_end_in_slashes(config):
+    written = replace(
+        config, data=f"{config.data}/", output=f"{config.output}//", split="validation/", model=f"{config.model}/"
+    )
+    assert scored(written)[1] == [DATES[0], DATES[2]]
+    found = [storage.list_paths(config.output.replace("{date}", date)) for date in DATES]
+    assert ["_SUCCESS" in paths for paths in found] == [True, False, True]
+    assert scored(config)[1] == []
+    for date in (DATES[0], DATES[2]):
+        assert score(ScoreConfig(**scoring(config, date))).metrics is None  # the same predictions
+
+
+def scoring(config, date):
+    names = ("model", "article_vectors", "wandb_mode", "runtime")
+    values = {name: getattr(config, name) for name in names}
+    return values | {name: getattr(config, name).replace("{date}", date) for name in ("data", "output")}
 
 
 def test_data_that_is_still_being_written_is_waited_for(config):

@@ -309,6 +309,13 @@ def test_two_at_once_are_refused(flags, tmp_path):
 
 
 @pytest.mark.system
+def test_several_workers_are_refused_before_anything_is_written(flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
+    with pytest.raises(ConfigError, match="TF_CONFIG must name one worker"):
+        run(flags())
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_stop_is_passed_on_and_the_sweep_can_go_on(flags, monkeypatch):
     monkeypatch.setenv("STUB_SECONDS", "60")
     stop = threading.Event()

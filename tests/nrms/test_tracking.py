@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from wandb.proto.wandb_internal_pb2 import Record
 
 from nrms.tracking import Tracker
+from tests.processes import send
 
 pytestmark = pytest.mark.system
 
@@ -331,6 +332,7 @@ def test_after_a_failing_call_the_run_is_closed_and_later_calls_do_nothing(tmp_p
 CHILD = """
 import logging, os, resource, signal, subprocess, sys
 from nrms.tracking import Tracker
+from tests.processes import send
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 folder, before, during = sys.argv[1:]
 exec(before)
@@ -371,7 +373,7 @@ def test_a_service_process_that_hangs_is_one_warning(tmp_path):
     during = f"pid = {SERVICE}; os.kill(pid, signal.SIGSTOP); print(pid)"
     output, errors = child(tmp_path, during=during)
     pid, sync_command = output.splitlines()
-    os.kill(int(pid), signal.SIGKILL)
+    send(int(pid), signal.SIGKILL)
     assert errors == (
         f"Weights & Biases: no answer in 3 seconds; going on without it. To upload what it recorded: {sync_command}"
     )

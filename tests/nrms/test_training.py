@@ -34,6 +34,7 @@ from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.scoring import Scorer, encode_titles, with_unknown
 from nrms.tracking import Tracker
 from nrms.training import train
+from tests.litter import listing
 from tests.nrms.test_tracking import artifacts, history, started, summary
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
@@ -507,9 +508,14 @@ def command(config, *flags):
 
 
 def start(config, *flags):
-    return subprocess.Popen(
-        command(config, *flags), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(config, *flags), cwd=REPOSITORY, **pipes)
+
+
+def left_by(output):
+    """Everything in a model root, its one version called by the same name."""
+    (version,) = [name for name in listing(output) if re.fullmatch(r"\d{8}T\d{6}Z-\w{8}", name)]
+    return [name.replace(version, "version") for name in listing(output)]
 
 
 def wait_for_checkpoint(config, process):
@@ -519,8 +525,13 @@ def wait_for_checkpoint(config, process):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)])  # None: Windows
-def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(trained, config, number, tmp_path):
-    _, unbroken = trained
+def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(
+    trained, config, number, tmp_path, monkeypatch
+):
+    unbroken_config, unbroken = trained
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = start(config, "--checkpoint-seconds=0.05")
     wait_for_checkpoint(config, process)
     process.send_signal(number)
@@ -528,11 +539,14 @@ def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(t
     if number == signal.SIGTERM:
         assert process.returncode == 143
         assert "error: stopped by a signal in epoch" in error.splitlines()[-1]
+        assert listing(temporary) == []
     else:
         assert process.returncode == -signal.SIGKILL
     assert not (Path(config.output) / "latest.json").exists()
     done = subprocess.run(command(config, "--resume"), cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert listing(temporary) == []
+    assert left_by(config.output) == left_by(unbroken_config.output)
     assert artifact.load(config.output, tmp_path / "cache").meta["metrics"] == unbroken.metrics
     table = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
     assert float(table["nrms"].split()[0]) == pytest.approx(unbroken.metrics["auc"], abs=5e-5)
@@ -603,6 +617,13 @@ def test_an_output_that_cannot_be_written_is_found_before_training(config, tmp_p
     with pytest.raises(StorageError, match="taken"):
         train(replace(config, output=str(tmp_path / "taken")), callbacks=[Heard()])
     assert heard == []
+
+
+def test_several_workers_are_refused_before_anything_is_written(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
+    with pytest.raises(ConfigError, match="TF_CONFIG must name one worker"):
+        train(config)
+    assert not Path(config.output).exists()
 
 
 def test_a_missing_file_of_word_vectors_is_named(config, tmp_path):

@@ -53,6 +53,27 @@ def test_a_data_set_is_read_as_row_numbers(folder):
     assert split.histories.rows.dtype == np.int32
 
 
+@pytest.mark.parametrize("part", ["behaviors", "history"])
+def test_a_linked_folder_is_read(folder, part):
+    folder.write_all()
+    (folder.path / "elsewhere").mkdir()
+    (folder.path / f"train/{part}.parquet").rename(folder.path / "elsewhere" / "part-0.parquet")
+    (folder.path / "train" / part).symlink_to("../elsewhere")
+    split = folder.split()
+    assert split.histories.rows.tolist() == HISTORIES
+    assert split.read(0).candidates.tolist() == CANDIDATES
+    assert f"{part}/part-0.parquet" in split.files
+
+
+@pytest.mark.parametrize("name", ["train/", "./train", "train//."])
+def test_a_split_is_the_same_however_it_is_written(folder, name):
+    folder.write_all()
+    dataset = folder.open()
+    split, written = dataset.split("train", 3), dataset.split(name, 3)
+    assert (written.name, written.uri, written.files) == (split.name, split.uri, split.files)
+    assert dataset.fingerprint([written]) == dataset.fingerprint([split])
+
+
 def test_a_user_in_two_history_files_is_refused(folder):
     folder.write_all()
     folder.write("train/history-2.parquet", HISTORY | {"user_id": [1, 9, 2]})

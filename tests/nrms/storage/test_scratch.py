@@ -18,6 +18,8 @@ from nrms import storage
 from nrms.storage.scratch import scratch_folder
 from tests.litter import listing
 
+pytestmark = pytest.mark.system
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -72,8 +72,7 @@ def test_the_checksum_of_an_object_is_crc32c(bucket: str):
 
 def test_an_object_stored_with_gzip_encoding_is_read_as_stored(gcs_server: FakeGcs, bucket: str):
     content = gzip.compress(SMALL)
-    path = f"upload/storage/v1/b/{storage.name(bucket)}/o?uploadType=media&name=x&contentEncoding=gzip"
-    urllib.request.urlopen(urllib.request.Request(f"{gcs_server.url}/{path}", data=content)).close()
+    put_raw(gcs_server, bucket, "x", content, "&contentEncoding=gzip")
     assert storage.read_bytes(f"{bucket}/x") == content
 
 
@@ -147,10 +146,50 @@ def test_listing_is_recursive_sorted_and_leaves_hidden_files_out(folder: str):
     assert storage.list_files(storage.join(folder, "missing")) == []
 
 
-def test_a_listing_leaves_out_the_placeholder_of_an_empty_folder(bucket: str):
-    storage.write_bytes(b"", f"{bucket}/data/")
+def put_raw(server: FakeGcs, bucket: str, name: str, content: bytes, query: str = "") -> None:
+    path = f"upload/storage/v1/b/{storage.name(bucket)}/o?uploadType=media&name={name}{query}"
+    urllib.request.urlopen(urllib.request.Request(f"{server.url}/{path}", data=content)).close()
+
+
+def test_a_listing_leaves_out_the_placeholder_of_an_empty_folder(gcs_server: FakeGcs, bucket: str):
+    put_raw(gcs_server, bucket, "data/", b"")
     storage.write_bytes(b"1", f"{bucket}/data/x")
     assert [info.uri for info in storage.list_files(bucket)] == [f"{bucket}/data/x"]
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}/", "{}//", "{}/.", "{}/./"])
+def test_a_location_may_be_written_in_several_ways(folder: str, spelling: str):
+    written = storage.write_bytes(b"1", storage.join(spelling.format(folder), "a/", "./b/"))
+    assert written.uri == storage.join(folder, "a", "b") == f"{folder}/a/b"
+    uri = spelling.format(f"{folder}/a//b")
+    assert storage.stat(uri) == written
+    assert storage.read_bytes(uri) == b"1"
+    assert storage.list_files(spelling.format(folder)) == [written]
+    assert storage.list_paths(spelling.format(folder)) == {"a/b": written}
+    assert (storage.name(uri), storage.parent(uri)) == ("b", f"{folder}/a")
+    storage.delete(uri)
+    assert storage.list_files(folder) == []
+
+
+def test_a_local_folder_may_be_the_working_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    storage.write_bytes(b"1", tmp_path / "data" / "x")
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", "./", "./data/..", ""):
+        assert list(storage.list_paths(storage.join(folder, "data/"))) == ["x"]
+    assert list(storage.list_paths(".")) == ["data/x"]
+
+
+def test_links_are_followed_and_none_for_ever(tmp_path: Path):
+    storage.write_bytes(b"1", tmp_path / "elsewhere" / "deep" / "x.parquet")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "linked").symlink_to("../elsewhere")
+    (folder / "file.parquet").symlink_to("../elsewhere/deep/x.parquet")
+    (tmp_path / "elsewhere" / "deep" / "up").symlink_to(folder)
+    (folder / "self").symlink_to(".")
+    found = storage.list_paths(folder, ".parquet")
+    assert list(found) == ["file.parquet", "linked/deep/x.parquet"]
+    assert all(storage.read_bytes(info) == b"1" for info in found.values())
 
 
 def test_fetch_gives_the_pinned_generation_or_says_that_it_is_gone(folder: str, tmp_path: Path):

@@ -1,11 +1,14 @@
 """Faults, on a disk and on the way to a bucket: tried again, or one line and nothing half-written."""
 
+import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +61,59 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path):
     for generation, kind in ((None, StorageError), (ABSENT, ObjectNotFound), ("1-2-3", PreconditionFailed)):
         with one_line(kind, str(tmp_path / "folder")):
             storage.write_bytes(b"", tmp_path / "folder", if_generation=generation)
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path):
+    (tmp_path / "link").symlink_to("gone/file")
+    with one_line(StorageError, f"{tmp_path / 'link'}: is a link to gone/file, where nothing is"):
+        storage.list_files(tmp_path)
+    (tmp_path / "link").unlink()
+    (tmp_path / "round").symlink_to("round")
+    with one_line(StorageError, str(tmp_path / "round")):
+        storage.list_files(tmp_path)
+
+
+def test_a_file_that_vanishes_while_its_folder_is_listed_is_not_there(tmp_path: Path):
+    for number in range(100):
+        storage.write_bytes(b"", tmp_path / f"{number:03}")
+
+    def vanish() -> None:
+        for path in sorted(tmp_path.iterdir(), reverse=True):
+            path.unlink()
+
+    thread = threading.Thread(target=vanish)
+    thread.start()
+    while thread.is_alive():
+        storage.list_files(tmp_path)
+    thread.join()
+    assert storage.list_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_file_is_named_and_does_not_hang(kind: str, tmp_path: Path):
+    path = tmp_path / "x"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        path.symlink_to("/dev/zero")
+    for use in (storage.stat, storage.read_bytes, lambda path: storage.list_files(path.parent)):
+        with one_line(StorageError, f"{path}: is a pipe, socket or device"):
+            use(path)
+
+
+def test_a_name_that_is_no_utf8_is_named(tmp_path: Path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    uses = (storage.stat, storage.list_files, storage.read_bytes, storage.exists, storage.delete)
+    for use in (*uses, lambda uri: storage.write_bytes(b"", uri), lambda uri: storage.join(uri, "x")):
+        with one_line(StorageError, f"{tmp_path}/caf\\xe9", ": a name must be UTF-8"):
+            use(folder)
+    folder.mkdir()
+    (folder / "x").touch()
+    with one_line(StorageError, f"{tmp_path}/caf\\xe9/x: a name must be UTF-8"):
+        storage.list_files(tmp_path)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path):
@@ -179,6 +235,58 @@ def test_missing_credentials_are_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/missing/key.json")
     with one_line(AccessDenied, "gs://bucket/x", "/missing/key.json"):
         storage.stat("gs://bucket/x")
+
+
+CREDENTIALS = {
+    "a list": json.dumps([{"type": "service_account"}]),
+    "a text": json.dumps("secret"),
+    "a number": "1",
+    "null": "null",
+    "no JSON": "{",
+    "not UTF-8": "\udcff",
+    "empty": "",
+    "no type": "{}",
+    "another type": json.dumps({"type": "wine"}),
+    "a service account alone": json.dumps({"type": "service_account"}),
+    "a key that is none": json.dumps(
+        {"type": "service_account", "client_email": "a@b", "token_uri": "http://x", "private_key": "no key"}
+    ),
+    "an impersonation alone": json.dumps({"type": "impersonated_service_account"}),
+    "an impersonation of a list": json.dumps(
+        {"type": "impersonated_service_account", "source_credentials": [], "service_account_impersonation_url": 1}
+    ),
+    "a user alone": json.dumps({"type": "authorized_user"}),
+    "an outside account alone": json.dumps({"type": "external_account"}),
+}
+
+
+@pytest.mark.parametrize("content", CREDENTIALS)
+def test_credentials_of_any_other_shape_are_one_line(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "key.json"
+    file.write_bytes(CREDENTIALS[content].encode(errors="surrogateescape"))
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    with one_line(AccessDenied, "gs://bucket/x", "gcloud auth application-default login", str(file)):
+        storage.stat("gs://bucket/x")
+
+
+def test_credentials_that_are_a_folder_or_a_pipe_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    for path in (tmp_path, tmp_path / "pipe"):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+        with one_line(AccessDenied, "gs://bucket/x", f"GOOGLE_APPLICATION_CREDENTIALS names {path}, which is no file"):
+            storage.stat("gs://bucket/x")
+
+
+def test_an_emulator_s_address_may_end_in_a_slash(
+    gcs_server: FakeGcs, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"{gcs_server.url}/")
+    for content in (SMALL, LARGE):
+        info = storage.write_bytes(content, f"{bucket}/x")
+        assert storage.fetch(info, tmp_path).read_bytes() == content
+    assert storage.list_files(bucket) == [info]
 
 
 def test_an_emulator_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch):
