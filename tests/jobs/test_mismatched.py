@@ -58,6 +58,14 @@ def write(source: str, target: Path, case: str) -> str:
     return str(target)
 
 
+FINAL = ("nrms.jobs", "WARNING")
+
+
+def of_joins(warnings: list[str]) -> list[str]:
+    """Without those that the model, which was never trained, ranks no better than chance."""
+    return [line for line in warnings if " rank better than " not in line]
+
+
 def call(job, config_class, capsys, caplog, *flags):
     """Exit code, stdout, the `error:` line, and the log's warnings."""
     caplog.clear()
@@ -65,7 +73,7 @@ def call(job, config_class, capsys, caplog, *flags):
         run(job.main, config_class, "p", "d", list(flags))
     out, err = capsys.readouterr()
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    warnings = [record.getMessage() for record in caplog.records if record.name == "nrms.jobs"]
+    warnings = [record.getMessage() for record in caplog.records if (record.name, record.levelname) == FINAL]
     return ended.value.code, out, errors[0] if errors else None, warnings
 
 
@@ -84,12 +92,11 @@ def night(world, tmp_path, capsys, caplog):
 
 def test_data_that_belongs_together_has_shares_and_no_warning(night):
     code, _, _, warnings, output = night("as it is")
-    assert (code, warnings) == (0, [])
+    assert (code, of_joins(warnings)) == (0, [])
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["warnings"] == []
+    assert metrics["warnings"] == warnings
     assert metrics["joins"]["unknown_candidates"] == metrics["joins"]["unknown_words"] == 0
     assert set(metrics["joins"]) > {"unknown_history", "unknown_clicks", "readers_without_history"}
-    assert "<h2>Warnings</h2>" not in (output / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +126,7 @@ def test_half_of_the_articles_missing_is_said_with_the_share(night):
 
 
 def test_max_unknown_says_what_is_no_warning(night):
-    assert night("half_unknown", "--max-unknown=1")[3] == []
+    assert of_joins(night("half_unknown", "--max-unknown=1")[3]) == []
 
 
 @pytest.mark.parametrize(
