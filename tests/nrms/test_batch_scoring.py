@@ -542,19 +542,20 @@ def test_damage_that_no_time_tells_of_is_found_with_verify(config):
 
 
 def test_the_runtime_is_part_of_the_plan(config):
-    score(config)
-    onnx = replace(config, runtime="onnx")
-    refused(onnx, r"whose runtime is keras and not onnx, libraries\.onnxruntime is nothing and not ")
-    assert score(replace(onnx, overwrite=True)).written == SHARDS
-    assert score(onnx).metrics is None
+    score(replace(config, runtime="onnx"))
+    keras = replace(config, runtime="keras")
+    refused(keras, r"whose runtime is onnx and not keras, libraries\.tensorflow is nothing and not ")
+    assert score(replace(keras, overwrite=True)).written == SHARDS
+    assert score(keras).metrics is None
 
 
 def test_a_library_that_computes_is_part_of_the_plan(config, monkeypatch):
+    config = replace(config, runtime="onnx")
     with pytest.raises(Stop):
         score(config, stop_at(2))
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "keras" else version(name))
-    refused(config, rf"whose libraries\.keras is {re.escape(version('keras'))} and not 0\.0\.")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "onnxruntime" else version(name))
+    refused(config, rf"whose libraries\.onnxruntime is {re.escape(version('onnxruntime'))} and not 0\.0\.")
     assert score(replace(config, overwrite=True)).written == SHARDS
 
 
@@ -564,7 +565,7 @@ def test_a_night_of_the_first_release_names_what_its_plan_lacks(config):
     for name in ("runtime", "libraries", "rules"):
         del manifest["plan"][name]
     storage.write_bytes(json.dumps(manifest).encode(), storage.join(config.output, "manifest.json"))
-    refused(config, "whose runtime is nothing and not keras")
+    refused(config, f"whose runtime is nothing and not {config.runtime}")
 
 
 # --- changed inputs
