@@ -255,9 +255,13 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
 
     all_titles = dataset.articles.titles.to_pylist()
     trained[0] = False
-    tokenizer = Tokenizer.train((all_titles[row - 1] for row in np.flatnonzero(trained)), config.min_word_count)
+    learned = [all_titles[row - 1] for row in np.flatnonzero(trained)]
+    tokenizer = Tokenizer.train(learned, config.min_word_count)
     logger.info("vocabulary: %s words", f"{len(tokenizer):,}")
     own = joins.check(dataset, training, tokenizer, {}, config.max_unknown)
+    # Of the titles that it was learned from, a vocabulary lacks no word: that is no measure for others.
+    unseen = tokenizer.unseen_share(learned, config.min_word_count)
+    own = replace(own, shares={**own.shares, "unknown_words": unseen})
     validated = joins.check(dataset, validation, tokenizer, own.shares, config.max_unknown)
     for split, found in ((training, own), (validation, validated)):
         logger.info("%s: %s", split.name, joins.line(found.shares))

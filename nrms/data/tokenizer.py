@@ -110,6 +110,23 @@ class Tokenizer:
         ids = [encoding.ids for encoding in self._pipeline.encode_batch_fast(titles)]
         return sum(map(len, ids)), sum(row.count(UNK) for row in ids)
 
+    def unseen_share(self, titles: Sequence[str], min_count: int) -> float:
+        """The share of words that the vocabulary would lack, had it been learned without the title they stand in: what
+        to expect of new titles of the same kind (Good, Biometrika 1953).
+
+        Args:
+            titles: those that the vocabulary was learned from, at least one word in them.
+            min_count: as `train` was given.
+        """
+        counts = np.zeros(len(self), np.int64)
+        for start in range(0, len(titles), _CHUNK):
+            encodings = self._pipeline.encode_batch_fast(titles[start : start + _CHUNK])
+            ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
+            counts += np.bincount(ids, minlength=len(self))
+        rare = counts <= min_count
+        rare[UNK] = True
+        return float(counts[rare].sum() / counts.sum())
+
 
 def _pipeline(model: models.Model) -> tokenizers.Tokenizer:
     pipeline = tokenizers.Tokenizer(model)

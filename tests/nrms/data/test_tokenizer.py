@@ -142,3 +142,15 @@ def test_words_are_counted_whole_and_unknown_ones_among_them():
     words = [word for title in titles for word in words_of(title)]
     assert tokenizer.count(titles) == (len(words), sum(word not in tokenizer.words for word in words)) == (6, 2)
     assert tokenizer.count([]) == (0, 0)
+
+
+@pytest.mark.parametrize("min_count", [1, 2, 3])
+def test_the_share_of_unseen_words_is_that_of_a_vocabulary_learned_without_each_title(min_count):
+    titles = ["a b c", "a b d", "a e", "a b", "a f"]
+    tokenizer = Tokenizer.train(titles, min_count)
+    unseen = total = 0
+    for i, title in enumerate(titles):
+        others = Counter(word for other in titles[:i] + titles[i + 1 :] for word in other.split())
+        unseen += sum(others[word] < min_count for word in title.split())
+        total += len(title.split())
+    assert tokenizer.unseen_share(titles, min_count) == pytest.approx(unseen / total)
