@@ -152,8 +152,19 @@ def look(uri: str) -> Found:
 
 
 def clear(found: Found, belongs: Callable[[str], bool]) -> None:
-    """Deletes what makes the folder valid, then its manifest, then the files that `belongs` picks by path."""
-    for name in (SUCCESS, MANIFEST, *filter(belongs, found.files)):
+    """Deletes what makes the folder valid, then its manifest, then the files that `belongs` picks by path.
+
+    Raises ConfigError where one of them is in a folder that is a link: it is somebody else's.
+    """
+    names = list(filter(belongs, found.files))
+    for name in names:
+        path = Path(found.uri, name)
+        if not storage.is_gcs(found.uri) and path.parent.resolve() != (Path(found.uri).resolve() / name).parent:
+            raise ConfigError(
+                f"--output must hold no link to a folder that would be cleared. Received: {path.parent}, which leads "
+                f"to {path.parent.resolve()}. Remove the link, or choose another --output."
+            )
+    for name in (SUCCESS, MANIFEST, *names):
         storage.delete(storage.join(found.uri, name))
 
 

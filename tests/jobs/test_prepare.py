@@ -119,6 +119,19 @@ def test_data_that_nobody_signed_is_refused_and_overwritten_on_demand(tmp_path, 
     assert contents(output) == contents(tmp_path / "fresh")
 
 
+def test_what_lies_behind_a_link_is_never_deleted(tmp_path):
+    theirs, output = tmp_path / "theirs", tmp_path / "out"
+    storage.write_bytes(b"theirs", theirs / "part-0.parquet")
+    (output / "train").mkdir(parents=True)
+    (output / "train/behaviors").symlink_to(theirs)
+    with pytest.raises(
+        ConfigError, match=r"--output must hold no link .* Received: .*/train/behaviors, which leads to"
+    ):
+        write(output, overwrite=True)
+    assert contents(theirs) == {"part-0.parquet": b"theirs"}
+    assert contents(output) == {}
+
+
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 @pytest.mark.parametrize("damage", [None, lambda data: data[:100], lambda data: data[:200] + b"X" + data[201:]])
 def test_a_file_that_is_missing_or_damaged_makes_its_split_anew(tmp_path, where, damage, request):
