@@ -126,8 +126,10 @@ def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> 
 
 def _metrics_of(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> dict[str, Any] | None:
     """Those of a night that is complete, or is scored now; None where there is nothing to score yet."""
-    if not look(config.output).is_complete(config.verify):
-        if not _has_data(config):
+    found = look(config.output)
+    if not found.is_complete(config.verify):
+        # One that was complete and is damaged is no night to wait for, whether its data is still there or not.
+        if found.success is None and not _has_data(config):
             return None
         score(config)
     return _read_metrics(config)

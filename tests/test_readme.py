@@ -47,7 +47,7 @@ CONFIGS = {
     "jobs.nightly": "NightlyConfig",
 }
 # Of other programs than the jobs.
-OTHER_FLAGS = {"--help"}
+OTHER_FLAGS = {"--help", "--long"}
 SECONDS = 300  # for one block: more than a busy machine takes
 
 

@@ -143,6 +143,14 @@ def test_a_damaged_night_of_an_earlier_model_is_scored_anew(config, world, tmp_p
     assert nights[0].metrics is not None
 
 
+def test_a_damaged_night_whose_data_has_gone_has_failed(config, tmp_path):
+    scored(config)
+    storage.delete(storage.join(config.output.replace("{date}", DATES[0]), "part-00000.parquet"))
+    nights, dates = scored(replace(config, data=str(tmp_path / "gone" / "{date}")))
+    assert dates == [DATES[0]]
+    assert [night.error is not None for night in nights] == [date == DATES[0] for date in DATES]
+
+
 def test_damage_that_no_time_tells_of_is_found_with_verify(config):
     scored(config)
     folder = Path(config.output.replace("{date}", DATES[0]))
