@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from nrms.evaluation.ranking import GroupMean
+from nrms.storage.disk import refused
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,13 @@ BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#8A8A8A", "#404040"
 
 
 def attempt(what: str, draw: Callable[..., Drawn], *args: Any) -> Drawn | None:
-    """What `draw` gives; None, and a WARNING, where it fails: no picture is worth the model or the night it shows."""
+    """What `draw` gives; None, and a WARNING, where it fails: no picture is worth the model or the night it shows. A
+    full disk is no picture's fault, and passes through."""
     try:
         return draw(*args)
     except Exception as error:
+        if refused(error, what):
+            raise
         reason = (str(error).splitlines() or [""])[0]
         logger.warning("going on without %s, which could not be made: %s: %s", what, type(error).__name__, reason)
         return None
