@@ -59,7 +59,6 @@ _NAMES = {
     HISTORY_FILE: "a history file (`user_id`, `article_id_fixed`)",
     ARTICLES_FILE: "an articles file (`article_id`, `title`)",
 }
-_OTHER_FORMATS = {b"PK\3\4": "a zip archive", b"\x1f\x8b": "gzip", b"ARROW1": "an Arrow file"}
 _LISTS = {"article_ids_inview", "article_ids_clicked", "article_id_fixed"}
 
 
@@ -161,11 +160,9 @@ def _sorted_out(folder: Path) -> dict[str, Path]:
     """The file that is each part of the upload, by its columns where those tell.
 
     Raises:
-        SchemaError: a file is no Parquet, or two are the same part, or none has the impressions.
+        SchemaError: two files are the same part, or none has the impressions.
     """
     given = {kind: folder / kind for kind in _NAMES if (folder / kind).exists()}
-    for path in given.values():
-        _refuse_other_formats(path)
     found = {name: _kind(path) or name for name, path in given.items()}
     if len(set(found.values())) == len(found) and FILE in found.values():
         return {kind: given[name] for name, kind in found.items()}
@@ -190,24 +187,6 @@ def _kind(path: Path) -> str | None:
     if {"user_id", "article_id_fixed"} <= names and "impression_id" not in names:
         return HISTORY_FILE
     return ARTICLES_FILE if {"article_id", "title"} <= names and "user_id" not in names else None
-
-
-def _refuse_other_formats(path: Path) -> None:
-    """Raises SchemaError with the likely cause where a file begins as one of another kind."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    name = next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
-    if name is None and head and not head.startswith(b"PAR1"):
-        text = head.decode("utf-8", "ignore")  # its end may be half a character
-        if len(text.encode()) > len(head) - 4 and all(letter.isprintable() or letter.isspace() for letter in text):
-            name = "text, such as CSV or TSV"
-    if name is not None:
-        raise schema_error(
-            "A file must be whole Parquet with readable values.",
-            f"{path.stat().st_size:,} bytes of {name}",
-            path.name,
-            "Write it as Parquet; `python -m jobs.prepare --source mind` makes Parquet of MIND's .tsv files.",
-        )
 
 
 def write_rows(folder: Path, impressions: list[dict[str, object]], articles: list[dict[str, object]]) -> None:

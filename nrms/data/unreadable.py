@@ -21,7 +21,10 @@ _MAGIC = (
     (b"Obj\x01", "Avro", "Write it as Parquet: polars.read_avro(...).write_parquet(...)."),
     (b"version https://git-lfs", "a pointer of Git LFS", "Fetch the file itself: git lfs pull."),
 )
-_TEXT = "Write it as Parquet, with polars for example; MIND's .tsv files: jobs.prepare --source mind."
+_TEXT = (
+    "Write it as Parquet, with polars for example; `python -m jobs.prepare --source mind` makes Parquet of MIND's .tsv "
+    "files."
+)
 # What Arrow says of a whole file that it cannot read, or not at once.
 _CAUSES = (
     (re.compile(r"decrypt|encrypted"), "A file must not be encrypted.", _ENCRYPTED),

@@ -343,7 +343,7 @@ def test_dropped_text_is_called_text(browser, service):
     line = base64.b64encode(b"1\tU1\t11/11/2019 9:05:58 AM\tN1 N2\tN3-1 N4-0\n").decode()
     browser.script(DROP, browser.find("#slot_file"), [["behaviors.tsv", line]])
     browser.find("#submit").click()
-    assert "CSV or TSV" in browser.text("#error_received")
+    assert "look like TSV" in browser.text("#error_received")
     assert browser.texts("#error_todo code") == ["python -m jobs.prepare --source mind"]
 
 
