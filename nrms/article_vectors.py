@@ -77,6 +77,7 @@ class ArticleVectors:
             cache: local folder for what comes from a bucket.
         """
         try:
+            storage.tidy(folder)
             info = storage.stat(self._uri(folder))
             self._generation = info.generation
             keys, vectors, days = self._read(storage.fetch(info, cache))

@@ -177,6 +177,7 @@ def point(models: str, version: str, sha256: str) -> None:
         StorageError: writing failed; `latest.json` then points where it did.
     """
     uri = storage.join(models, LATEST)
+    storage.tidy(models)
     ours = None
     while True:
         stored = _stored_latest(models)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nrms.errors import ObjectNotFound, StorageError
-from nrms.storage import gcs, local
+from nrms.storage import gcs, local, scratch
 from nrms.storage.fileinfo import ABSENT, FileInfo, Location, changed, check_utf8
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "parent",
     "read_bytes",
     "stat",
+    "tidy",
     "upload",
     "write_bytes",
 ]
@@ -181,6 +182,12 @@ def upload(path: Location, uri: Location, *, if_generation: str | None = None) -
     """
     with local.errors(path, "read"), Path(path).open("rb") as source:
         return _write(source, uri, if_generation)
+
+
+def tidy(folder: Location) -> None:
+    """Takes away what writes into a folder left when their processes were killed. A bucket shows nothing of them."""
+    if not is_gcs(folder):
+        scratch.tidy(Path(folder))
 
 
 def delete(uri: Location) -> None:

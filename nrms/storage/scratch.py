@@ -76,6 +76,11 @@ def scratch_file(folder: Path) -> Iterator[Path]:
         yield path
 
 
+def tidy(folder: Path) -> None:
+    """Takes away the files that killed processes left in a folder of the user's."""
+    _remove_left_over(folder, _FILE)
+
+
 def lock_path(target: Path) -> Path:
     """A file beside `target` to lock, by flock, while `target` changes; that of a killed process is removed, too."""
     return target.with_name(f".{uuid.uuid5(uuid.NAMESPACE_URL, target.name).hex}.lock")

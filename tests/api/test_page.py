@@ -20,6 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from api import results
+from nrms import storage
 from nrms.data.report import OUTCOMES
 from tests.service import RunningService, parquet
 from tests.small_training import METRICS
@@ -495,7 +496,7 @@ def test_page_says_whether_a_model_is_there_and_whether_a_newer_one_is_not(brows
         version = Path(world.publish(str(models))).name
         assert browser.text("#version") == version
         assert not browser.all("#warning")[0].is_displayed()
-        (models / "latest.json").write_text(json.dumps({"version": "20990101T000000Z-00000000"}))
+        storage.write_bytes(json.dumps({"version": "20990101T000000Z-00000000"}).encode(), models / "latest.json")
         browser.wait(lambda _: service.client.get("/info").json()["reload_error"])
         browser.open(service.url)
         assert service.client.get("/info").json()["reload_error"] in browser.text("#warning")

@@ -86,7 +86,8 @@ def test_scoring(number, world, root, tmp_path):
         storage.upload(info.uri, storage.join(root, "data", path))
     output = storage.join(root, "out")
     runs = Runs(tmp_path, "jobs.score", scoring(world, root, "out"))
-    runs.end(runs.start(), number, lambda: listing(runs.temporary))
+    # Ours: Python itself tries out the temporary folder with a file of an instant.
+    runs.end(runs.start(), number, lambda: any("nrms-" in path for path in listing(runs.temporary)))
     runs.end(runs.start(), number, lambda: "part-00000.parquet" in storage.list_paths(output))
     runs.whole()
     Runs(tmp_path / "other", "jobs.score", scoring(world, root, "unbroken")).whole()
@@ -120,7 +121,7 @@ def test_nights(world, tmp_path):
 
 def test_a_training_before_it_trains(world, tmp_path):
     runs = Runs(tmp_path, "jobs.train", {**SMALL, "data": world.data, "output": tmp_path / "models"})
-    errors = runs.end(runs.start(), signal.SIGTERM, lambda: listing(runs.temporary))
+    errors = runs.end(runs.start(), signal.SIGTERM, lambda: any("nrms-" in path for path in listing(runs.temporary)))
     assert errors.splitlines()[-1] == "error: stopped by SIGTERM"
     assert "models" not in listing(tmp_path) or listing(tmp_path / "models") in ([], ["checkpoints"])
 
