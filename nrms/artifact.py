@@ -177,7 +177,8 @@ def point(models: str, version: str, sha256: str) -> None:
         StorageError: writing failed; `latest.json` then points where it did.
     """
     uri = storage.join(models, LATEST)
-    storage.tidy(models)
+    for folder in (models, storage.join(models, version)):
+        storage.tidy(folder)
     ours = None
     while True:
         stored = _stored_latest(models)
