@@ -260,6 +260,7 @@ def bucket(services, tmp_path_factory):
     process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the images' date is GNU's")
 def test_the_demo_from_data_to_a_served_model(services, bucket, gateway, tmp_path, monkeypatch):
     uri, server = bucket

@@ -37,6 +37,7 @@ def test_the_naive_form_is_the_same_model(train_word_vectors):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.long
 def test_the_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
     cases = dict(itertools.islice(train.CASES.items(), 2))
     monkeypatch.setattr(train, "CASES", cases)

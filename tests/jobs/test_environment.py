@@ -64,6 +64,7 @@ def test_scoring_with_keras_says_only_its_own_lines(trained, tmp_path):
     assert (tmp_path / "night" / "report.html").read_text().count("<img") == 3
 
 
+@pytest.mark.long
 def test_the_benchmark_says_only_its_own_lines(tmp_path):
     sizes = ["--articles=300", "--users=50", "--impressions=60", "--naive-impressions=5", "--rounds=1"]
     done = run({"KERAS_BACKEND": "torch"}, "jobs.bench", "score", *sizes)

@@ -126,7 +126,7 @@ def job(learnt_nothing, tmp_path, capsys):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("promote", ["auto", "never", "always"])
+@pytest.mark.parametrize("promote", ["auto", "never", pytest.param("always", marks=pytest.mark.long)])
 def test_a_model_no_better_than_chance_is_written_and_not_served_unless_asked_for(job, promote, tmp_path, caplog):
     code, out, err, models = job(promote)
     uri = out.splitlines()[-1].removeprefix("model: ")
@@ -369,7 +369,9 @@ def test_profile_writes_a_trace_and_says_how_to_look_at_it(config, tmp_path, cap
     assert len(traces(tmp_path / "later")) == 1
 
 
-@pytest.mark.parametrize("batch_size", [700, 10_000])  # epochs of a few batches, and of one
+@pytest.mark.parametrize(
+    "batch_size", [700, pytest.param(10_000, marks=pytest.mark.long)]
+)  # epochs of a few batches, and of one
 def test_an_epoch_of_few_batches_is_traced_as_well(config, tmp_path, batch_size):
     train(replace(config, epochs=1, batch_size=batch_size, profile=tmp_path / "trace"))
     assert len(traces(tmp_path / "trace")) == 1
@@ -422,6 +424,7 @@ def test_a_training_starts_from_a_published_model(trained, config):
     assert started.epochs[0]["loss"] < result.epochs[0]["loss"] - 0.05
 
 
+@pytest.mark.long
 def test_a_training_that_started_from_a_model_is_resumed(trained, config):
     first, _ = trained
     config = replace(config, init_from=first.output, epochs=1)
@@ -524,7 +527,9 @@ def wait_for_checkpoint(config, process):
         threading.Event().wait(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)])  # None: Windows
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), getattr(signal, "SIGKILL", None)]
+)  # None: Windows
 def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(
     trained, config, number, tmp_path, monkeypatch
 ):

@@ -33,6 +33,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap(n):
     np.testing.assert_allclose(interval(keys(n), auc), np.quantile(plain, [0.025, 0.975]), atol=0.4 * error)
 
 
+@pytest.mark.long
 def test_it_holds_the_true_mean_in_nineteen_samples_of_twenty():
     rng = np.random.default_rng(1)
     inside = []
