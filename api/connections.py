@@ -122,8 +122,10 @@ class Connection(H11Protocol):
             self._head = self.loop.call_later(self._settings.head_seconds, self._end)
 
     def _end(self) -> None:
-        if self._answer is None:  # else the last request's answer is still being taken, which has a time of its own
+        if self._answer is None:
             self._cut("head_too_slow")
+        else:  # the last request's answer is still being taken, which has a time of its own
+            self._head = self.loop.call_later(self._settings.head_seconds, self._end)
 
     def _cut(self, reason: str) -> None:
         self._metrics.cut.labels(reason).inc()

@@ -58,9 +58,11 @@ class Bundle:
     def joins(self) -> dict[str, float]:
         """The training split's own shares, see `nrms.data.joins`. Raises ArtifactError where they are none."""
         shares = self.meta.get("joins", {})  # a model of an earlier release has none
-        if not isinstance(shares, dict) or not all(isinstance(share, float) for share in shares.values()):
+        if not isinstance(shares, dict) or not all(
+            isinstance(share, float) and 0 <= share <= 1 for share in shares.values()
+        ):
             raise ArtifactError(
-                f"{self.uri}: meta.json must give the joins of the training split as numbers. Received: "
+                f"{self.uri}: meta.json must give the joins of the training split, each from 0 to 1. Received: "
                 f"{repr(shares)[:80]}. Train the model again."
             )
         return shares
@@ -85,8 +87,9 @@ class Bundle:
         if path is None:
             return None
         try:
-            vector = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            with path.open("rb") as file:  # not np.load, which opens archives as well
+                vector = np.lib.format.read_array(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError, MemoryError) as error:
             vector, received = None, str(error)
         else:
             received = f"{vector.dtype} of shape {vector.shape}"

@@ -150,12 +150,29 @@ def _wrong(metrics: dict[str, Any]) -> str | None:
     if "impressions" not in metrics:
         return "no JSON object with impressions"
     for name in (*METRICS, *_COUNTS):
-        if isinstance(value := metrics.get(name, 0), bool) or not isinstance(value, int | float):
-            return f"{name} {str(value)[:40]!r}"
+        if not _is_number(value := metrics.get(name, 0)):
+            return f"{name} {_shown(value)}"
+    shares, ends = metrics.get("joins", {}), metrics.get("auc_interval", [])
+    if not isinstance(shares, dict) or not all(map(_is_number, shares.values())):
+        return f"joins {_shown(shares)}"
+    if not isinstance(ends, list) or not all(map(_is_number, ends)):
+        return f"auc_interval {_shown(ends)}"
     texts = metrics.get("warnings", [])
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return f"warnings {str(texts)[:40]!r}"
     return None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a gauge can show it."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) < value < 2**63
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(str(value)[:40])
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _has_data(config: ScoreConfig) -> bool:

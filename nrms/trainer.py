@@ -270,8 +270,10 @@ class Trainer:
         # In a short epoch the last ones, without the very first where there is another.
         yield from itertools.islice(batches, max(min(1, left - 1), min(_SKIPPED, left - _PROFILED)))
         tf.profiler.experimental.start(str(options.profile))
-        yield from itertools.islice(batches, _PROFILED)
-        tf.profiler.experimental.stop()
+        try:
+            yield from itertools.islice(batches, _PROFILED)
+        finally:
+            tf.profiler.experimental.stop()
         logger.info(
             "--profile: traced %d batches into %s. To look at them: .venv/bin/python -m pip install tensorboard xprof, "
             "then .venv/bin/tensorboard --logdir %s, page Profile",

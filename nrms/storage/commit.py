@@ -127,7 +127,7 @@ class Found:
         return not damaged
 
     def _is_whole(self, entry: Plan, verify: bool) -> bool:
-        info = self.files.get(entry.get("name", ""))
+        info = self.files.get(str(entry.get("name", "")))
         if info is None or info.size != entry.get("size"):
             return False
         if info.crc32c is not None:
@@ -157,15 +157,19 @@ def clear(found: Found, belongs: Callable[[str], bool]) -> None:
     Raises ConfigError where one of them is in a folder that is a link: it is somebody else's.
     """
     names = list(filter(belongs, found.files))
+    _refuse_links(found.uri, names)
+    for name in (SUCCESS, MANIFEST, *names):
+        storage.delete(storage.join(found.uri, name))
+
+
+def _refuse_links(uri: str, names: Iterable[str]) -> None:
     for name in names:
-        path = Path(found.uri, name)
-        if not storage.is_gcs(found.uri) and path.parent.resolve() != (Path(found.uri).resolve() / name).parent:
+        path = Path(uri, name)
+        if not storage.is_gcs(uri) and path.parent.resolve() != (Path(uri).resolve() / name).parent:
             raise ConfigError(
                 f"--output must hold no link to a folder that would be cleared. Received: {path.parent}, which leads "
                 f"to {path.parent.resolve()}. Remove the link, or choose another --output."
             )
-    for name in (SUCCESS, MANIFEST, *names):
-        storage.delete(storage.join(found.uri, name))
 
 
 def taken(content: str, uri: str, why: str) -> ConfigError:
@@ -226,6 +230,7 @@ class Output:
         """
         while True:
             found = look(self.uri)
+            _refuse_links(self.uri, filter(self._belongs, found.files))
             self._generation = found.generation
             planned = self.is_planned(found)
             if planned and found.is_complete(verify) and set(wanted) <= {f["name"] for f in found.manifest["files"]}:
@@ -325,9 +330,10 @@ class Output:
             StorageError: writing failed, or a run with another plan took the folder.
         """
         self._check_ours()
-        for name in look(self.uri).files:
-            if self._belongs(name) and name not in self.files:
-                storage.delete(self._at(name))
+        left = [name for name in look(self.uri).files if self._belongs(name) and name not in self.files]
+        _refuse_links(self.uri, left)
+        for name in left:
+            storage.delete(self._at(name))
         while True:
             try:
                 self._write_manifest({**self._plan, **about, "files": list(self.files.values())})
@@ -407,7 +413,7 @@ def _manifest(uri: str) -> tuple[Plan, str]:
 
 def _by_name(value: Any) -> Any:
     """A list of files as a dictionary; any other value as it is."""
-    if isinstance(value, list) and all(isinstance(file, dict) and "name" in file for file in value):
+    if isinstance(value, list) and all(isinstance(file, dict) and isinstance(file.get("name"), str) for file in value):
         return {file["name"]: file for file in value}
     return value
 

@@ -132,6 +132,17 @@ def test_what_lies_behind_a_link_is_never_deleted(tmp_path):
     assert contents(output) == {}
 
 
+def test_what_lies_behind_a_link_in_an_unfinished_split_is_never_deleted(tmp_path):
+    theirs, output = tmp_path / "theirs", tmp_path / "out"
+    storage.write_bytes(b"theirs", theirs / "part-0.parquet")
+    write(output)
+    (output / "train/_SUCCESS").unlink()
+    (output / "train/behaviors").symlink_to(theirs)
+    with pytest.raises(ConfigError, match=r"--output must hold no link "):
+        write(output)
+    assert contents(theirs) == {"part-0.parquet": b"theirs"}
+
+
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 @pytest.mark.parametrize("damage", [None, lambda data: data[:100], lambda data: data[:200] + b"X" + data[201:]])
 def test_a_file_that_is_missing_or_damaged_makes_its_split_anew(tmp_path, where, damage, request):

@@ -297,6 +297,28 @@ def test_a_prior_that_is_no_vector_is_refused_by_name(models, folder, tmp_path, 
         read(models, tmp_path / "cache").prior()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04xxxx",
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000000,), }",
+    ],
+    ids=["an archive", "a length of its own"],
+)
+def test_a_prior_that_is_made_to_harm_is_refused_by_name(models, folder, tmp_path, content):
+    (folder / artifact.PRIOR).write_bytes(content.ljust(128) + b"\n" if content[0] == 0x93 else content)
+    artifact.publish(models, folder, {})
+    with pytest.raises(ArtifactError, match=r"prior\.npy must hold one vector of finite float32\. Received: "):
+        read(models, tmp_path / "cache").prior()
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), 5.0, "x"])
+def test_shares_that_would_silence_every_warning_are_refused(models, folder, tmp_path, share):
+    artifact.publish(models, folder, {"joins": {"unknown_words": share}})
+    with pytest.raises(ArtifactError, match="must give the joins of the training split, each from 0 to 1"):
+        _ = read(models, tmp_path / "cache").joins
+
+
 def test_a_prior_comes_back_as_it_was_published(models, folder, tmp_path):
     vector = np.random.default_rng(0).standard_normal(8).astype(np.float32)
     np.save(folder / artifact.PRIOR, vector)

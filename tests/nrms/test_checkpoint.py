@@ -48,3 +48,12 @@ def test_a_damaged_checkpoint_is_refused_by_name(output, damage):
     storage.write_bytes(damage(storage.read_bytes(checkpoint.uri)), checkpoint.uri)
     with pytest.raises(ArtifactError, match=f"{checkpoint.uri}: must be a checkpoint"):
         checkpoint.load()
+
+
+@pytest.mark.parametrize("state", [b"[]", b"[" * 100_000, b'{"groups": []}', b"null"])
+def test_a_checkpoint_whose_state_makes_no_sense_is_refused_by_name(output, state, tmp_path):
+    checkpoint = Checkpoint(output, {})
+    np.savez(tmp_path / "x.npz", state=np.frombuffer(state, np.uint8))
+    storage.upload(tmp_path / "x.npz", checkpoint.uri)
+    with pytest.raises(ArtifactError, match=f"{checkpoint.uri}: must be a checkpoint"):
+        checkpoint.load()

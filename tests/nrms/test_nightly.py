@@ -200,6 +200,10 @@ BAD_METRICS = {
     "a count that is a list": b'{"impressions": 400, "candidates": [1]}',
     "warnings that are a number": b'{"impressions": 400, "warnings": 2}',
     "a count that is true": b'{"impressions": true}',
+    "a count of 400 digits": b'{"impressions": 1' + b"0" * 400 + b"}",
+    "joins that are a list": b'{"impressions": 400, "joins": []}',
+    "a share that is a text": b'{"impressions": 400, "joins": {"unknown_words": "x"}}',
+    "an interval that is a number": b'{"impressions": 400, "auc_interval": 5}',
 }
 
 

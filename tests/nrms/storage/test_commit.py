@@ -174,7 +174,9 @@ def test_a_folder_whose_manifest_is_damaged_is_not_complete(uri, manifest):
     assert contents(uri) == whole
 
 
-@pytest.mark.parametrize("files", [None, 3, ["x"], [{}], [{"name": 3}], [{"name": "part-0.parquet"}]])
+@pytest.mark.parametrize(
+    "files", [None, 3, ["x"], [{}], [{"name": 3}], [{"name": ["x"]}], [{"name": "part-0.parquet"}]]
+)
 def test_a_manifest_that_makes_no_sense_is_not_complete(uri, files):
     make(uri)
     manifest = {**PLAN, "files": files}
