@@ -265,6 +265,12 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
 def _no_model(uri: str) -> ArtifactError:
     if storage.exists(uri):
         return ArtifactError(f"{uri}: is no model but a file. Name the folder that it is in: {storage.parent(uri)}")
+    names = {path.partition("/")[0] for path in storage.list_paths(uri, _META) if path.count("/") == 1}
+    if versions := sorted(filter(_VERSION.fullmatch, names)):
+        return ArtifactError(
+            f"{uri}: has no {LATEST}: none of its {len(versions)} versions was promoted. Name one of them, such as "
+            f"{storage.join(uri, versions[-1])}, or train with --promote always."
+        )
     missing = not storage.is_gcs(uri) and not Path(uri).exists()
     why = "there is no such folder" if missing else f"neither {LATEST} nor {_META} is there"
     return ArtifactError(f"{uri}: is no model: {why}. Name the --output of a training that ended.")

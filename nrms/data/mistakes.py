@@ -41,4 +41,5 @@ def is_mask(lists: pa.Array, in_view: pa.Array) -> bool:
 def first(ids: pa.Array) -> str:
     """The first of some ids and their type, for a message."""
     shown = ", ".join(" ".join(str(one).split())[:_LONG] for one in ids[:_SHOWN].to_pylist())
-    return f"{shown or 'nowhere'} ({ids.type})"
+    # A width of integers makes no difference to whether ids join.
+    return f"{shown or 'nowhere'} ({pa.int64() if pa.types.is_integer(ids.type) else ids.type})"

@@ -10,13 +10,22 @@ from tests.small_training import REPOSITORY
 pytestmark = pytest.mark.system
 
 
-@pytest.mark.parametrize("job", ["train", "score", "nightly", "sweep", "prepare", "bench"])
-def test_another_python_is_told_of_the_environment(job):
+@pytest.mark.parametrize(
+    ("module", "what", "package"),
+    [
+        *(
+            (f"jobs.{job}", "a job", "jsonargparse")
+            for job in ("train", "score", "nightly", "sweep", "prepare", "bench")
+        ),
+        ("api", "the service", "fastapi"),
+    ],
+)
+def test_another_python_is_told_of_the_environment(module, what, package):
     # Without site-packages, as the system's Python is.
-    command = [sys.executable, "-S", "-E", "-m", f"jobs.{job}", "--help"]
+    command = [sys.executable, "-S", "-E", "-m", module, "--help"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: a job must run in the environment that holds its packages. Received: ")
-    assert "jsonargparse" in line
+    assert line.startswith(f"error: {what} must run in the environment that holds its packages. Received: ")
+    assert package in line
     assert ".venv/bin/python" in line

@@ -162,6 +162,14 @@ def test_a_missing_folder_given_as_a_model_is_called_missing(tmp_path):
         read(str(tmp_path / "nothing"), tmp_path / "cache")
 
 
+def test_of_a_model_root_without_a_promoted_version_the_versions_are_named(models, folder, tmp_path):
+    uri = artifact.publish(models, folder, {}, promote=False)
+    with pytest.raises(
+        ArtifactError, match=f"none of its 1 versions was promoted. Name one of them, such as {uri}, or"
+    ):
+        read(models, tmp_path / "cache")
+
+
 def test_publishing_an_incomplete_folder_writes_nothing(models, folder):
     (folder / "model.keras").unlink()
     with pytest.raises(ArtifactError, match=r"model\.keras"):
