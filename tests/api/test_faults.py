@@ -95,10 +95,13 @@ def test_an_upload_whose_reader_is_killed_is_read_again(faulty, large, backgroun
 
 
 def test_an_upload_whose_readers_are_all_killed_is_answered_503(faulty, large, background):
-    answer = background.submit(faulty.predict, **large)
-    while not answer.done():
-        for _, child in readers(faulty):
-            send(child, signal.SIGKILL)
+    for _ in range(20):
+        answer = background.submit(faulty.predict, **large)
+        while not answer.done():
+            for _, child in readers(faulty):
+                send(child, signal.SIGKILL)
+        if answer.result().status_code != 200:  # else, on a busy machine, a reader was quicker than we
+            break
     assert unavailable(answer.result())
     assert faulty.predict(**large).status_code == 200
     (scratch,) = Path(faulty.log.parent).glob("nrms-*")
