@@ -143,7 +143,7 @@ def test_what_lies_behind_a_link_in_an_unfinished_split_is_never_deleted(tmp_pat
     assert contents(theirs) == {"part-0.parquet": b"theirs"}
 
 
-@pytest.mark.parametrize("where", ["folder", "bucket"])
+@pytest.mark.parametrize("where", ["folder", pytest.param("bucket", marks=pytest.mark.system)])
 @pytest.mark.parametrize("damage", [None, lambda data: data[:100], lambda data: data[:200] + b"X" + data[201:]])
 def test_a_file_that_is_missing_or_damaged_makes_its_split_anew(tmp_path, where, damage, request):
     output = request.getfixturevalue("bucket") if where == "bucket" else str(tmp_path)

@@ -30,7 +30,7 @@ def scored(uri, plan="a plan", scores=SCORES):
     return output.scores(0, SHARD, score), bool(made)
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def uri(request, tmp_path):
     return str(tmp_path / "out") if request.param == "local" else request.getfixturevalue("bucket") + "/out"
 

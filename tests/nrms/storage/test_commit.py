@@ -61,7 +61,7 @@ def make(uri, plan=PLAN, made=None, step=lambda name: None, **claim):
     return out.written
 
 
-@pytest.fixture(params=["local", "gs"])
+@pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def uri(request, tmp_path):
     return str(tmp_path / "out") if request.param == "local" else request.getfixturevalue("bucket") + "/out"
 
