@@ -52,6 +52,7 @@ def test_the_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
     assert "time to validation AUC" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_scoring_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
     monkeypatch.setattr(score, "matmul_peak", lambda: 100.0)
     monkeypatch.setattr(score, "HISTORY_SIZES", (3,))

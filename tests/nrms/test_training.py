@@ -126,7 +126,9 @@ def job(learnt_nothing, tmp_path, capsys):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("promote", ["auto", "never", pytest.param("always", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "promote", ["auto", *(pytest.param(name, marks=pytest.mark.long) for name in ("never", "always"))]
+)
 def test_a_model_no_better_than_chance_is_written_and_not_served_unless_asked_for(job, promote, tmp_path, caplog):
     code, out, err, models = job(promote)
     uri = out.splitlines()[-1].removeprefix("model: ")
