@@ -8,6 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 ORDER = (
+    "environment",
     "errors",
     "config",
     "logs",

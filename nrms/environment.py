@@ -1,0 +1,23 @@
+"""The packages that a program needs, looked for before any of them is imported."""
+
+import importlib.util
+import sys
+
+
+def require(packages: tuple[str, ...], what: str, todo: str) -> None:
+    """Ends the process with one line where a package is missing: a traceback about the first one says nothing to
+    whoever forgot the environment.
+
+    Args:
+        packages: names as they are imported.
+        what: the program, for the line.
+        todo: how to run it.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        print(  # noqa: T201  as every job does
+            f"error: {what} must run in the environment that holds its packages. Received: {sys.executable}, without "
+            f"{', '.join(missing)}. {todo}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
