@@ -200,7 +200,7 @@ def test_a_broken_version_leaves_the_old_one_serving_and_is_visible(following, w
 def test_a_model_root_whose_pointer_vanishes_is_visible(following, models):
     pointer = Path(models, "latest.json").read_bytes()
     Path(models, "latest.json").unlink()
-    assert "is no model" in wait_for_error(following)
+    assert "has no latest.json" in wait_for_error(following)
     storage.write_bytes(pointer, storage.join(models, "latest.json"))
     wait_for_no_error(following)
 
