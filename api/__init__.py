@@ -3,5 +3,7 @@
 from nrms import environment
 
 environment.require(
-    ("fastapi", "pyarrow", "uvicorn"), "the service", "Run .venv/bin/python -m api instead; `make api` makes .venv."
+    ("fastapi", "pyarrow", "uvicorn"),
+    "the service",
+    "Run .venv/bin/python -m api instead; `make api` makes .venv.",
 )

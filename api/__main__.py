@@ -17,7 +17,9 @@ from nrms.errors import ConfigError
 
 
 def main() -> int:
-    """Serves until a signal; the exit code: 0, 1 when the address cannot be had, 2 for a wrong setting."""
+    """Serves until a signal; the exit code: 0, 1 when the address cannot be had, 2 for a wrong
+    setting.
+    """
     try:
         settings = parse_environment(Settings, os.environ)
         most = most_connections(settings)
@@ -25,18 +27,23 @@ def main() -> int:
         return _failed(str(error), 2)
     try:
         listener = socket.create_server(
-            (settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+            (settings.host, settings.port),
+            family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
         )
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0].rstrip(".")
         return _failed(
-            f"The service must be able to listen at HOST and PORT. Received: {settings.host}:{settings.port}, {reason}."
+            f"The service must be able to listen at HOST and PORT. Received: "
+            f"{settings.host}:{settings.port}, {reason}."
             " Stop what listens there, or set another PORT.",
             1,
         )
     logs.to_stderr()
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is none
-    # uvicorn sends itself the signal that it has obeyed once more, and an orderly end would look like a violent one.
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.ERROR
+    )  # it warns of every request that is none
+    # uvicorn sends itself the signal that it has obeyed once more, and an orderly end would look
+    # like a violent one.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     app = create_app(settings)

@@ -1,4 +1,6 @@
-"""The door for uploads: a key, so many at once, so many bytes, so many seconds; whoever leaves frees the place."""
+"""The door for uploads: a key, so many at once, so many bytes, so many seconds; whoever leaves
+frees the place.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,23 @@ JSON_PATH = "/predict/json"
 EXAMPLE_PATH = "/example"
 _TELLING = ("/info", "/metrics")  # who asks for them learns of models, buckets and traffic
 _ENDS = ConnectionError("the service ends")
-_DRAIN_SECONDS = 5.0  # a client that still sends hears of its refusal only when it has been listened to
+_DRAIN_SECONDS = (
+    5.0  # a client that still sends hears of its refusal only when it has been listened to
+)
 
 
 class _Refused(BaseException):
-    """Passes the handlers of all that is behind the door, which would make an answer of their own of an Exception."""
+    """Passes the handlers of all that is behind the door, which would make an answer of their own
+    of an Exception.
+    """
 
 
 class Admission:
     """ASGI middleware in front of everything; what takes a body needs a place as well.
 
-    A place is taken before the first byte is read and given back when the answer has been taken, or when the client
-    leaves or is too slow. So the disk holds at most as many uploads and answers as there are places.
+    A place is taken before the first byte is read and given back when the answer has been taken, or
+    when the client leaves or is too slow. So the disk holds at most as many uploads and answers as
+    there are places.
 
     Args:
         app: what is behind the door.
@@ -135,7 +142,9 @@ class Admission:
         if refusal is not None:
             await self._refuse(refusal, scope, receive, send, drain=refusal.status == 413)
 
-    async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send, drain: bool = True) -> None:
+    async def _refuse(
+        self, refusal: Refusal, scope: Scope, receive: Receive, send: Send, drain: bool = True
+    ) -> None:
         self._service.metrics.rejections.labels(refusal.reason).inc()
         if drain:
             try:

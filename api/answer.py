@@ -1,4 +1,6 @@
-"""An answer whose bytes are bounded: written to a file, and sent from there piece by piece, as fast as it is taken."""
+"""An answer whose bytes are bounded: written to a file, and sent from there piece by piece, as fast
+as it is taken.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _PIECE = 2**18
 
 
 class AnswerFile(tempfile.SpooledTemporaryFile):
-    """Takes the bytes of an answer, in memory while they are few, else on the disk; gone when it is closed.
+    """Takes the bytes of an answer, in memory while they are few, else on the disk; gone when it is
+    closed.
 
     Args:
         folder: where it lies.
@@ -64,7 +67,13 @@ class FileAnswer(Response):
         """See ASGI."""
         with self._file as file:
             file.seek(0, os.SEEK_SET)
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
             for _ in range(0, self._size, _PIECE):
                 piece = await anyio.to_thread.run_sync(file.read, _PIECE)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -1,12 +1,15 @@
 """The connections of a service: how many there may be, and how long each may take.
 
-uvicorn serves them, which has no such limits: a request's head may come for ever, a client may never read its answer,
-and the files of a process are used up by connections that say nothing. Here
+uvicorn serves them, which has no such limits: a request's head may come for ever, a client may
+never read its answer, and the files of a process are used up by connections that say nothing. Here
 
-- there are at most so many connections, always fewer than files that may be open. One more ends the one that has waited
-  longest for the head of a request, or else a client that takes its answer slowly; never an upload that has a place.
+- there are at most so many connections, always fewer than files that may be open. One more ends the
+one that has waited
+  longest for the head of a request, or else a client that takes its answer slowly; never an upload
+  that has a place.
 - the head of a request has `head_seconds` to arrive;
-- an answer has `answer_seconds` to be taken, from the first moment that the client does not keep up.
+- an answer has `answer_seconds` to be taken, from the first moment that the client does not keep
+up.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ from nrms.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PLACE = "place"  # in a request's state: it has a place, see api.admission
-_FILES = 96  # open files beside connections and uploads: model, bucket, child processes, connections just accepted
+# open files beside connections and uploads: model, bucket, child processes, connections just
+# accepted
+_FILES = 96
 _FILES_OF_AN_UPLOAD = 8
 _ACCEPTED_AT_ONCE = 8  # connections between two looks at how many there are
 _BACKLOG = 1024  # connections that the system holds until they are accepted
@@ -51,7 +56,8 @@ def most_connections(settings: Settings) -> int:
     needed = _FILES + places * (_FILES_OF_AN_UPLOAD + 1)
     if files <= needed:
         raise ConfigError(
-            f"The limit of open files must be more than {needed:,}, with {places} WORKERS and QUEUE_SIZE. "
+            f"The limit of open files must be more than {needed:,}, with {places} WORKERS and "
+            f"QUEUE_SIZE. "
             f"Received: {files:,}. Raise it (ulimit -n), or lower QUEUE_SIZE."
         )
     return min(settings.max_connections, files - _FILES - places * _FILES_OF_AN_UPLOAD)
@@ -60,7 +66,9 @@ def most_connections(settings: Settings) -> int:
 class Connection(H11Protocol):
     """One connection. Where a limit is met it is cut, so nothing of it stays."""
 
-    def __init__(self, *args: Any, settings: Settings, metrics: Metrics, most: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, settings: Settings, metrics: Metrics, most: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._settings = settings
         self._metrics = metrics
@@ -76,7 +84,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        # Sending then waits until the system has taken everything: what a client does not read is not kept here.
+        # Sending then waits until the system has taken everything: what a client does not read is
+        # not kept here.
         transport.set_write_buffer_limits(high=0)
         self._wait()
         if len(self.connections) > self._most:
@@ -108,7 +117,9 @@ class Connection(H11Protocol):
         """See `asyncio.Protocol`."""
         super().pause_writing()
         if self._answer is None:
-            self._answer = self.loop.call_later(self._settings.answer_seconds, self._cut, "answer_too_slow")
+            self._answer = self.loop.call_later(
+                self._settings.answer_seconds, self._cut, "answer_too_slow"
+            )
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
@@ -130,7 +141,8 @@ class Connection(H11Protocol):
     def _cut(self, reason: str) -> None:
         self._metrics.cut.labels(reason).inc()
         if self.flow.write_paused:
-            # Else the system would keep its part of the answer, megabytes, and offer it for a quarter of an hour more.
+            # Else the system would keep its part of the answer, megabytes, and offer it for a
+            # quarter of an hour more.
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
@@ -182,7 +194,9 @@ class Server(uvicorn.Server):
         """Begins to serve."""
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(_BACKLOG)  # asyncio knows one number for this and for how many it accepts at once
+            listener.listen(
+                _BACKLOG
+            )  # asyncio knows one number for this and for how many it accepts at once
             host, port, *_ = listener.getsockname()
             logger.info("listening at http://%s:%d", f"[{host}]" if ":" in host else host, port)
         asyncio.get_running_loop().set_exception_handler(self._note)

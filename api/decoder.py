@@ -1,8 +1,9 @@
-"""Reads uploads in processes of their own, which may die: `python -m api.decoder`, started by `api.decoding`.
+"""Reads uploads in processes of their own, which may die: `python -m api.decoder`, started by
+`api.decoding`.
 
-One process waits; for each upload it forks a child that may take so much memory and time and no more. The child reads
-the hostile Parquet, checks it against the contract, and writes what it found as plain Parquet, which is all that the
-service ever opens.
+One process waits; for each upload it forks a child that may take so much memory and time and no
+more. The child reads the hostile Parquet, checks it against the contract, and writes what it found
+as plain Parquet, which is all that the service ever opens.
 
     <folder>/file, history, articles        what was uploaded, the last two if given
     <folder>/upload/behaviors.parquet       what the child writes
@@ -46,7 +47,9 @@ FILE, HISTORY_FILE, ARTICLES_FILE = "file", "history", "articles"
 ROW_USERS = "row_user_id"  # the users as they came, where each row brings a history of its own
 RESULT = "result.json"
 ID_LENGTH, TITLE_LENGTH = 200, 2_000  # characters
-DISK_FULL = os.EX_IOERR  # the child's exit code when it could not write; it could not write why either
+DISK_FULL = (
+    os.EX_IOERR
+)  # the child's exit code when it could not write; it could not write why either
 
 # The rows' own history beside the contract's columns, but for the demo data's planted scores.
 UPLOAD = (
@@ -95,8 +98,9 @@ def decode(task: Task) -> dict[str, object]:
     """Reads an upload and writes it as plain Parquet.
 
     Returns:
-        `row_histories`: whether the histories came in the rows; `taken`: which file was taken for what, where its
-        columns say something else than its name; `warnings`: columns that are most likely meant, but have another name.
+        `row_histories`: whether the histories came in the rows; `taken`: which file was taken for
+        what, where its columns say something else than its name; `warnings`: columns that are most
+        likely meant, but have another name.
 
     Raises:
         SchemaError: it breaks the contract or a limit.
@@ -111,11 +115,16 @@ def decode(task: Task) -> dict[str, object]:
         row_histories = "article_id_fixed" in reader.present
         hints = reader.hints()
         if has_history:
-            hints = {column: hint for column, hint in hints.items() if not column.endswith("_fixed")}
+            hints = {
+                column: hint for column, hint in hints.items() if not column.endswith("_fixed")
+            }
         if row_histories == has_history:
-            hint = hints.get("article_id_fixed", "add the column, or send the history file as well.")
+            hint = hints.get(
+                "article_id_fixed", "add the column, or send the history file as well."
+            )
             raise schema_error(
-                "Histories must come in one way: as the column `article_id_fixed` of the rows, or as a file `history`.",
+                "Histories must come in one way: as the column `article_id_fixed` of the rows, or "
+                "as a file `history`.",
                 "both" if has_history else "neither",
                 file.name,
                 "Leave one out." if has_history else hint[0].upper() + hint[1:],
@@ -189,12 +198,15 @@ def _kind(path: Path) -> str | None:
     return ARTICLES_FILE if {"article_id", "title"} <= names and "user_id" not in names else None
 
 
-def write_rows(folder: Path, impressions: list[dict[str, object]], articles: list[dict[str, object]]) -> None:
+def write_rows(
+    folder: Path, impressions: list[dict[str, object]], articles: list[dict[str, object]]
+) -> None:
     """Writes rows that came as JSON, each with its history, as `decode` writes those of a file.
 
     Args:
         folder: see the module.
-        impressions: `impression_id`, `user_id`, `article_ids_inview`, `article_id_fixed`, `article_ids_clicked`.
+        impressions: `impression_id`, `user_id`, `article_ids_inview`, `article_id_fixed`,
+            `article_ids_clicked`.
         articles: `article_id` and `title`.
 
     Raises:
@@ -208,7 +220,9 @@ def write_rows(folder: Path, impressions: list[dict[str, object]], articles: lis
     _write(history, folder / "upload" / "history.parquet")
     _write(columns, folder / "upload" / "behaviors.parquet")
     if articles:
-        table = {name: _column(name, [row[name] for row in articles]) for name in ("article_id", "title")}
+        table = {
+            name: _column(name, [row[name] for row in articles]) for name in ("article_id", "title")
+        }
         _write(table, folder / "articles.parquet")
 
 
@@ -228,7 +242,10 @@ def _limit(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> No
     """Looks at the footer, before anything is read."""
     if reader.rows > rows:
         raise schema_error(
-            f"One upload may hold {rows:,} {what}.", f"{reader.rows:,}", reader.uri, "Send it in several uploads."
+            f"One upload may hold {rows:,} {what}.",
+            f"{reader.rows:,}",
+            reader.uri,
+            "Send it in several uploads.",
         )
     if reader.size > memory_bytes:
         raise schema_error(
@@ -251,7 +268,9 @@ def _limit_list(array: pa.Array, limit: int, what: str, file: str) -> None:
 
 
 def _limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> None:
-    """Looks at what was read: a few bytes of Parquet can be a list of millions, and the service has to hold it all."""
+    """Looks at what was read: a few bytes of Parquet can be a list of millions, and the service has
+    to hold it all.
+    """
     entries = taken = 0
     for file, columns in files:
         for name, array in columns.items():
@@ -265,7 +284,8 @@ def _limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> N
                 longest = pc.max(pc.utf8_length(values.cast(pa.large_string()))).as_py() or 0
                 if longest > limit:
                     raise schema_error(
-                        f"A text of column `{'user_id' if name == ROW_USERS else name}` may have {limit:,} characters.",
+                        f"A text of column `{'user_id' if name == ROW_USERS else name}` may have "
+                        f"{limit:,} characters.",
                         f"one of {longest:,}",
                         file,
                         "Cut it.",
@@ -280,7 +300,10 @@ def _limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> N
     # The service makes some copies of what it works on.
     if taken > (limit := task.memory_bytes // 4):
         raise schema_error(
-            f"The values of one upload may take {limit:,} bytes.", f"{taken:,}", FILE, "Send it in several uploads."
+            f"The values of one upload may take {limit:,} bytes.",
+            f"{taken:,}",
+            FILE,
+            "Send it in several uploads.",
         )
 
 
@@ -310,7 +333,9 @@ def _child(task: Task) -> int:
     except SchemaError as error:
         if isinstance(error.__cause__, MemoryError):
             error = _too_large(task.memory_bytes)
-        result = {"error": error.parts or {"rule": str(error), "received": "", "where": FILE, "todo": ""}}
+        result = {
+            "error": error.parts or {"rule": str(error), "received": "", "where": FILE, "todo": ""}
+        }
     except MemoryError:
         result = {"error": _too_large(task.memory_bytes).parts}
     except OSError:

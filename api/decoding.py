@@ -1,4 +1,6 @@
-"""The service's side of reading uploads: processes that fork a child for each, see `api.decoder`."""
+"""The service's side of reading uploads: processes that fork a child for each, see
+`api.decoder`.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ class DecoderPool:
                 decoder.kill()
 
     def _run(self, task: Task) -> int | None:
-        """The child's wait status; that of SIGKILL where its parent died, None where time ran out."""
+        """The child's wait status; that of SIGKILL where its parent died, None where
+        time ran out.
+        """
         decoder = self._idle.get()
         status: int | None = int(signal.SIGKILL)
         try:
@@ -153,7 +157,8 @@ def _result(folder: Path, task: Task) -> dict[str, object]:
     except (OSError, ValueError):
         # It died without a word: of a crash in Arrow, or of the memory limit.
         raise schema_error(
-            f"A file must be whole Parquet that can be read within {task.memory_bytes:,} bytes of memory.",
+            f"A file must be whole Parquet that can be read within {task.memory_bytes:,} bytes of "
+            f"memory.",
             "one that broke the process reading it",
             FILE,
             "Write the file again, with pyarrow or Polars, or send it in several uploads.",

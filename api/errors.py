@@ -17,9 +17,14 @@ from nrms.errors import SchemaError
 class ErrorDetail(BaseModel):
     """What is wrong, in four parts."""
 
-    rule: str = Field(description="what must hold", examples=["Column `user_id` (an integer or a string) is required."])
+    rule: str = Field(
+        description="what must hold",
+        examples=["Column `user_id` (an integer or a string) is required."],
+    )
     received: str = Field(description="what arrived", examples=["10 rows of columns impression_id"])
-    where: str = Field(description="the part of the request: file, history, articles, body, ...", examples=["file"])
+    where: str = Field(
+        description="the part of the request: file, history, articles, body, ...", examples=["file"]
+    )
     todo: str = Field(description="what to do", examples=["Add or rename the column."])
 
 
@@ -39,7 +44,9 @@ class Refusal(Exception):
         retry_after: seconds after which another try makes sense, if any.
     """
 
-    def __init__(self, status: int, reason: str, detail: ErrorDetail, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, detail: ErrorDetail, retry_after: int | None = None
+    ) -> None:
         super().__init__(detail.rule)
         self.status = status
         self.reason = reason
@@ -66,7 +73,9 @@ def unavailable(error: BaseException) -> Refusal:
     no_memory = isinstance(error, MemoryError)
     detail = ErrorDetail(
         rule="The service must have room and processes for an upload.",
-        received="no memory for it" if no_memory else str(getattr(error, "strerror", None) or error),
+        received="no memory for it"
+        if no_memory
+        else str(getattr(error, "strerror", None) or error),
         where="service",
         todo="Try again; if it stays so, tell whoever runs the service.",
     )
@@ -74,18 +83,28 @@ def unavailable(error: BaseException) -> Refusal:
 
 
 def contract_refusal(error: SchemaError) -> Refusal:
-    """The refusal of an upload that breaks the contract: 422, its parts as they are, files named as in the request."""
+    """The refusal of an upload that breaks the contract: 422, its parts as they are, files named as
+    in the request.
+    """
     parts = error.parts or {"rule": str(error), "received": "", "where": "file", "todo": ""}
     folder, _, name = parts["where"].rpartition("/")
     # Histories that came in the rows are read back from a file that the request never had.
-    where = {"behaviors.parquet": "file", "history.parquet": "history", "articles.parquet": "articles"}.get(name, name)
-    clean = {key: value.replace(folder + "/", "") if folder else value for key, value in parts.items()}
+    where = {
+        "behaviors.parquet": "file",
+        "history.parquet": "history",
+        "articles.parquet": "articles",
+    }.get(name, name)
+    clean = {
+        key: value.replace(folder + "/", "") if folder else value for key, value in parts.items()
+    }
     return Refusal(422, "contract", ErrorDetail(**{**clean, "where": where or "file"}))
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses for the OpenAPI document."""
-    return {status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses}
+    return {
+        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses
+    }
 
 
 _DESCRIPTIONS = {
@@ -141,14 +160,17 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, OSError | MemoryError):
-            # FastAPI blames the request for whatever goes wrong while it keeps the body, a full disk too.
+            # FastAPI blames the request for whatever goes wrong while it keeps the body, a full
+            # disk too.
             return await refused(request, unavailable(error.__cause__))
         # Not request.url: a hostile Host header makes an URL that cannot be read.
         received = f"{request.method} {request.scope['path']}"
         if error.status_code == 400:
             received = str(error.detail)
         rule = _RULES.get(error.status_code, str(error.detail))
-        detail = ErrorDetail(rule=rule, received=received, where="request", todo="See /docs for what there is.")
+        detail = ErrorDetail(
+            rule=rule, received=received, where="request", todo="See /docs for what there is."
+        )
         refusal = Refusal(error.status_code, f"http_{error.status_code}", detail)
         request.app.state.service.metrics.rejections.labels(refusal.reason).inc()
         response = refusal.response()

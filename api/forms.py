@@ -6,11 +6,13 @@ from typing import Any
 
 from starlette import formparsers
 
-HEAD_BYTES = 65_536  # of a part's head, the file's name in it; Starlette joins it piece by piece, so not without end
+# of a part's head, the file's name in it; Starlette joins it piece by piece, so not without end
+HEAD_BYTES = 65_536
 
 
 def allow_long_names() -> None:
-    """Lets files have names of any length that a part's head holds, in place of the parser's own limit of 4 kB.
+    """Lets files have names of any length that a part's head holds, in place of the parser's own
+    limit of 4 kB.
 
     Starlette makes the parser without a word on it: only its default can be set.
     """

@@ -8,14 +8,22 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The metrics of one service. Rates of unknown articles and empty histories are ratios of these counters."""
+    """The metrics of one service. Rates of unknown articles and empty histories are ratios of these
+    counters.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         options = {"registry": self.registry}
-        self.requests = Counter("nrms_requests_total", "Requests answered.", ["route", "status"], **options)
-        self.rejections = Counter("nrms_rejections_total", "Requests refused.", ["reason"], **options)
-        self.cut = Counter("nrms_connections_cut_total", "Connections that met a limit.", ["reason"], **options)
+        self.requests = Counter(
+            "nrms_requests_total", "Requests answered.", ["route", "status"], **options
+        )
+        self.rejections = Counter(
+            "nrms_rejections_total", "Requests refused.", ["reason"], **options
+        )
+        self.cut = Counter(
+            "nrms_connections_cut_total", "Connections that met a limit.", ["reason"], **options
+        )
         self.seconds = Histogram(
             "nrms_stage_seconds",
             "Seconds that a scored request spent: upload, queue, decode, score, respond.",
@@ -23,7 +31,9 @@ class Metrics:
             buckets=_SECONDS,
             **options,
         )
-        self.in_flight = Gauge("nrms_requests_in_flight", "Uploads that arrive, wait or are scored.", **options)
+        self.in_flight = Gauge(
+            "nrms_requests_in_flight", "Uploads that arrive, wait or are scored.", **options
+        )
         self.waiting = Gauge("nrms_requests_waiting", "Uploads that wait for a worker.", **options)
         self.impressions = Counter("nrms_impressions_total", "Impressions scored.", **options)
         self.candidates = Counter("nrms_candidates_total", "Candidates scored.", **options)
@@ -33,24 +43,42 @@ class Metrics:
             **options,
         )
         self.empty_histories = Counter(
-            "nrms_empty_histories_total", "Impressions of users whose history is empty or unknown.", **options
+            "nrms_empty_histories_total",
+            "Impressions of users whose history is empty or unknown.",
+            **options,
         )
         self.joins = Gauge(
-            "nrms_upload_unknown_ratio", "Share of the last upload that joins nothing, 0 to 1.", ["join"], **options
+            "nrms_upload_unknown_ratio",
+            "Share of the last upload that joins nothing, 0 to 1.",
+            ["join"],
+            **options,
         )
-        self.warned = Counter("nrms_warned_uploads_total", "Uploads scored with a warning about joins.", **options)
-        self.model = Gauge("nrms_model_info", "1 for the version that is served.", ["version", "sha256"], **options)
+        self.warned = Counter(
+            "nrms_warned_uploads_total", "Uploads scored with a warning about joins.", **options
+        )
+        self.model = Gauge(
+            "nrms_model_info", "1 for the version that is served.", ["version", "sha256"], **options
+        )
         self.articles = Gauge("nrms_articles", "Articles in the catalogue.", **options)
         self.ready = Gauge("nrms_ready", "1 when a model is served.", **options)
-        self.reloads = Counter("nrms_reloads_total", "Tries to load a model or articles.", ["outcome"], **options)
+        self.reloads = Counter(
+            "nrms_reloads_total", "Tries to load a model or articles.", ["outcome"], **options
+        )
         for outcome in ("loaded", "failed"):
             self.reloads.labels(outcome)
         self.reload_failing = Gauge(
-            "nrms_reload_failing", "1 while a newer model or catalogue cannot be loaded; the old one serves.", **options
+            "nrms_reload_failing",
+            "1 while a newer model or catalogue cannot be loaded; the old one serves.",
+            **options,
         )
         self.log_files = Counter(
-            "nrms_prediction_log_files_total", "Files of the prediction log.", ["outcome"], **options
+            "nrms_prediction_log_files_total",
+            "Files of the prediction log.",
+            ["outcome"],
+            **options,
         )
         self.log_dropped = Counter(
-            "nrms_prediction_log_dropped_total", "Requests not logged: no room, or a file failed.", **options
+            "nrms_prediction_log_dropped_total",
+            "Requests not logged: no room, or a file failed.",
+            **options,
         )

@@ -1,4 +1,6 @@
-"""Counts, timings and score histograms of requests, to a bucket as Parquet: in the background, bounded, best effort."""
+"""Counts, timings and score histograms of requests, to a bucket as Parquet: in the background,
+bounded, best effort.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ _SCHEMA = pa.schema(
 
 
 class PredictionLog:
-    """Writes `<folder>/date=YYYY-MM-DD/<time>-<id>.parquet` now and then. No request waits for it or fails by it.
+    """Writes `<folder>/date=YYYY-MM-DD/<time>-<id>.parquet` now and then. No request waits for it
+    or fails by it.
 
     Args:
         folder: local path or `gs://` URI; None for no log.
@@ -114,7 +117,9 @@ class PredictionLog:
         self._write_all()
 
     def _write_all(self) -> None:
-        while batch := [self._records.get_nowait() for _ in range(min(_BATCH, self._records.qsize()))]:
+        while batch := [
+            self._records.get_nowait() for _ in range(min(_BATCH, self._records.qsize()))
+        ]:
             try:
                 self._write(batch)
             except (NrmsError, OSError, pa.ArrowException) as error:
@@ -132,4 +137,8 @@ class PredictionLog:
         with scratch_folder() as folder:
             path = folder / name
             pq.write_table(table, path, compression="zstd", write_page_checksum=True)
-            storage.upload(path, storage.join(self._folder, f"date={now:%Y-%m-%d}", name), if_generation=storage.ABSENT)
+            storage.upload(
+                path,
+                storage.join(self._folder, f"date={now:%Y-%m-%d}", name),
+                if_generation=storage.ABSENT,
+            )

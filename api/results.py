@@ -1,4 +1,6 @@
-"""A scored upload as the answer's parts: counts, metrics, histogram, and its rows as JSON or Parquet."""
+"""A scored upload as the answer's parts: counts, metrics, histogram, and its rows as JSON or
+Parquet.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,26 @@ from nrms.scoring import predictions
 
 _BINS = 40
 _ROWS, _TITLES = 64, 200  # that are Python objects at once
-_LISTED = 200_000  # candidates and clicks in the rows of a JSON answer, at most: each is written by Python
+# candidates and clicks in the rows of a JSON answer, at most: each is written by Python
+_LISTED = 200_000
 # Counted under names of their own, or not worth a line.
-_PLAIN = {"impressions", "candidates", "users", "history_entries", "unknown_candidate", "articles", "clicks"}
+_PLAIN = {
+    "impressions",
+    "candidates",
+    "users",
+    "history_entries",
+    "unknown_candidate",
+    "articles",
+    "clicks",
+}
 
 
 def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The counts; and the ranking metrics, None where nothing is labelled or every impression has one class.
+    """The counts; and the ranking metrics, None where nothing is labelled or every impression has
+    one class.
 
-    Where there are times, the metrics have `baselines`: what popularity would reach, counted in this upload alone.
+    Where there are times, the metrics have `baselines`: what popularity would reach, counted in
+    this upload alone.
     """
     impressions = scored.impressions
     counts: dict[str, Any] = {
@@ -36,7 +49,9 @@ def counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, Any] |
         "candidates": len(scored.scores),
         "unknown_articles": int(np.count_nonzero(impressions.candidates == 0)),
         "empty_histories": scored.empty_histories,
-        "handled": {name: count for name, count in scored.report.as_dict().items() if name not in _PLAIN},
+        "handled": {
+            name: count for name, count in scored.report.as_dict().items() if name not in _PLAIN
+        },
     }
     if impressions.clicked is None:
         return counts, None
@@ -62,10 +77,11 @@ def _ranking(impressions: Impressions, scores: np.ndarray) -> dict[str, float]:
 
 
 def histogram(scored: Scored) -> dict[str, Any]:
-    """How scores are spread, over all candidates and, where clicks were given, over clicks and non-clicks.
+    """How scores are spread, over all candidates and, where clicks were given, over clicks and
+    non-clicks.
 
-    A few scores far off would squeeze all others into one bin: they are counted in the outermost bins, and in
-    `outside`, below and above.
+    A few scores far off would squeeze all others into one bin: they are counted in the outermost
+    bins, and in `outside`, below and above.
     """
     scores, clicked = scored.scores, scored.impressions.clicked
     low, high = _range(scores)
@@ -73,13 +89,18 @@ def histogram(scored: Scored) -> dict[str, Any]:
     kinds = {"all": scores}
     if clicked is not None:
         kinds |= {"clicked": scores[clicked], "not_clicked": scores[~clicked]}
-    counted = {kind: np.histogram(np.clip(values, low, high), edges)[0].tolist() for kind, values in kinds.items()}
+    counted = {
+        kind: np.histogram(np.clip(values, low, high), edges)[0].tolist()
+        for kind, values in kinds.items()
+    }
     outside = [int(np.count_nonzero(scores < low)), int(np.count_nonzero(scores > high))]
     return {"edges": edges.tolist(), **counted, **({"outside": outside} if any(outside) else {})}
 
 
 def _range(scores: np.ndarray) -> tuple[float, float]:
-    """Of all scores, or, if that is more than twice as wide, of all but a thousandth (at least one) on each side."""
+    """Of all scores, or, if that is more than twice as wide, of all but a thousandth (at least one)
+    on each side.
+    """
     if not len(scores):
         return 0.0, 1.0
     low, high = float(scores.min()), float(scores.max())
@@ -92,8 +113,11 @@ def _range(scores: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def write_json(file: IO[bytes], parts: dict[str, Any], scored: Scored, count: int, titles: bool) -> None:
-    """Writes an answer: these parts and the first `count` impressions, or as many as an answer can hold.
+def write_json(
+    file: IO[bytes], parts: dict[str, Any], scored: Scored, count: int, titles: bool
+) -> None:
+    """Writes an answer: these parts and the first `count` impressions, or as many as an answer can
+    hold.
 
     A few rows, and a few titles, at a time: what is written is never in memory as a whole.
 
@@ -105,10 +129,16 @@ def write_json(file: IO[bytes], parts: dict[str, Any], scored: Scored, count: in
         titles: whether the rows carry their candidates' titles.
     """
     impressions = scored.impressions
-    listed = impressions.offsets if impressions.clicks is None else impressions.offsets + unnest(impressions.clicks)[0]
+    listed = (
+        impressions.offsets
+        if impressions.clicks is None
+        else impressions.offsets + unnest(impressions.clicks)[0]
+    )
     part = _first(impressions, min(count, int(np.searchsorted(listed, _LISTED, "right")) - 1))
     total = len(impressions)
-    file.write(_json({**parts, "rows_total": total, "truncated": len(part) < total})[:-1] + b',"rows":[')
+    file.write(
+        _json({**parts, "rows_total": total, "truncated": len(part) < total})[:-1] + b',"rows":['
+    )
     table = predictions(part, scored.scores[: len(part.candidates)])
     batch: list[dict[str, Any]] = []
     for number in range(len(part)):
@@ -120,7 +150,9 @@ def write_json(file: IO[bytes], parts: dict[str, Any], scored: Scored, count: in
             shown = part.candidates[slice(*part.offsets[number : number + 2])]
             for start in range(0, len(shown), _TITLES):
                 known = shown[start : start + _TITLES]
-                names = pc.take(scored.articles.titles, pa.array(known - 1, mask=known == 0)).to_pylist()
+                names = pc.take(
+                    scored.articles.titles, pa.array(known - 1, mask=known == 0)
+                ).to_pylist()
                 file.write(b"," * (start > 0) + _json(names)[1:-1])
             file.write(b"]")
         file.write(b"}")
@@ -129,7 +161,12 @@ def write_json(file: IO[bytes], parts: dict[str, Any], scored: Scored, count: in
 
 def write_parquet(file: IO[bytes], scored: Scored) -> None:
     """Writes all rows as the predictions file of the nightly job."""
-    pq.write_table(predictions(scored.impressions, scored.scores), file, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        predictions(scored.impressions, scored.scores),
+        file,
+        compression="zstd",
+        write_page_checksum=True,
+    )
 
 
 def _json(value: object) -> bytes:

@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from api.decoder import ID_LENGTH, TITLE_LENGTH
 
-Id = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Annotated[StrictStr, Field(max_length=ID_LENGTH)]
+Id = (
+    Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+    | Annotated[StrictStr, Field(max_length=ID_LENGTH)]
+)
 Title = Annotated[str, Field(max_length=TITLE_LENGTH)]
 
 
@@ -31,9 +34,14 @@ class ImpressionIn(BaseModel):
     user_id: Id = Field(default="", examples=["u1"])
     article_ids_inview: list[Id] = Field(max_length=10_000, examples=[[9500017, 9500042]])
     article_id_fixed: list[Id] = Field(
-        default=[], max_length=10_000, description="the reader's clicks before, oldest first", examples=[[9500001]]
+        default=[],
+        max_length=10_000,
+        description="the reader's clicks before, oldest first",
+        examples=[[9500001]],
     )
-    article_ids_clicked: list[Id] | None = Field(default=None, max_length=10_000, examples=[[9500042]])
+    article_ids_clicked: list[Id] | None = Field(
+        default=None, max_length=10_000, examples=[[9500042]]
+    )
 
 
 class PredictIn(BaseModel):
@@ -42,7 +50,9 @@ class PredictIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     impressions: list[ImpressionIn] = Field(min_length=1, max_length=1_000)
-    articles: list[Article] = Field(default=[], max_length=1_000, description="articles that the catalogue lacks")
+    articles: list[Article] = Field(
+        default=[], max_length=1_000, description="articles that the catalogue lacks"
+    )
 
 
 class ModelOut(BaseModel):
@@ -62,7 +72,8 @@ class Counts(BaseModel):
     )
     empty_histories: int = Field(description="impressions of readers of whom nothing is known")
     skipped_one_class: int | None = Field(
-        default=None, description="labelled impressions with only clicks or only non-clicks: metrics leave them out"
+        default=None,
+        description="labelled impressions with only clicks or only non-clicks: metrics leave them out",
     )
     handled: dict[str, int] = Field(
         description="what was read in another way than it came, as the nightly job counts it"
@@ -95,7 +106,8 @@ class Histogram(BaseModel):
     clicked: list[int] | None = None
     not_clicked: list[int] | None = None
     outside: list[int] | None = Field(
-        default=None, description="scores below and above all edges, which count in the outermost bins; absent if none"
+        default=None,
+        description="scores below and above all edges, which count in the outermost bins; absent if none",
     )
 
 
@@ -108,7 +120,9 @@ class Row(BaseModel):
     scores: list[float]
     ranks: list[int] = Field(description="1 = best")
     article_ids_clicked: list[int | str | None] | None = None
-    titles: list[str | None] | None = Field(default=None, description="with `titles=true`; null for an unknown article")
+    titles: list[str | None] | None = Field(
+        default=None, description="with `titles=true`; null for an unknown article"
+    )
 
 
 class PredictOut(BaseModel):
@@ -116,7 +130,9 @@ class PredictOut(BaseModel):
 
     model: ModelOut
     counts: Counts
-    metrics: RankingMetrics | None = Field(default=None, description="absent when nothing is labelled")
+    metrics: RankingMetrics | None = Field(
+        default=None, description="absent when nothing is labelled"
+    )
     joins: dict[str, float] = Field(
         description="shares of what joins nothing: unknown_candidates, unknown_history, unknown_clicks, "
         "readers_without_history, unknown_words; absent where there is nothing to join"
@@ -124,24 +140,34 @@ class PredictOut(BaseModel):
     warnings: list[str] | None = Field(
         default=None, description="why the scores may be wrong; absent when nothing says so"
     )
-    score_histogram: Histogram | None = Field(default=None, description="absent with `summary=false`")
+    score_histogram: Histogram | None = Field(
+        default=None, description="absent with `summary=false`"
+    )
     taken: dict[str, str] | None = Field(
         default=None,
         description="which file was taken for what, where its columns say something else than the name it came under",
         examples=[{"file": "history", "history": "file"}],
     )
-    rows: list[Row] = Field(description="the first `max_rows` impressions, in the order of the upload")
+    rows: list[Row] = Field(
+        description="the first `max_rows` impressions, in the order of the upload"
+    )
     rows_total: int
-    truncated: bool = Field(description="whether there are more rows than these; format=parquet gives all")
+    truncated: bool = Field(
+        description="whether there are more rows than these; format=parquet gives all"
+    )
 
 
 class Info(BaseModel):
     """What is served."""
 
     asks_for_key: bool = Field(description="whether scoring needs X-API-Key")
-    model: dict[str, Any] | None = Field(description="version, sha256, uri, trained_at, metrics, sizes")
+    model: dict[str, Any] | None = Field(
+        description="version, sha256, uri, trained_at, metrics, sizes"
+    )
     articles: dict[str, Any] | None = Field(description="uri, generation and number of articles")
-    reload_error: str | None = Field(description="why no model, or not the newest model and articles, are served")
+    reload_error: str | None = Field(
+        description="why no model, or not the newest model and articles, are served"
+    )
     contract: dict[str, list[dict[str, Any]]] = Field(description="the columns of each file")
     limits: dict[str, int | float]
     started: datetime

@@ -1,4 +1,6 @@
-"""The running service: what is served, what may happen at once, and the thread that follows model and articles."""
+"""The running service: what is served, what may happen at once, and the thread that follows model
+and articles.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.decoders = DecoderPool(settings.workers)
-        self.log = PredictionLog(settings.prediction_log, settings.prediction_log_seconds, self.metrics)
+        self.log = PredictionLog(
+            settings.prediction_log, settings.prediction_log_seconds, self.metrics
+        )
         self.limiter = anyio.CapacityLimiter(settings.workers)
         self.metrics.waiting.set_function(lambda: self.limiter.statistics().tasks_waiting)
         self.error: str | None = "the model is being loaded"
@@ -73,7 +77,9 @@ class Service:
         self._stack.close()
 
     def check(self) -> None:
-        """Loads what is newer than what is served, and then serves it. What cannot be loaded is noted in `error`."""
+        """Loads what is newer than what is served, and then serves it. What cannot be loaded is
+        noted in `error`.
+        """
         now = self._serving
         try:
             if now is not None and now.is_current(self.settings):
@@ -100,7 +106,10 @@ class Service:
         self._note(None)
         seconds = time.perf_counter() - start
         logger.info(
-            "serving %s with %s articles, loaded in %.2f s", serving.bundle.uri, f"{len(serving.articles):,}", seconds
+            "serving %s with %s articles, loaded in %.2f s",
+            serving.bundle.uri,
+            f"{len(serving.articles):,}",
+            seconds,
         )
         _keep_only(self._cache, {path.name for path in serving.bundle.files.values()})
 
@@ -117,9 +126,13 @@ class Service:
         try:
             self.decoders.start()
         except OSError:
-            logger.exception("the processes that read uploads did not start; each upload tries again")
+            logger.exception(
+                "the processes that read uploads did not start; each upload tries again"
+            )
         while not self._stop.wait(
-            self.settings.reload_seconds if self._serving else min(1.0, self.settings.reload_seconds)
+            self.settings.reload_seconds
+            if self._serving
+            else min(1.0, self.settings.reload_seconds)
         ):
             self.check()
 

@@ -1,4 +1,6 @@
-"""What the service scores with: one model version and one catalogue, loaded whole and exchanged whole."""
+"""What the service scores with: one model version and one catalogue, loaded whole and exchanged
+whole.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class Serving:
-    """A model version with a catalogue. Nothing in it changes, so a request that holds it is never mixed.
+    """A model version with a catalogue. Nothing in it changes, so a request that holds it is never
+    mixed.
 
     Attributes:
         bundle: the model.
@@ -84,7 +87,8 @@ class Serving:
         Args:
             settings: where they are.
             cache: local folder for what comes from a bucket.
-            before: what is served now; its encoders and vectors are used again if they are still right.
+            before: what is served now; its encoders and vectors are used again if they are still
+                right.
 
         Raises:
             ArtifactError: the model is missing, incomplete, altered, or gives no numbers.
@@ -95,7 +99,8 @@ class Serving:
         uri = settings.articles_uri or bundle.meta.get("data", {}).get("articles")
         if not isinstance(uri, str):
             raise ArtifactError(
-                f"{bundle.uri}: meta.json must say which articles the model was trained with. Received: nothing. "
+                f"{bundle.uri}: meta.json must say which articles the model was trained with. "
+                f"Received: nothing. "
                 "Set ARTICLES_URI."
             )
         folder = settings.article_vectors or default_folder(bundle.uri)
@@ -107,15 +112,29 @@ class Serving:
             vectors.load(folder, cache)
         articles_file = storage.stat(uri)
         articles = Articles.read(articles_file, cache)
-        titles, history_size, encoded = articles.titles.to_pylist(), bundle.number("history_size"), vectors.encoded
-        # First of few titles: a broken version, tried again and again, shall not encode the whole catalogue each time.
+        titles, history_size, encoded = (
+            articles.titles.to_pylist(),
+            bundle.number("history_size"),
+            vectors.encoded,
+        )
+        # First of few titles: a broken version, tried again and again, shall not encode the whole
+        # catalogue each time.
         model.try_out(with_unknown(model.encode_titles(titles[:history_size])), history_size)
         news_vectors = with_unknown(vectors.of(titles))
         model.try_out(news_vectors, history_size)
         encoded = vectors.encoded - encoded
         logger.info("%s: %s articles, %s encoded", uri, f"{len(titles):,}", f"{encoded:,}")
         vectors.save(folder)
-        return cls(bundle, model, history_size, articles, articles_file, settings.max_unknown, vectors, news_vectors)
+        return cls(
+            bundle,
+            model,
+            history_size,
+            articles,
+            articles_file,
+            settings.max_unknown,
+            vectors,
+            news_vectors,
+        )
 
     def is_current(self, settings: Settings) -> bool:
         """Whether `load` would give the same. Raises what `load` raises."""
@@ -141,8 +160,12 @@ class Serving:
         split = dataset.split("upload", self.history_size)
         impressions = split.read(0)
         joins.refuse_strangers(dataset, split, joins.FEW)
-        found = joins.check(dataset, split, self.model.tokenizer, self.bundle.joins, self.max_unknown)
-        scores = Scorer(self.model.encoders, news_vectors, split.histories.rows, self.model.prior).score(impressions)
+        found = joins.check(
+            dataset, split, self.model.tokenizer, self.bundle.joins, self.max_unknown
+        )
+        scores = Scorer(
+            self.model.encoders, news_vectors, split.histories.rows, self.model.prior
+        ).score(impressions)
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
         if row_histories:
             users = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])[ROW_USERS]
@@ -158,7 +181,8 @@ class Serving:
         uploaded = Articles.read(storage.stat(path), folder)
         if uploaded.ids.type != self.articles.ids.type:
             raise schema_error(
-                f"Column `article_id` must hold ids of the same type as the catalogue ({self.articles.ids.type}).",
+                f"Column `article_id` must hold ids of the same type as the catalogue "
+                f"({self.articles.ids.type}).",
                 str(uploaded.ids.type),
                 "articles",
                 "Cast the column.",
@@ -172,7 +196,9 @@ class Serving:
             pa.concat_arrays([self.articles.titles, titles]),
             uploaded.report,
         )
-        return articles, np.concatenate([self.news_vectors, self.model.encode_titles(titles.to_pylist())])
+        return articles, np.concatenate(
+            [self.news_vectors, self.model.encode_titles(titles.to_pylist())]
+        )
 
 
 class Model:
@@ -183,12 +209,15 @@ class Model:
 
     Attributes:
         encoders: see `nrms.scoring`.
-        prior: the vector of readers of whom nothing is known, float32 `(dim,)`; None in a version that has none.
+        prior: the vector of readers of whom nothing is known, float32 `(dim,)`; None in a version
+            that has none.
         tokenizer: with the model's vocabulary.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self.encoders = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
+        self.encoders = OnnxEncoders(
+            bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"]
+        )
         self.prior = bundle.prior()
         self.tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
         self._title_size = bundle.number("title_size")
@@ -199,15 +228,19 @@ class Model:
         return encode_titles(self.encoders, self.tokenizer.encode(titles, self._title_size))
 
     def try_out(self, news_vectors: np.ndarray, history_size: int) -> None:
-        """Scores all articles for a reader of the first ones, so that a model that cannot is never served."""
+        """Scores all articles for a reader of the first ones, so that a model that cannot is never
+        served.
+        """
         rows = np.arange(1, min(len(news_vectors), history_size + 1), dtype=np.int32)
         user = self.encoders.encode_users(news_vectors[: len(rows) + 1], rows[None])
         if self.prior is not None and self.prior.shape != user[0].shape:
             raise ArtifactError(
-                f"{self._uri}: {artifact.PRIOR} must be as long as a user vector. Received: {len(self.prior)} numbers, "
+                f"{self._uri}: {artifact.PRIOR} must be as long as a user vector. Received: "
+                f"{len(self.prior)} numbers, "
                 f"not {len(user[0])}. Train it again."
             )
         if not np.isfinite(news_vectors @ user[0]).all():
             raise ArtifactError(
-                f"{self._uri}: scores must be numbers. Received: NaN or infinity in a first try. Train it again."
+                f"{self._uri}: scores must be numbers. Received: NaN or infinity in a first try. "
+                f"Train it again."
             )

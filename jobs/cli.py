@@ -21,7 +21,9 @@ from nrms.storage.scratch import as_temporary_folder, temporary_folder
 
 logger = logging.getLogger("nrms.jobs")
 
-_CONFIGS = Path(__file__).parents[1] / "configs"  # holds keras.json, in the place of the one in the home directory
+_CONFIGS = (
+    Path(__file__).parents[1] / "configs"
+)  # holds keras.json, in the place of the one in the home directory
 
 
 def run(
@@ -40,10 +42,10 @@ def run(
         description: what the job does, for `--help`.
         argv: the arguments; None for those of this process.
 
-    Ends the process with an exit code: 0 done; 1 failed (data, storage, model, training); 2 the configuration is
-    wrong; 3 a model was trained but is not promoted; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. All but 0 come with
-    one line on stderr, where log lines are JSON objects unless it is a terminal. Any other exception is a bug and
-    passes through.
+    Ends the process with an exit code: 0 done; 1 failed (data, storage, model, training); 2 the
+    configuration is wrong; 3 a model was trained but is not promoted; 130 stopped by Ctrl-C; 143
+    stopped by SIGTERM. All but 0 come with one line on stderr, where log lines are JSON objects
+    unless it is a terminal. Any other exception is a bug and passes through.
     """
     end_with(lambda: main(parse(config_class, argv, prog, description)))
 
@@ -54,7 +56,8 @@ def end_with(work: Callable[[], None]) -> NoReturn:
     try:
         with signals.raised(), as_temporary_folder():
             if not os.access(os.environ.get("HOME", "."), os.W_OK):
-                # Else Matplotlib makes a temporary folder of its own, and at its end complains that it has gone.
+                # Else Matplotlib makes a temporary folder of its own, and at its end complains that
+                # it has gone.
                 os.environ.setdefault("MPLCONFIGDIR", str(temporary_folder()))
             work()
     except ConfigError as error:
@@ -70,8 +73,10 @@ def end_with(work: Callable[[], None]) -> NoReturn:
         if package in ("nrms", "jobs", ""):
             raise
         _fail(
-            f"the packages of requirements.txt must be installed. Received: {sys.executable}, without {package}. "
-            f"Run `{sys.executable} -m pip install -r requirements.txt`, or .venv/bin/python, which `make demo` makes.",
+            f"the packages of requirements.txt must be installed. Received: {sys.executable}, "
+            f"without {package}. "
+            f"Run `{sys.executable} -m pip install -r requirements.txt`, or .venv/bin/python, "
+            f"which `make demo` makes.",
             2,
         )
     except KeyboardInterrupt:
@@ -85,11 +90,14 @@ def end_with(work: Callable[[], None]) -> NoReturn:
 
 
 def set_up_process() -> None:
-    """Logging, what is not worth a line in it, and the backends of Keras and Matplotlib, whatever the user's settings
-    are. Before either is imported; a job's child processes call it, too."""
+    """Logging, what is not worth a line in it, and the backends of Keras and Matplotlib, whatever
+    the user's settings are. Before either is imported; a job's child processes call it, too.
+    """
     quiet_tensorflow()
     os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(_CONFIGS), "MPLBACKEND": "agg"}
-    os.environ["LC_ALL"] = "C"  # which a matplotlibrc can make it use when it is imported, installed or not
+    os.environ["LC_ALL"] = (
+        "C"  # which a matplotlibrc can make it use when it is imported, installed or not
+    )
     # A title of one word has one attention weight, which is 1.
     warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
     logs.to_stderr()

@@ -1,8 +1,10 @@
-"""Score the nights that are due: `python -m jobs.nightly --model M --data D/{date} --output O/date={date}`.
+"""Score the nights that are due: `python -m jobs.nightly --model M --data D/{date} --output
+O/date={date}`.
 
-Those of the last --days days whose data is there and whose predictions are not complete, so what was missed or failed
-is done by the next run: run it as often as you like. Exit codes: 0 every night that has data is complete; 1 one of
-them failed, or storage or Pushgateway did; 2 the configuration is wrong.
+Those of the last --days days whose data is there and whose predictions are not complete, so what
+was missed or failed is done by the next run: run it as often as you like. Exit codes: 0 every night
+that has data is complete; 1 one of them failed, or storage or Pushgateway did; 2 the configuration
+is wrong.
 """
 
 from __future__ import annotations
@@ -26,18 +28,31 @@ def main(config: NightlyConfig) -> None:
     for night in nights:
         if night.metrics is not None:
             auc = f"AUC {auc_text(night.metrics)}, " if "auc" in night.metrics else ""
-            said = f", {len(night.metrics['warnings'])} warnings" if night.metrics.get("warnings") else ""
-            print(f"{night.date}  complete: {auc}{night.metrics['impressions']:,} impressions{said}")
+            said = (
+                f", {len(night.metrics['warnings'])} warnings"
+                if night.metrics.get("warnings")
+                else ""
+            )
+            print(
+                f"{night.date}  complete: {auc}{night.metrics['impressions']:,} impressions{said}"
+            )
         else:
-            print(f"{night.date}  {'failed: ' + night.error if night.error is not None else 'no data yet'}")
+            print(
+                f"{night.date}  "
+                f"{'failed: ' + night.error if night.error is not None else 'no data yet'}"
+            )
     if all(night.metrics is None and night.error is None for night in nights):
-        logger.warning("none of %d nights has data: is --data right? Received: %s", len(nights), config.data)
+        logger.warning(
+            "none of %d nights has data: is --data right? Received: %s", len(nights), config.data
+        )
     if config.pushgateway is not None:
         push(nights, config.pushgateway)
     failed = [night for night in nights if night.error is not None]
     if failed:
         dates = ", ".join(night.date for night in failed)
-        raise NrmsError(f"{len(failed)} of {len(nights)} nights failed: {dates}. First: {failed[0].error}")
+        raise NrmsError(
+            f"{len(failed)} of {len(nights)} nights failed: {dates}. First: {failed[0].error}"
+        )
 
 
 def _score(config: ScoreConfig) -> None:

@@ -32,19 +32,26 @@ else:
 class SourceConfig:
     """Source and output"""
 
-    source: Literal["demo", "ebnerd", "mind"] = required("what to prepare: made-up data, or a public data set")
+    source: Literal["demo", "ebnerd", "mind"] = required(
+        "what to prepare: made-up data, or a public data set"
+    )
     input: Text | None = option(
         None,
-        "ebnerd, mind: folder or gs:// URI that holds articles.parquet and the splits, or news.tsv and behaviors.tsv",
+        "ebnerd, mind: folder or gs:// URI that holds articles.parquet and the splits, or news.tsv "
+        "and behaviors.tsv",
     )
     split_name: Literal["train", "validation", "test"] | None = option(
         None, "mind: the split that --input becomes in --output"
     )
     output: Text = required("where the data set goes: a folder or gs:// URI")
     date: DateText | None = option(
-        None, "stands for {date} in --output; demo: only this day of the same site, as the split validation"
+        None,
+        "stands for {date} in --output; demo: only this day of the same site, as the split "
+        "validation",
     )
-    shard_rows: PositiveInt = option(100_000, "impressions in a file, at most; training holds one file in memory")
+    shard_rows: PositiveInt = option(
+        100_000, "impressions in a file, at most; training holds one file in memory"
+    )
     overwrite: bool = option(False, "replace other data in --output")
 
 
@@ -78,12 +85,18 @@ def main(config: PrepareConfig) -> None:
         def progress(split: str, rows: int) -> None:
             if split not in bars:
                 stack.close()
-                bar = tqdm(desc=split, total=source.rows[split], unit=" impressions", unit_scale=True)
+                bar = tqdm(
+                    desc=split, total=source.rows[split], unit=" impressions", unit_scale=True
+                )
                 bars[split] = stack.enter_context(bar)
             bars[split].update(rows)
 
         written = write_dataset(
-            source, config.output, shard_rows=config.shard_rows, overwrite=config.overwrite, progress=progress
+            source,
+            config.output,
+            shard_rows=config.shard_rows,
+            overwrite=config.overwrite,
+            progress=progress,
         )
     for split in source.parameters:
         if split in written:
@@ -96,7 +109,9 @@ def main(config: PrepareConfig) -> None:
 
 
 def open_source(config: PrepareConfig, cache: Path) -> Source:
-    """The source that the configuration names. Raises ConfigError when a flag it needs is missing."""
+    """The source that the configuration names. Raises ConfigError when a flag it
+    needs is missing.
+    """
     if config.source == "demo":
         validation = config.validation_impressions or max(1, config.impressions // 4)
         return DemoSite(
@@ -108,11 +123,15 @@ def open_source(config: PrepareConfig, cache: Path) -> Source:
             date=config.date,
         )
     if config.input is None:
-        raise ConfigError(f"--input must be given with --source {config.source}: the folder of the unzipped data.")
+        raise ConfigError(
+            f"--input must be given with --source {config.source}: the folder of the unzipped data."
+        )
     if config.source == "ebnerd":
         return Ebnerd(config.input, cache)
     if config.split_name is None:
-        raise ConfigError("--split-name must be given with --source mind: train, validation or test.")
+        raise ConfigError(
+            "--split-name must be given with --source mind: train, validation or test."
+        )
     return Mind(config.input, config.split_name, cache)
 
 

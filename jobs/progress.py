@@ -17,7 +17,8 @@ logger = logging.getLogger("nrms.train")
 
 
 class StopOnSignals(keras.callbacks.Callback):
-    """While it trains, the first SIGTERM or Ctrl-C asks for a checkpoint and an end; before and after, it ends the job.
+    """While it trains, the first SIGTERM or Ctrl-C asks for a checkpoint and an end; before and
+    after, it ends the job.
 
     Attributes:
         stop: what `nrms.training.train` looks at.
@@ -37,7 +38,9 @@ class StopOnSignals(keras.callbacks.Callback):
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """A bar on a terminal while an epoch trains, elsewhere a line now and then; and the epoch's metrics at its end."""
+    """A bar on a terminal while an epoch trains, elsewhere a line now and then; and the epoch's
+    metrics at its end.
+    """
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the bar."""
@@ -50,7 +53,9 @@ class TrainingProgress(keras.callbacks.Callback):
         logs = logs or {}
         state = f"loss {logs['loss']:.4f}, {logs['samples_per_second']:.0f} samples/s"
         if self._bar.disable and time.monotonic() - self._logged >= _LOG_SECONDS:
-            logger.info("%s: batch %d of %d, %s", self._name, batch + 1, self.params["steps"], state)
+            logger.info(
+                "%s: batch %d of %d, %s", self._name, batch + 1, self.params["steps"], state
+            )
             self._logged = time.monotonic()
         self._bar.set_postfix_str(state, refresh=False)
         self._bar.update(batch + 1 - self._bar.n)
@@ -58,4 +63,8 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Ends the bar and says how the epoch went."""
         self._bar.close()
-        logger.info("%s: %s", self._name, ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items()))
+        logger.info(
+            "%s: %s",
+            self._name,
+            ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items()),
+        )

@@ -1,7 +1,9 @@
-"""Score the impressions of a data set with a trained model: `python -m jobs.score --model M --data D --output O`.
+"""Score the impressions of a data set with a trained model: `python -m jobs.score --model M --data
+D --output O`.
 
-The same command again does what is missing, nothing if nothing is. Exit codes: 0 done; 1 data, storage or model
-failed, a bad behaviours file among them; 2 the configuration is wrong, or --output holds something else.
+The same command again does what is missing, nothing if nothing is. Exit codes: 0 done; 1 data,
+storage or model failed, a bad behaviours file among them; 2 the configuration is wrong, or --output
+holds something else.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ logger = logging.getLogger("nrms.score")
 
 
 class Progress:
-    """A bar on a terminal, elsewhere a line for each behaviours file: impressions, their rate, the time left."""
+    """A bar on a terminal, elsewhere a line for each behaviours file: impressions, their rate, the
+    time left.
+    """
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
@@ -31,7 +35,13 @@ class Progress:
         elif self._bar.disable:
             rate = done / max(1e-9, time.monotonic() - self._start)
             left = (total - done) / max(1e-9, rate)
-            logger.info("%s of %s impressions, %s/s, %.0f s left", f"{done:,}", f"{total:,}", f"{rate:,.0f}", left)
+            logger.info(
+                "%s of %s impressions, %s/s, %.0f s left",
+                f"{done:,}",
+                f"{total:,}",
+                f"{rate:,.0f}",
+                left,
+            )
         else:
             self._bar.update(done - self._bar.n)
         if done == total:
@@ -48,9 +58,14 @@ def main(config: ScoreConfig) -> None:
         print("complete already, nothing to do")
     else:
         if "auc" in result.metrics:
-            print_rankings(config.split, {"model": result.metrics, **result.metrics.get("baselines", {})})
+            print_rankings(
+                config.split, {"model": result.metrics, **result.metrics.get("baselines", {})}
+            )
         parts = "part" if result.written == 1 else "parts"
-        print(f"\n{result.metrics['impressions']:,} impressions, {result.written:,} {parts} written now")
+        print(
+            f"\n{result.metrics['impressions']:,} impressions, {result.written:,} {parts} written "
+            f"now"
+        )
     print(f"model: {result.model_uri}")
     print(f"predictions: {result.output}")
     warn(result.metrics or {})

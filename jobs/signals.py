@@ -18,11 +18,15 @@ logger = logging.getLogger("nrms.jobs")
 
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 _GRACE = 5.0  # seconds for an orderly end: containers are given 10 by default
-_ECHO = 1.0  # seconds in which the same signal is no second one: `timeout` sends it to a process and to its group
+# seconds in which the same signal is no second one: `timeout` sends it to a process and to its
+# group
+_ECHO = 1.0
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end. No `Exception`: a night that fails, say, is noted and the next one begun."""
+    """A signal asked this process to end. No `Exception`: a night that fails, say, is noted and the
+    next one begun.
+    """
 
 
 class _State:
@@ -37,8 +41,9 @@ _state = _State()
 def raised(quiet: bool = False) -> Iterator[None]:
     """In the block, SIGTERM and Ctrl-C raise `Stopped` in the main thread.
 
-    A library may take that for an error of its own and go on, and what the main thread is busy with or waits for may
-    take minutes. So after some seconds, or at a second signal, the process ends at once, and cleans up all the same.
+    A library may take that for an error of its own and go on, and what the main thread is busy with
+    or waits for may take minutes. So after some seconds, or at a second signal, the process ends at
+    once, and cleans up all the same.
 
     Args:
         quiet: whether such an end says nothing, as that of a sweep's trial.
@@ -51,7 +56,9 @@ def raised(quiet: bool = False) -> Iterator[None]:
     over = threading.Event()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    threading.Thread(target=_watch, args=[reader, state, over, quiet], name="signals", daemon=True).start()
+    threading.Thread(
+        target=_watch, args=[reader, state, over, quiet], name="signals", daemon=True
+    ).start()
     fd_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     before = {number: signal.signal(number, _hear) for number in _NUMBERS}
     try:
@@ -69,7 +76,9 @@ def raised(quiet: bool = False) -> Iterator[None]:
 
 
 def set_by_signals(stop: threading.Event) -> threading.Event:
-    """From now on, the first SIGTERM or Ctrl-C sets `stop`, and a second one ends the process; gives `stop`."""
+    """From now on, the first SIGTERM or Ctrl-C sets `stop`, and a second one ends the process;
+    gives `stop`.
+    """
     _state.stop = stop
     return stop
 

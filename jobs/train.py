@@ -15,7 +15,8 @@ logger = logging.getLogger("nrms.train")
 def main(config: TrainConfig) -> None:
     """Trains, then prints the metrics beside the baselines', and where the model lies."""
     log_config(config)
-    # TensorFlow takes seconds to import: not for `--help`, not before the flags are known to be right.
+    # TensorFlow takes seconds to import: not for `--help`, not before the flags are known to be
+    # right.
     from jobs.progress import StopOnSignals, TrainingProgress
     from nrms.training import train
 
@@ -26,8 +27,10 @@ def main(config: TrainConfig) -> None:
     warn(result.metrics)
     if not result.promoted and config.promote == "auto":
         raise NotPromoted(
-            "a model must rank better than chance for latest.json to name it. Received: validation AUC "
-            f"{auc_text(result.metrics)}, in {result.model_uri}, which is written; latest.json stays where it is. "
+            "a model must rank better than chance for latest.json to name it. Received: validation "
+            "AUC "
+            f"{auc_text(result.metrics)}, in {result.model_uri}, which is written; latest.json "
+            f"stays where it is. "
             "See the warnings above, or give --promote always."
         )
 

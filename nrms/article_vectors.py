@@ -1,4 +1,6 @@
-"""News vectors by content, from one night to the next: what a model encoded once, it does not encode again."""
+"""News vectors by content, from one night to the next: what a model encoded once, it does not
+encode again.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,15 @@ logger = logging.getLogger(__name__)
 _KEY_BYTES = 16
 _FLOATS = np.dtype("<f4")  # of a vector, as bytes: a tenth of the time that Parquet's lists take
 _MODEL = b"nrms.model"  # key of the Parquet metadata
-_KEPT_DAYS = 30  # for which a vector is kept that nobody uses: nights further back are seldom caught up on
+_KEPT_DAYS = (
+    30  # for which a vector is kept that nobody uses: nights further back are seldom caught up on
+)
 
 
 def default_folder(version: str) -> str:
-    """Where the vectors of a model's version (its URI) are kept unless said otherwise: beside the versions."""
+    """Where the vectors of a model's version (its URI) are kept unless said otherwise: beside the
+    versions.
+    """
     return storage.join(storage.parent(version), "article_vectors")
 
 
@@ -34,7 +40,8 @@ class ArticleVectors:
 
     Args:
         model: the model's sha256.
-        encode: titles to float32 vectors `(titles, dim)`; called for those that are new, at least one.
+        encode: titles to float32 vectors `(titles, dim)`; called for those that are new, at least
+            one.
 
     Attributes:
         encoded: how many vectors `encode` made.
@@ -53,16 +60,22 @@ class ArticleVectors:
     def of(self, titles: Sequence[str]) -> np.ndarray:
         """The vectors of these titles, at least one: float32 `(titles, dim)`.
 
-        Forgotten are those that were not used for a month, and of the others all but as many as these, the latest.
+        Forgotten are those that were not used for a month, and of the others all but as many as
+        these, the latest.
         """
-        keys = [hashlib.blake2b(title.encode(), digest_size=_KEY_BYTES).digest() for title in titles]
+        keys = [
+            hashlib.blake2b(title.encode(), digest_size=_KEY_BYTES).digest() for title in titles
+        ]
         new = {key: title for key, title in zip(keys, titles, strict=True) if key not in self._rows}
         today = _today()
         if new:
-            self._keep(list(new), self._encode(list(new.values())), np.full(len(new), today, np.int32))
+            self._keep(
+                list(new), self._encode(list(new.values())), np.full(len(new), today, np.int32)
+            )
             self.encoded += len(new)
         rows = np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))
-        # Now and then their day alone is worth a write: else they were forgotten with all that is used no more.
+        # Now and then their day alone is worth a write: else they were forgotten with all that is
+        # used no more.
         self._unsaved |= bool(new) or bool((self._days[rows] < today - _KEPT_DAYS // 2).any())
         self._days[rows] = today
         vectors = self._vectors[rows]
@@ -70,7 +83,8 @@ class ArticleVectors:
         return vectors
 
     def load(self, folder: str, cache: Path) -> None:
-        """Adds what `save` wrote into `folder` for this model; where that is nothing or damaged, nothing.
+        """Adds what `save` wrote into `folder` for this model; where that is nothing or damaged,
+        nothing.
 
         Args:
             folder: local path or `gs://` URI.
@@ -90,7 +104,9 @@ class ArticleVectors:
         self._keep([keys[row] for row in lacking], vectors[lacking], days[lacking])
 
     def save(self, folder: str) -> None:
-        """Writes the vectors, if any is new. Whatever fails is logged: the next night then encodes these again."""
+        """Writes the vectors, if any is new. Whatever fails is logged: the next night then encodes
+        these again.
+        """
         if not self._unsaved:
             return
         vectors = np.ascontiguousarray(self._vectors, _FLOATS)
@@ -98,7 +114,9 @@ class ArticleVectors:
             {
                 "title": pa.array(list(self._rows), pa.binary(_KEY_BYTES)),
                 "vector": pa.FixedSizeBinaryArray.from_buffers(
-                    pa.binary(vectors.itemsize * vectors.shape[1]), len(vectors), [None, pa.py_buffer(vectors)]
+                    pa.binary(vectors.itemsize * vectors.shape[1]),
+                    len(vectors),
+                    [None, pa.py_buffer(vectors)],
                 ),
                 "day": pa.array(self._days),
             }
@@ -116,7 +134,9 @@ class ArticleVectors:
                 else:
                     self._generation, self._unsaved = info.generation, False
         except (StorageError, OSError) as error:
-            _warn("cannot be written, so the next night encodes these articles again", folder, error)
+            _warn(
+                "cannot be written, so the next night encodes these articles again", folder, error
+            )
 
     def _uri(self, folder: str) -> str:
         return storage.join(folder, f"{self._model[:16]}.parquet")
@@ -152,7 +172,9 @@ class ArticleVectors:
         if len(set(keys.to_pylist())) < len(keys):
             raise ValueError("it holds a title twice")
         # The first release kept no days.
-        days = table["day"].to_numpy() if "day" in table.column_names else np.full(len(keys), _today())
+        days = (
+            table["day"].to_numpy() if "day" in table.column_names else np.full(len(keys), _today())
+        )
         return keys.to_pylist(), vectors, days.astype(np.int32)
 
 

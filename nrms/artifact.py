@@ -1,9 +1,9 @@
 """The model bundle: `<models>/<version>/` and the pointer `<models>/latest.json`.
 
-A version holds `model.keras`, `news_encoder.onnx`, `user_encoder.onnx`, `tokenizer.json`, `prior.npy` (versions of the
-first release lack it) and `meta.json`, which is written last and carries the sha256 of the others: a version without it
-does not exist. Nothing in a version ever changes. Loading verifies every checksum before any file is parsed, since
-`.keras` files carry code.
+A version holds `model.keras`, `news_encoder.onnx`, `user_encoder.onnx`, `tokenizer.json`,
+`prior.npy` (versions of the first release lack it) and `meta.json`, which is written last and
+carries the sha256 of the others: a version without it does not exist. Nothing in a version ever
+changes. Loading verifies every checksum before any file is parsed, since `.keras` files carry code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ FILES = ("model.keras", "news_encoder.onnx", "user_encoder.onnx", "tokenizer.jso
 PRIOR = "prior.npy"
 LATEST = "latest.json"
 _META = "meta.json"
-_LARGEST = 100_000  # of a size in the configuration: what is larger is damage, and would take all memory
+_LARGEST = (
+    100_000  # of a size in the configuration: what is larger is damage, and would take all memory
+)
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
@@ -42,7 +44,8 @@ class Bundle:
 
     Attributes:
         uri: the version's folder.
-        version: its name, `YYYYMMDDTHHMMSSZ-` and eight hex digits: when it was published, by that machine's clock.
+        version: its name, `YYYYMMDDTHHMMSSZ-` and eight hex digits: when it was published, by that
+            machine's clock.
         sha256: of `meta.json`, and through it of everything in the version.
         meta: the content of `meta.json`.
         files: local path of each verified file, by name.
@@ -56,29 +59,36 @@ class Bundle:
 
     @property
     def joins(self) -> dict[str, float]:
-        """The training split's own shares, see `nrms.data.joins`. Raises ArtifactError where they are none."""
+        """The training split's own shares, see `nrms.data.joins`. Raises ArtifactError where they
+        are none.
+        """
         shares = self.meta.get("joins", {})  # a model of an earlier release has none
         if not isinstance(shares, dict) or not all(
             isinstance(share, float) and 0 <= share <= 1 for share in shares.values()
         ):
             raise ArtifactError(
-                f"{self.uri}: meta.json must give the joins of the training split, each from 0 to 1. Received: "
+                f"{self.uri}: meta.json must give the joins of the training split, each from 0 to "
+                f"1. Received: "
                 f"{repr(shares)[:80]}. Train the model again."
             )
         return shares
 
     def number(self, name: str) -> int:
-        """A whole number of the training's configuration, from 1 to 100,000. Raises ArtifactError: there is none."""
+        """A whole number of the training's configuration, from 1 to 100,000. Raises ArtifactError:
+        there is none.
+        """
         value = self.meta.get("config", {}).get(name)
         if type(value) is not int or not 1 <= value <= _LARGEST:
             raise ArtifactError(
-                f"{self.uri}: meta.json must give {name} of the training's configuration, a whole number from 1 to "
+                f"{self.uri}: meta.json must give {name} of the training's configuration, a whole "
+                f"number from 1 to "
                 f"{_LARGEST:,}. Received: {shorten(repr(value), 60)}. Train the model again."
             )
         return value
 
     def prior(self) -> np.ndarray | None:
-        """The vector of a reader of whom nothing is known, float32 `(dim,)`; None in a version that has none.
+        """The vector of a reader of whom nothing is known, float32 `(dim,)`; None in a version that
+        has none.
 
         Raises:
             ArtifactError: the file holds no such vector.
@@ -93,16 +103,23 @@ class Bundle:
             vector, received = None, str(error)
         else:
             received = f"{vector.dtype} of shape {vector.shape}"
-        if vector is None or vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all():
+        if (
+            vector is None
+            or vector.dtype != np.float32
+            or vector.ndim != 1
+            or not np.isfinite(vector).all()
+        ):
             raise ArtifactError(
-                f"{self.uri}: {PRIOR} must hold one vector of finite float32. Received: {received}. "
+                f"{self.uri}: {PRIOR} must hold one vector of finite float32. Received: "
+                f"{received}. "
                 "Train the model again."
             )
         return vector
 
 
 class Tries:
-    """What earlier tries of the same training began to publish: a file for each version, until one of them is done.
+    """What earlier tries of the same training began to publish: a file for each version, until one
+    of them is done.
 
     Args:
         folder: where these files are, a folder or `gs://` URI.
@@ -121,7 +138,9 @@ class Tries:
         storage.write_bytes(b"", self._marks + version)
 
     def finished(self, models: str, meta: dict) -> tuple[str, str] | None:
-        """A version that an earlier try wrote whole, of the same metrics; its name, and the sha256 of `meta.json`."""
+        """A version that an earlier try wrote whole, of the same metrics; its name, and the sha256
+        of `meta.json`.
+        """
         ours = json.loads(json.dumps(meta))
         for version in self._before:
             try:
@@ -134,22 +153,28 @@ class Tries:
         return None
 
     def end(self, models: str) -> None:
-        """When the training is done: removes what earlier tries left unfinished, and its own traces."""
+        """When the training is done: removes what earlier tries left unfinished, and its own
+        traces.
+        """
         for name in [*self._before, *self._own]:
             if not storage.exists(storage.join(models, name, _META)):
                 commit.remove(storage.join(models, name))
             storage.delete(self._marks + name)
 
 
-def publish(models: str, folder: Path, meta: dict, promote: bool = True, tries: Tries | None = None) -> str:
+def publish(
+    models: str, folder: Path, meta: dict, promote: bool = True, tries: Tries | None = None
+) -> str:
     """Publishes the files in `folder` as a new version and moves `latest.json` to it.
 
     Args:
         models: the model root, a folder or `gs://` URI.
-        folder: local folder with every file of `FILES`; what else it holds, such as plots, is published beside them.
+        folder: local folder with every file of `FILES`; what else it holds, such as plots, is
+            published beside them.
         meta: what else `meta.json` shall say, JSON-ready.
         promote: False leaves `latest.json` where it is.
-        tries: those before this one, looked up when the training began: what they finished is not written again.
+        tries: those before this one, looked up when the training began: what they finished is not
+            written again.
 
     Returns:
         The URI of the version.
@@ -165,11 +190,12 @@ def publish(models: str, folder: Path, meta: dict, promote: bool = True, tries: 
 
 
 def point(models: str, version: str, sha256: str) -> None:
-    """Moves `latest.json` to a version, unless it has moved to another since, whose training began to point later.
+    """Moves `latest.json` to a version, unless it has moved to another since, whose training began
+    to point later.
 
-    A pointer's number is one more than that of the pointer that it set out to replace: so whoever sees another's
-    pointer comes after it, whatever clocks say. Of two that set out from the same one, the version that sorts later
-    stays.
+    A pointer's number is one more than that of the pointer that it set out to replace: so whoever
+    sees another's pointer comes after it, whatever clocks say. Of two that set out from the same
+    one, the version that sorts later stays.
 
     Args:
         models: the model root.
@@ -195,7 +221,8 @@ def point(models: str, version: str, sha256: str) -> None:
             return
         if name > version:
             logger.warning(
-                "%s: moves from %s to %s, whose name is of an earlier time: the clock of one of two trainings is wrong",
+                "%s: moves from %s to %s, whose name is of an earlier time: the clock of one of "
+                "two trainings is wrong",
                 uri,
                 name,
                 version,
@@ -210,7 +237,9 @@ def point(models: str, version: str, sha256: str) -> None:
 
 
 def latest_version(models: str) -> str | None:
-    """The version that `latest.json` of a model root names; None where there is none, as in a version's folder."""
+    """The version that `latest.json` of a model root names; None where there is none, as in a
+    version's folder.
+    """
     latest = _read_latest(models)
     return None if latest is None else latest["version"]
 
@@ -221,7 +250,8 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
     Args:
         uri: a version's folder, or a model root, whose `latest.json` then says which version.
         cache: local folder for what comes from a bucket.
-        names: the files that are needed, `PRIOR` where the version has it; the others are neither fetched nor verified.
+        names: the files that are needed, `PRIOR` where the version has it; the others are neither
+            fetched nor verified.
 
     Raises:
         ArtifactError: no model there, or one that is incomplete, altered or of another format.
@@ -248,13 +278,16 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
     for name in ("config", "data", "metrics"):
         if not isinstance(meta.get(name, {}), dict):
             raise ArtifactError(
-                f"{uri}: {_META} must give {name} as an object. Received: {shorten(repr(meta[name]), 60)}. "
+                f"{uri}: {_META} must give {name} as an object. Received: "
+                f"{shorten(repr(meta[name]), 60)}. "
                 "Train the model again."
             )
     recorded = meta.get("files")
     if not isinstance(recorded, dict) or PRIOR not in recorded:
         names = [name for name in names if name != PRIOR]
-    files = {name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in names}
+    files = {
+        name: _fetch(storage.join(uri, name), _recorded(meta, name, uri), cache) for name in names
+    }
     bundle = Bundle(uri, str(meta.get("version")), sha256, meta, files)
     for name in ("history_size", "title_size"):
         if name in meta.get("config", {}):
@@ -264,11 +297,16 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
 
 def _no_model(uri: str) -> ArtifactError:
     if storage.exists(uri):
-        return ArtifactError(f"{uri}: is no model but a file. Name the folder that it is in: {storage.parent(uri)}")
-    names = {path.partition("/")[0] for path in storage.list_paths(uri, _META) if path.count("/") == 1}
+        return ArtifactError(
+            f"{uri}: is no model but a file. Name the folder that it is in: {storage.parent(uri)}"
+        )
+    names = {
+        path.partition("/")[0] for path in storage.list_paths(uri, _META) if path.count("/") == 1
+    }
     if versions := sorted(filter(_VERSION.fullmatch, names)):
         return ArtifactError(
-            f"{uri}: has no {LATEST}: none of its {len(versions)} versions was promoted. Name one of them, such as "
+            f"{uri}: has no {LATEST}: none of its {len(versions)} versions was promoted. Name one "
+            f"of them, such as "
             f"{storage.join(uri, versions[-1])}, or train with --promote always."
         )
     missing = not storage.is_gcs(uri) and not Path(uri).exists()
@@ -280,7 +318,9 @@ def _fetch(uri: str, sha256: str, cache: Path) -> Path:
     try:
         path = storage.fetch(storage.stat(uri), cache)
     except ObjectNotFound:
-        raise ArtifactError(f"{uri}: is missing, the model is incomplete. Train it again.") from None
+        raise ArtifactError(
+            f"{uri}: is missing, the model is incomplete. Train it again."
+        ) from None
     if (found := _sha256(path)) != sha256:
         raise _altered(uri, sha256, found)
     return path
@@ -297,7 +337,8 @@ def _recorded(meta: dict, name: str, uri: str) -> str:
 
 def _altered(uri: str, expected: str, found: str) -> ArtifactError:
     return ArtifactError(
-        f"{uri}: was cut short or altered: sha256 must be {expected[:12]}…. Received: {found[:12]}…. "
+        f"{uri}: was cut short or altered: sha256 must be {expected[:12]}…. Received: "
+        f"{found[:12]}…. "
         "Nothing of it was loaded; use another version or train again."
     )
 
@@ -305,7 +346,9 @@ def _altered(uri: str, expected: str, found: str) -> ArtifactError:
 def _json(data: bytes, uri: str) -> dict:
     content = commit.read_json(data)
     if content is None:
-        raise ArtifactError(f"{uri}: must be a JSON object. Received: {data[:40]!r}. Restore it or train again.")
+        raise ArtifactError(
+            f"{uri}: must be a JSON object. Received: {data[:40]!r}. Restore it or train again."
+        )
     return content
 
 
@@ -331,7 +374,9 @@ def _pointer(data: bytes, models: str) -> dict:
     uri = storage.join(models, LATEST)
     pointer = _json(data, uri)
     if not _VERSION.fullmatch(str(pointer.get("version"))) or "sha256" not in pointer:
-        raise ArtifactError(f"{uri}: must name a version and its sha256. Received: {pointer}. Train again.")
+        raise ArtifactError(
+            f"{uri}: must name a version and its sha256. Received: {pointer}. Train again."
+        )
     return pointer
 
 
@@ -346,9 +391,13 @@ def _write_version(models: str, folder: Path, meta: dict, tries: Tries | None) -
     now = datetime.now(UTC)
     version = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     uri = storage.join(models, version)
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [
+        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
     if missing := set(FILES) - set(names):
-        raise ArtifactError(f"a model must have {', '.join(FILES)}. Received: none of {missing} in {folder}.")
+        raise ArtifactError(
+            f"a model must have {', '.join(FILES)}. Received: none of {missing} in {folder}."
+        )
     content = {
         "format": FORMAT,
         "version": version,

@@ -1,4 +1,6 @@
-"""From a data set and a published model to predictions, metrics and report: everything that `jobs.score` does."""
+"""From a data set and a published model to predictions, metrics and report: everything that
+`jobs.score` does.
+"""
 
 from __future__ import annotations
 
@@ -44,15 +46,27 @@ from nrms.tracking import Tracker
 logger = logging.getLogger(__name__)
 
 # The zip file that --submission writes, and the one file in it.
-SUBMISSIONS = {"ebnerd": ("predictions.zip", "predictions.txt"), "mind": ("prediction.zip", "prediction.txt")}
+SUBMISSIONS = {
+    "ebnerd": ("predictions.zip", "predictions.txt"),
+    "mind": ("prediction.zip", "prediction.txt"),
+}
 _LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy", "pyarrow")
 # What computes scores, by runtime.
 _COMPUTE = {"keras": ("tensorflow", "keras", "numpy"), "onnx": ("onnxruntime", "numpy")}
 _RULES = 2  # of scoring: a number more with each change of this code that moves a digit
-_SEED = 42  # of the random baseline: the same for every run, so that equal inputs give equal metrics
+_SEED = (
+    42  # of the random baseline: the same for every run, so that equal inputs give equal metrics
+)
 _EXAMPLES = 10
 _LINE_BREAK = r"[\n\v\f\r\x1c-\x1e\x85\x{2028}\x{2029}]"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of the file in the zip, so that equal ranks give equal bytes
+_EPOCH = (
+    1980,
+    1,
+    1,
+    0,
+    0,
+    0,
+)  # the time of the file in the zip, so that equal ranks give equal bytes
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,8 @@ class ScoringResult:
 
 def load_encoders(bundle: Bundle, runtime: str) -> Encoders:
     """The encoders of a verified model, run by `keras` or by `onnx`."""
-    # Imported here: TensorFlow takes seconds, and neither is needed where all parts are there already.
+    # Imported here: TensorFlow takes seconds, and neither is needed where all parts are there
+    # already.
     if runtime == "onnx":
         from nrms.models.onnx_encoders import OnnxEncoders
 
@@ -84,8 +99,11 @@ def load_encoders(bundle: Bundle, runtime: str) -> Encoders:
     return KerasEncoders.load(bundle.files["model.keras"])
 
 
-def score(config: ScoreConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> ScoringResult:
-    """Scores a split shard by shard. Run again after any end, it does what is missing and nothing else.
+def score(
+    config: ScoreConfig, progress: Callable[[int, int], None] = lambda done, total: None
+) -> ScoringResult:
+    """Scores a split shard by shard. Run again after any end, it does what is missing and nothing
+    else.
 
     Args:
         config: see `nrms.config.ScoreConfig`.
@@ -96,9 +114,11 @@ def score(config: ScoreConfig, progress: Callable[[int, int], None] = lambda don
 
     Raises:
         ConfigError: the output holds predictions of other data or another model.
-        SchemaError: the data breaks the contract. Where only some behaviours files do, the others are scored before.
+        SchemaError: the data breaks the contract. Where only some behaviours files do, the others
+            are scored before.
         ArtifactError: the model is incomplete, altered or of another format.
-        StorageError: data, model or output could not be read or written, or another run took the output.
+        StorageError: data, model or output could not be read or written, or another run took the
+            output.
     """
     with scratch_folder() as cache:
         return _Scoring(config, cache).run(progress)
@@ -116,7 +136,9 @@ class _Scoring:
             self._bundle = artifact.load(config.model, cache)
         with self._timed("open"):
             self._dataset = Dataset.open(config.data, cache)
-            self._split = self._dataset.split(config.split, self._bundle.number("history_size"), set_aside_bad=True)
+            self._split = self._dataset.split(
+                config.split, self._bundle.number("history_size"), set_aside_bad=True
+            )
             self._inputs = self._files_read()
         self._output = Predictions(storage.normal(config.output), self._plan())
 
@@ -128,15 +150,24 @@ class _Scoring:
             return ScoringResult(self._config.output, self._bundle.uri, None, 0)
         with self._timed("check"):
             popularity = self._check()
-        evaluation = Evaluation(standard_baselines(popularity, self._dataset.articles.published, _SEED))
+        evaluation = Evaluation(
+            standard_baselines(popularity, self._dataset.articles.published, _SEED)
+        )
         examples: list[Example] = []
         with scratch_folder() as folder, ExitStack() as stack:
-            write_ranks = stack.enter_context(_submission(folder, submission)) if submission else None
-            done, total = 0, sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good())
+            write_ranks = (
+                stack.enter_context(_submission(folder, submission)) if submission else None
+            )
+            done, total = (
+                0,
+                sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good()),
+            )
             progress(0, total)
             for number, impressions in stack.enter_context(closing(self._shards())):
                 with self._timed("write"):
-                    scores = self._output.scores(number, impressions, lambda shard=impressions: self._score(shard))
+                    scores = self._output.scores(
+                        number, impressions, lambda shard=impressions: self._score(shard)
+                    )
                 with self._timed("metrics"):
                     lengths = self._split.histories.lengths[impressions.user]
                     evaluation.add(impressions, lengths, scores)
@@ -154,22 +185,34 @@ class _Scoring:
                 logger.info("%s: %s", self._split.name, comparison.summary(metrics))
             metrics |= {"joins": self._joins.shares, "warnings": self._joins.warnings + doubts}
             self._finish(folder, metrics, evaluation, examples)
-        return ScoringResult(self._config.output, self._bundle.uri, metrics, len(self._output.written))
+        return ScoringResult(
+            self._config.output, self._bundle.uri, metrics, len(self._output.written)
+        )
 
     def _files_read(self) -> list[dict[str, Any]]:
         """Every file that the predictions depend on."""
         dataset, split = self._dataset, self._split
         files = {"articles.parquet": (dataset.articles_file, len(dataset.articles))}
-        files |= {f"{split.name}/{path}": (info, split.file_rows.get(info.uri)) for path, info in split.files.items()}
+        files |= {
+            f"{split.name}/{path}": (info, split.file_rows.get(info.uri))
+            for path, info in split.files.items()
+        }
         return [
-            {"name": name, "generation": info.generation, **fingerprint(info, self._cache), "rows": rows}
+            {
+                "name": name,
+                "generation": info.generation,
+                **fingerprint(info, self._cache),
+                "rows": rows,
+            }
             for name, (info, rows) in sorted(files.items())
         ]
 
     def _plan(self) -> dict[str, Any]:
         """All that can move a digit, but for the hardware."""
         # Not the generation: the same bytes copied again are the same input.
-        inputs = [{name: file[name] for name in ("name", "size", "crc32c")} for file in self._inputs]
+        inputs = [
+            {name: file[name] for name in ("name", "size", "crc32c")} for file in self._inputs
+        ]
         model = {"version": self._bundle.version, "sha256": self._bundle.sha256}
         runtime = self._config.runtime
         libraries = {library: importlib.metadata.version(library) for library in _COMPUTE[runtime]}
@@ -183,7 +226,9 @@ class _Scoring:
         }
 
     def _check(self) -> Popularity:
-        """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts recent clicks."""
+        """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts
+        recent clicks.
+        """
         split = self._split
         logger.info("reading %s, to find bad files before any is scored", split.uri)
         popularity = Popularity()
@@ -230,9 +275,13 @@ class _Scoring:
         if bad:
             first = self._split.bad[bad[0]]
             raise SchemaError(
-                f"Every behaviours file must keep the contract. Received: {len(bad)} of {len(self._split)} that do "
-                f"not ({', '.join(storage.name(uri) for uri in bad[:5])}{', ...' if bad[5:] else ''}), in "
-                f"{self._split.uri}; the others are scored. Repair them and run again with --overwrite. First: {first}"
+                f"Every behaviours file must keep the contract. Received: {len(bad)} of "
+                f"{len(self._split)} that do "
+                f"not "
+                f"({', '.join(storage.name(uri) for uri in bad[:5])}{', ...' if bad[5:] else ''}), "
+                f"in "
+                f"{self._split.uri}; the others are scored. Repair them and run again with "
+                f"--overwrite. First: {first}"
             )
 
     def _score(self, impressions: Impressions) -> np.ndarray:
@@ -255,21 +304,29 @@ class _Scoring:
         with self._timed("catalogue"):
             kept = self._config.article_vectors or default_folder(bundle.uri)
             vectors = ArticleVectors(
-                bundle.sha256, lambda titles: encode_titles(encoders, tokenizer.encode(titles, title_size))
+                bundle.sha256,
+                lambda titles: encode_titles(encoders, tokenizer.encode(titles, title_size)),
             )
             vectors.load(kept, self._cache)
             news_vectors = vectors.of(self._dataset.articles.titles.to_pylist())
             vectors.save(kept)
-        logger.info("%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}")
-        scorer = Scorer(encoders, with_unknown(news_vectors), self._split.histories.rows, bundle.prior())
+        logger.info(
+            "%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}"
+        )
+        scorer = Scorer(
+            encoders, with_unknown(news_vectors), self._split.histories.rows, bundle.prior()
+        )
         logger.info("encoding %s readers", f"{np.count_nonzero(self._occurring):,}")
         with self._timed("users"):
-            # All at once, whichever shards are missing: a vector's last digits depend on the batch it is encoded in.
+            # All at once, whichever shards are missing: a vector's last digits depend on the batch
+            # it is encoded in.
             scorer.encode_users(np.flatnonzero(self._occurring))
         return scorer
 
     def _examples(self, impressions: Impressions, scores: np.ndarray, wanted: int) -> list[Example]:
-        """Impressions for people to look at: the first that show the model a choice and a history."""
+        """Impressions for people to look at: the first that show the model a choice
+        and a history.
+        """
         lengths = np.diff(impressions.offsets)
         telling = (lengths > 1) & (self._split.histories.lengths[impressions.user] > 0)
         chosen = np.flatnonzero(telling)[: max(0, wanted)]
@@ -288,12 +345,18 @@ class _Scoring:
             time=None if impressions.time is None else impressions.time[row],
             history=[title(int(article)) for article in history[history > 0]],
             candidates=[
-                (title(int(impressions.candidates[i])), float(scores[i]), None if clicked is None else bool(clicked[i]))
+                (
+                    title(int(impressions.candidates[i])),
+                    float(scores[i]),
+                    None if clicked is None else bool(clicked[i]),
+                )
                 for i in start + np.argsort(-scores[start:end], kind="stable")
             ],
         )
 
-    def _finish(self, folder: Path, metrics: dict, evaluation: Evaluation, examples: list[Example]) -> None:
+    def _finish(
+        self, folder: Path, metrics: dict, evaluation: Evaluation, examples: list[Example]
+    ) -> None:
         """Writes what is said about all parts, tells the tracker, then makes the folder valid."""
         config, bundle = self._config, self._bundle
         settings = as_dict(config)
@@ -325,19 +388,41 @@ class _Scoring:
         self._output.finish(about)
 
     def _report(self, path: Path, *content: Any) -> None:
-        if plots.attempt(path.name, write_report, path, f"Predictions of {self._split.uri}", *content) is None:
-            path.write_text("<!doctype html><p>The report could not be made. The numbers are in metrics.json.</p>\n")
+        if (
+            plots.attempt(
+                path.name, write_report, path, f"Predictions of {self._split.uri}", *content
+            )
+            is None
+        ):
+            path.write_text(
+                "<!doctype html><p>The report could not be made. The numbers are in "
+                "metrics.json.</p>\n"
+            )
 
     def _track(self, folder: Path, settings: dict, metrics: dict, figures: dict) -> None:
         config = self._config
-        tracked = {**settings, "model_version": self._bundle.version, "model_sha256": self._bundle.sha256}
-        # The same run for the same predictions: a night that was killed after this is not recorded twice.
+        tracked = {
+            **settings,
+            "model_version": self._bundle.version,
+            "model_sha256": self._bundle.sha256,
+        }
+        # The same run for the same predictions: a night that was killed after this is not recorded
+        # twice.
         run_id = self._output.key[:16]
         group = config.run_group or self._bundle.version
         with Tracker(
-            config.wandb_mode, config.wandb_project, "score", tracked, config.run_name, run_id=run_id, group=group
+            config.wandb_mode,
+            config.wandb_project,
+            "score",
+            tracked,
+            config.run_name,
+            run_id=run_id,
+            group=group,
         ) as tracker:
-            rankings = {"": metrics, **{f"{name}_": found for name, found in metrics.get("baselines", {}).items()}}
+            rankings = {
+                "": metrics,
+                **{f"{name}_": found for name, found in metrics.get("baselines", {}).items()},
+            }
             numbers = {
                 f"{ranking}{name}": found[name]
                 for ranking, found in rankings.items()
@@ -379,19 +464,29 @@ def _refuse_line_breaks(impressions: Impressions, uri: str) -> None:
 
 
 @contextmanager
-def _submission(folder: Path, names: tuple[str, str]) -> Iterator[Callable[[Impressions, np.ndarray], None]]:
-    """Writes a challenge's zip file, shard by shard: a line `impression_id [rank,rank,...]` for each impression."""
+def _submission(
+    folder: Path, names: tuple[str, str]
+) -> Iterator[Callable[[Impressions, np.ndarray], None]]:
+    """Writes a challenge's zip file, shard by shard: a line `impression_id [rank,rank,...]` for
+    each impression.
+    """
     archive, member = names
     entry = zipfile.ZipInfo(member, _EPOCH)
     entry.compress_type = zipfile.ZIP_DEFLATED
-    with zipfile.ZipFile(folder / archive, "w") as file, file.open(entry, "w", force_zip64=True) as stream:
+    with (
+        zipfile.ZipFile(folder / archive, "w") as file,
+        file.open(entry, "w", force_zip64=True) as stream,
+    ):
 
         def write(impressions: Impressions, scores: np.ndarray) -> None:
             offsets = pa.array(impressions.offsets, pa.int32())
             text = pa.array(ranks(impressions.offsets, scores)).cast(pa.string())
             joined = pc.binary_join(pa.ListArray.from_arrays(offsets, text), ",")
             parts = (impressions.impression_id, " [", joined, "]\n", "")
-            wide = (pc.cast(pa.scalar(part) if isinstance(part, str) else part, pa.large_string()) for part in parts)
+            wide = (
+                pc.cast(pa.scalar(part) if isinstance(part, str) else part, pa.large_string())
+                for part in parts
+            )
             lines = pc.binary_join_element_wise(*wide)
             if len(lines):
                 stream.write(lines.buffers()[2])  # all lines, one after the other

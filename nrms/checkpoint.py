@@ -1,4 +1,6 @@
-"""Everything that a training run needs to go on, in one object: weights, optimizer, position, best so far."""
+"""Everything that a training run needs to go on, in one object: weights, optimizer, position, best
+so far.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,8 @@ class Checkpoint:
 
     Args:
         output: the model root of the run.
-        identity: what decides the run's course (configuration, data fingerprint), JSON-ready. A checkpoint is found
-            again by the same identity only.
+        identity: what decides the run's course (configuration, data fingerprint), JSON-ready. A
+            checkpoint is found again by the same identity only.
 
     Attributes:
         key: of the identity.
@@ -81,7 +83,9 @@ class Checkpoint:
             "groups": {group: len(values) for group, values in arrays.items()},
         }
         flat: dict[str, Any] = {
-            f"{group}/{i}": value for group, values in arrays.items() for i, value in enumerate(values)
+            f"{group}/{i}": value
+            for group, values in arrays.items()
+            for i, value in enumerate(values)
         }
         with scratch_folder() as folder:
             path = folder / "checkpoint.npz"
@@ -102,7 +106,8 @@ class Checkpoint:
             with np.load(io.BytesIO(data), allow_pickle=False) as saved:
                 state = json.loads(saved["state"].tobytes())
                 arrays = {
-                    group: [saved[f"{group}/{i}"] for i in range(count)] for group, count in state["groups"].items()
+                    group: [saved[f"{group}/{i}"] for i in range(count)]
+                    for group, count in state["groups"].items()
                 }
                 progress = Progress(
                     Position(state["epoch"], state["batch"]),
@@ -113,7 +118,8 @@ class Checkpoint:
                 )
         except Exception as error:  # whatever a damaged file makes of the reading
             raise ArtifactError(
-                f"{self.uri}: must be a checkpoint. Received: {error}. Delete it, or train without --resume."
+                f"{self.uri}: must be a checkpoint. Received: {error}. Delete it, or train without "
+                f"--resume."
             ) from None
         return arrays, progress
 

@@ -1,7 +1,7 @@
 """What can be configured, and how a command line and a TOML file become a configuration.
 
-A configuration is a frozen dataclass whose fields are made by `option` and `required`; flags, keys of the file and
-`--help` follow from it. Precedence: defaults < `--config` file < flags.
+A configuration is a frozen dataclass whose fields are made by `option` and `required`; flags, keys
+of the file and `--help` follow from it. Precedence: defaults < `--config` file < flags.
 """
 
 from __future__ import annotations
@@ -43,16 +43,24 @@ if TYPE_CHECKING:  # to a checker they are the types of their values
     Seed = int
     Text = str
     DateText = str
-else:  # their docstrings say in --help and in errors what is allowed; jsonargparse has a PositiveInt of its own
-    PositiveInt = restricted_number_type("AtLeastOne", int, (">=", 1), docstring="a whole number >= 1")
+# their docstrings say in --help and in errors what is allowed; jsonargparse has a PositiveInt of
+# its own
+else:
+    PositiveInt = restricted_number_type(
+        "AtLeastOne", int, (">=", 1), docstring="a whole number >= 1"
+    )
     PositiveFloat = restricted_number_type(
         "FinitePositive", float, [(">", 0), ("<", math.inf)], docstring="a finite number > 0"
     )
     LearningRate = restricted_number_type(
         "LearningRate", float, [(">", 0), ("<=", 1)], docstring="a number > 0 and <= 1"
     )
-    DropoutRate = restricted_number_type("DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1")
-    Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32")
+    DropoutRate = restricted_number_type(
+        "DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1"
+    )
+    Seed = restricted_number_type(
+        "Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32"
+    )
     Text = restricted_string_type("Text", r"\s*\S", docstring="text that is not empty")
     DateText = restricted_string_type(
         "Date", r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$", docstring="a date, YYYY-MM-DD"
@@ -65,7 +73,14 @@ _SYNONYMS = {
     "batch_size": ("bs", "batch", "train_batch_size", "minibatch_size"),
     "epochs": ("epoch", "n_epochs", "num_epochs", "max_epochs", "iterations"),
     "patience": ("early_stopping", "early_stopping_patience"),
-    "history_size": ("history", "history_length", "history_len", "max_history", "max_history_length", "his_size"),
+    "history_size": (
+        "history",
+        "history_length",
+        "history_len",
+        "max_history",
+        "max_history_length",
+        "his_size",
+    ),
     "title_size": ("title_length", "title_len", "max_title_length", "max_title_len", "max_length"),
     "npratio": ("negatives", "num_negatives", "n_negatives", "negative_ratio", "neg_ratio", "k"),
     "word_dim": ("embedding_dim", "embedding_size", "word_emb_dim"),
@@ -104,12 +119,20 @@ class DataConfig:
 
     data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
     train_split: Text = option("train", "sub-folder of --data to train on")
-    validation_split: Text = option("validation", "sub-folder of --data to validate on, later than the other")
+    validation_split: Text = option(
+        "validation", "sub-folder of --data to validate on, later than the other"
+    )
     history_size: PositiveInt = option(50, "clicks of a user that the model sees, the latest ones")
     title_size: PositiveInt = option(30, "words of a title that the model sees, the first ones")
-    npratio: PositiveInt = option(4, "non-clicked candidates drawn for each click, of the same impression")
-    min_word_count: PositiveInt = option(1, "occurrences in the training titles that a word needs for an id")
-    word_vectors: Path | None = option(None, "file of pre-trained word vectors, .vec or .txt as of fastText or GloVe")
+    npratio: PositiveInt = option(
+        4, "non-clicked candidates drawn for each click, of the same impression"
+    )
+    min_word_count: PositiveInt = option(
+        1, "occurrences in the training titles that a word needs for an id"
+    )
+    word_vectors: Path | None = option(
+        None, "file of pre-trained word vectors, .vec or .txt as of fastText or GloVe"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +142,9 @@ class ModelConfig:
     model: ModelName = option("nrms", "architecture of the encoders")
     word_dim: PositiveInt = option(300, "size of a word vector")
     heads: PositiveInt = option(20, "attention heads of each encoder")
-    head_dim: PositiveInt = option(20, "size of a head; heads x head_dim is the size of a news vector")
+    head_dim: PositiveInt = option(
+        20, "size of a head; heads x head_dim is the size of a news vector"
+    )
     attention_dim: PositiveInt = option(200, "size of the additive attention's hidden layer")
     dropout: DropoutRate = option(0.2, "share of values dropped in training")
     train_word_vectors: bool = option(True, "whether training changes the word vectors")
@@ -133,18 +158,26 @@ class TrainingConfig:
     lr: LearningRate = option(1e-4, "learning rate of Adam")
     batch_size: PositiveInt = option(64, "samples in a step, over all GPUs; a sample is a click")
     epochs: PositiveInt = option(10, "passes over the training split, at most")
-    patience: PositiveInt = option(3, "epochs without a better validation AUC before training stops")
+    patience: PositiveInt = option(
+        3, "epochs without a better validation AUC before training stops"
+    )
     seed: Seed = option(42, "seed of weights, data order and drawn non-clicks")
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
         "float32", "numbers of the computation; weights are float32 in each"
     )
-    checkpoint_seconds: PositiveFloat = option(300.0, "seconds between two checkpoints inside an epoch")
+    checkpoint_seconds: PositiveFloat = option(
+        300.0, "seconds between two checkpoints inside an epoch"
+    )
     promote: Literal["auto", "always", "never"] = option(
-        "auto", "when latest.json moves to the new version: auto: where its AUC is above chance, else exit code 3"
+        "auto",
+        "when latest.json moves to the new version: auto: where its AUC is above chance, else exit "
+        "code 3",
     )
     resume: bool = option(False, "go on from the checkpoint in --output")
     init_from: Text | None = option(
-        None, "model to start from, a version's folder or a model root: its weights, and the vectors of shared words"
+        None,
+        "model to start from, a version's folder or a model root: its weights, and the vectors of "
+        "shared words",
     )
     profile: Path | None = option(None, "folder for a TensorBoard trace of a few steps")
 
@@ -154,7 +187,9 @@ class WarningsConfig:
     """Warnings"""
 
     max_unknown: ClosedUnitInterval = option(
-        0.1, "share of candidates, clicks, readers or words that may be unknown beyond that of the training split"
+        0.1,
+        "share of candidates, clicks, readers or words that may be unknown beyond that of the "
+        "training split",
     )
 
 
@@ -163,12 +198,16 @@ class TrackingConfig:
     """Weights & Biases"""
 
     wandb_mode: Literal["online", "offline", "disabled"] | None = option(
-        None, "where the run is recorded; not set: as WANDB_MODE says, else online if there is an API key, else offline"
+        None,
+        "where the run is recorded; not set: as WANDB_MODE says, else online if there is an API "
+        "key, else offline",
     )
     wandb_project: Text = option("nrms", "project that the run belongs to")
     run_name: Text | None = option(None, "name of the run; not set: Weights & Biases makes one up")
     run_group: Text | None = option(
-        None, "group of the run; not set: the trials of a sweep have one, scoring is grouped by the model's version"
+        None,
+        "group of the run; not set: the trials of a sweep have one, scoring is grouped by the "
+        "model's version",
     )
 
 
@@ -179,7 +218,9 @@ class TrainConfig(DataConfig, ModelConfig, TrainingConfig, WarningsConfig, Track
     @property
     def model_config(self) -> ModelConfig:
         """The part that says how the model is built."""
-        return ModelConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(ModelConfig)})
+        return ModelConfig(
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(ModelConfig)}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,10 +229,13 @@ class SearchConfig:
 
     space: Path = required("search space, a YAML file as wandb sweep takes it: configs/sweep.yaml")
     study: Path = option(
-        Path("runs/sweep"), "local folder of the study and its results; named again, its missing trials are run"
+        Path("runs/sweep"),
+        "local folder of the study and its results; named again, its missing trials are run",
     )
     trials: PositiveInt | None = option(
-        None, "trials of the study at most, earlier runs' included; not set: run_cap in the space, else the whole grid"
+        None,
+        "trials of the study at most, earlier runs' included; not set: run_cap in the space, else "
+        "the whole grid",
     )
 
 
@@ -202,14 +246,18 @@ class SweepConfig(SearchConfig, TrainConfig):
     @property
     def train_config(self) -> TrainConfig:
         """What the trials have in common."""
-        return TrainConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig)})
+        return TrainConfig(
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig)}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringConfig:
     """Scoring"""
 
-    model: Text = required("model to score with: a version's folder, or a model root, whose latest version is taken")
+    model: Text = required(
+        "model to score with: a version's folder, or a model root, whose latest version is taken"
+    )
     data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
     output: Text = required("where predictions, metrics and report go: a folder or gs:// URI")
     split: Text = option("validation", "sub-folder of --data to score, labelled or not")
@@ -217,15 +265,20 @@ class ScoringConfig:
         "none", "zip file of ranks to write as well: RecSys Challenge 2024's (ebnerd) or MIND's"
     )
     runtime: Literal["keras", "onnx"] = option(
-        "keras", "what runs the encoders: keras is faster, with a GPU much; onnx starts faster and takes less memory"
+        "keras",
+        "what runs the encoders: keras is faster, with a GPU much; onnx starts faster and takes "
+        "less memory",
     )
     article_vectors: Text | None = option(
         None,
-        "folder or gs:// URI that keeps article vectors from night to night; not set: article_vectors beside the "
+        "folder or gs:// URI that keeps article vectors from night to night; not set: "
+        "article_vectors beside the "
         "model's version",
     )
     verify: bool = option(
-        False, "read what is complete already and compare checksums; else only that of files changed since"
+        False,
+        "read what is complete already and compare checksums; else only that of files changed "
+        "since",
     )
 
 
@@ -233,8 +286,12 @@ class ScoringConfig:
 class NightConfig:
     """One night"""
 
-    date: DateText | None = option(None, "stands for {date} in --model, --data, --split and --output")
-    overwrite: bool = option(False, "replace predictions of other data or another model in --output")
+    date: DateText | None = option(
+        None, "stands for {date} in --model, --data, --split and --output"
+    )
+    overwrite: bool = option(
+        False, "replace predictions of other data or another model in --output"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,29 +308,38 @@ class NightsConfig:
 
     date: DateText | None = option(None, "the last night; not set: yesterday, by the clock of UTC")
     days: PositiveInt = option(7, "nights that are looked after: that one and those before it")
-    pushgateway: Text | None = option(None, "Prometheus Pushgateway that is told of the nights; not set: none")
+    pushgateway: Text | None = option(
+        None, "Prometheus Pushgateway that is told of the nights; not set: none"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NightlyConfig(ScoringConfig, NightsConfig, WarningsConfig, TrackingConfig):
-    """Everything that looking after the nights depends on. `{date}` stays in the locations: each night fills it in."""
+    """Everything that looking after the nights depends on. `{date}` stays in the locations: each
+    night fills it in.
+    """
 
     def __post_init__(self) -> None:
         _check_date(self.date)
         for name in ("data", "output"):
             if "{date}" not in getattr(self, name):
                 raise ConfigError(
-                    f"{_flag(name)} must hold {{date}}: each night has its own. Received: {getattr(self, name)}"
+                    f"{_flag(name)} must hold {{date}}: each night has its own. Received: "
+                    f"{getattr(self, name)}"
                 )
 
 
 def put_date(config: Any, *names: str) -> None:
-    """Puts `config.date` in the place of `{date}` in these fields. Raises ConfigError: no such day, or none given."""
+    """Puts `config.date` in the place of `{date}` in these fields. Raises ConfigError: no such day,
+    or none given.
+    """
     _check_date(config.date)
     for name in names:
         value = getattr(config, name)
         if "{date}" in value and config.date is None:
-            raise ConfigError(f"{_flag(name)} holds {{date}}, so --date must be given. Received: {value}")
+            raise ConfigError(
+                f"{_flag(name)} holds {{date}}, so --date must be given. Received: {value}"
+            )
         object.__setattr__(config, name, value.replace("{date}", config.date or ""))
 
 
@@ -282,19 +348,25 @@ def _check_date(date: str | None) -> None:
         try:
             calendar_date.fromisoformat(date)
         except ValueError:
-            raise ConfigError(f"--date must be a day of the calendar. Received: {date!r}.") from None
+            raise ConfigError(
+                f"--date must be a day of the calendar. Received: {date!r}."
+            ) from None
 
 
 def as_dict(config: Any) -> dict[str, Any]:
     """The configuration, flat and JSON-ready, in the order of `--help`."""
     values = {name: getattr(config, name) for name in _names(type(config))}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
+    }
 
 
 def config_lines(config: Any) -> list[str]:
     """The configuration as lines of TOML: saved to a file, `--config` reads them back."""
     return [
-        f"# {name} is not set" if value is None else f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        f"# {name} is not set"
+        if value is None
+        else f"{name} = {json.dumps(value, ensure_ascii=False)}"
         for name, value in as_dict(config).items()
     ]
 
@@ -306,22 +378,27 @@ def changed_lines(config: Any) -> list[str]:
     return [line for name, line in lines if getattr(config, name) != defaults[name]]
 
 
-def parse(config_class: type[Config], argv: Sequence[str] | None, prog: str, description: str) -> Config:
+def parse(
+    config_class: type[Config], argv: Sequence[str] | None, prog: str, description: str
+) -> Config:
     """Builds a configuration from a command line. `--help` prints and exits.
 
     Args:
-        config_class: a frozen dataclass; each of its dataclass bases is a group in `--help`, named by its docstring.
-        argv: the arguments; None for those of this process. A flag may be spelled with hyphens or underscores; the
-            word null takes back an optional value that the file sets.
+        config_class: a frozen dataclass; each of its dataclass bases is a group in `--help`, named
+            by its docstring.
+        argv: the arguments; None for those of this process. A flag may be spelled with hyphens or
+            underscores; the word null takes back an optional value that the file sets.
         prog: the command, for `--help` and errors.
         description: what the command does, for `--help`.
 
     Raises:
-        ConfigError: an unknown flag or key, a value of a wrong type or out of range, a required one that is missing,
-            a file that is missing or no TOML.
+        ConfigError: an unknown flag or key, a value of a wrong type or out of range, a required one
+            that is missing, a file that is missing or no TOML.
     """
     parser = _flag_parser(config_class, prog, description)
-    flags, unknown = parser.parse_known_args([_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)])
+    flags, unknown = parser.parse_known_args(
+        [_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)]
+    )
     names = _names(config_class)
     if unknown:
         word = unknown[0].partition("=")[0]
@@ -336,14 +413,16 @@ def parse(config_class: type[Config], argv: Sequence[str] | None, prog: str, des
     missing = [_flag(name) for name in names if name in required_names - values.keys()]
     if missing:
         raise ConfigError(
-            f"{' and '.join(missing)} must be given, as a flag or in the --config file. Received: nothing. "
+            f"{' and '.join(missing)} must be given, as a flag or in the --config file. Received: "
+            f"nothing. "
             f"See {prog} --help."
         )
     return config_class(**values)
 
 
 def parse_environment(config_class: type[Config], environ: Mapping[str, str]) -> Config:
-    """Builds a configuration from environment variables: a field's name in capitals; an empty one counts as not set.
+    """Builds a configuration from environment variables: a field's name in capitals; an empty one
+    counts as not set.
 
     Args:
         config_class: a frozen dataclass.
@@ -353,11 +432,19 @@ def parse_environment(config_class: type[Config], environ: Mapping[str, str]) ->
         ConfigError: a value of a wrong type or out of range, a required one that is missing.
     """
     convert = _Converter(config_class)
-    given = {name: environ[name.upper()] for name in _names(config_class) if environ.get(name.upper())}
-    missing = [f.name.upper() for f in dataclasses.fields(config_class) if _is_required(f) and f.name not in given]
+    given = {
+        name: environ[name.upper()] for name in _names(config_class) if environ.get(name.upper())
+    }
+    missing = [
+        f.name.upper()
+        for f in dataclasses.fields(config_class)
+        if _is_required(f) and f.name not in given
+    ]
     if missing:
         raise ConfigError(f"The environment must set {' and '.join(missing)}. Received: nothing.")
-    return config_class(**{name: convert(name, value, ENVIRONMENT) for name, value in given.items()})
+    return config_class(
+        **{name: convert(name, value, ENVIRONMENT) for name, value in given.items()}
+    )
 
 
 def refuse_cluster(environ: Mapping[str, str]) -> None:
@@ -370,34 +457,55 @@ def refuse_cluster(environ: Mapping[str, str]) -> None:
     if not setting:
         return
     try:
-        tasks = [address for addresses in json.loads(setting).get("cluster", {}).values() for address in addresses]
+        tasks = [
+            address
+            for addresses in json.loads(setting).get("cluster", {}).values()
+            for address in addresses
+        ]
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise ConfigError(
-            f"TF_CONFIG must be TensorFlow's JSON object. Received: {setting[:80]!r}. Unset it, or mend it."
+            f"TF_CONFIG must be TensorFlow's JSON object. Received: {setting[:80]!r}. Unset it, or "
+            f"mend it."
         ) from None
     if len(tasks) > 1:
         raise ConfigError(
-            f"TF_CONFIG must name one worker: each of several would train and publish a model of its own. Received: "
+            f"TF_CONFIG must name one worker: each of several would train and publish a model of "
+            f"its own. Received: "
             f"{len(tasks)} workers. Unset TF_CONFIG; one process uses all GPUs of its machine."
         )
 
 
 class _Converter:
-    """Brings one value, a word of the command line or one of TOML's types, to the type of its field."""
+    """Brings one value, a word of the command line or one of TOML's types, to the type of its
+    field.
+    """
 
     def __init__(self, config_class: type):
         self._names = _names(config_class)
         self._types = typing.get_type_hints(config_class)
-        # Values go through one at a time: only so is it certain which one an error is about and where it came from.
+        # Values go through one at a time: only so is it certain which one an error is about and
+        # where it came from.
         self._parser = ArgumentParser(exit_on_error=False, parser_mode="json")
         for name in self._names:
             self._parser.add_argument(f"--{name}", type=self._types[name])
 
     def __call__(self, name: str, value: Any, file: Path | Literal["environment"] | None) -> Any:
         if name not in self._names:
-            why = "keys stand in no section" if isinstance(value, dict) else f"known are {', '.join(self._names)}"
-            raise ConfigError(f"{name} in {file} is not a key. {_near(name, self._names) or f'Note: {why}.'}".rstrip())
-        where = _flag(name) if file is None else name.upper() if file == ENVIRONMENT else f"{name} in {file}"
+            why = (
+                "keys stand in no section"
+                if isinstance(value, dict)
+                else f"known are {', '.join(self._names)}"
+            )
+            raise ConfigError(
+                f"{name} in {file} is not a key. {_near(name, self._names) or f'Note: {why}.'}".rstrip()
+            )
+        where = (
+            _flag(name)
+            if file is None
+            else name.upper()
+            if file == ENVIRONMENT
+            else f"{name} in {file}"
+        )
         if isinstance(value, str) and shown(value) != value:
             raise ConfigError(f"{where} must be UTF-8. Received: {shown(value)}.")
         try:
@@ -405,8 +513,13 @@ class _Converter:
         except ArgumentError:
             pass
         else:
-            # A word becomes a number or a truth value on the command line; TOML has its own for these.
-            if file in (None, ENVIRONMENT) or not isinstance(value, str) or isinstance(converted, str | Path):
+            # A word becomes a number or a truth value on the command line; TOML has its own for
+            # these.
+            if (
+                file in (None, ENVIRONMENT)
+                or not isinstance(value, str)
+                or isinstance(converted, str | Path)
+            ):
                 return _plain(converted)
         raise ConfigError(f"{where} must be {_allowed(self._types[name])}. Received: {value!r}.")
 
@@ -432,14 +545,18 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these values; flags override it")
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML file with any of these values; flags override it"
+    )
     hints = typing.get_type_hints(config_class)
     for title, group in _groups(config_class):
         section = parser.add_argument_group(title)
         for f in group:
             default = "required" if _is_required(f) else f"default: {_shown(f.default)}"
             help = f"{f.metadata['help']} ({_allowed(hints[f.name])}; {default})".replace("%", "%%")
-            switch: dict[str, Any] = {"nargs": "?", "const": "true"} if hints[f.name] is bool else {}
+            switch: dict[str, Any] = (
+                {"nargs": "?", "const": "true"} if hints[f.name] is bool else {}
+            )
             section.add_argument(_flag(f.name), metavar="VALUE", help=help, **switch)
     return parser
 
@@ -448,9 +565,13 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text("utf-8-sig"))  # Windows' editors put a byte order mark first
+        return tomllib.loads(
+            file.read_text("utf-8-sig")
+        )  # Windows' editors put a byte order mark first
     except OSError as error:
-        raise ConfigError(f"--config must name a file that can be read. Received: {file}: {error.strerror}.") from None
+        raise ConfigError(
+            f"--config must name a file that can be read. Received: {file}: {error.strerror}."
+        ) from None
     except ValueError as error:
         raise ConfigError(f"--config must name a TOML file. Received: {file}: {error}.") from None
 
@@ -469,16 +590,30 @@ def _names(config_class: type) -> list[str]:
 
 def _allowed(annotation: Any) -> str:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return " or ".join(_allowed(part) for part in typing.get_args(annotation) if part is not types.NoneType)
+        return " or ".join(
+            _allowed(part) for part in typing.get_args(annotation) if part is not types.NoneType
+        )
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(typing.get_args(annotation))
-    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    plain = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        Path: "a path",
+    }
     plain[ClosedUnitInterval] = "a number from 0 to 1"
     return plain.get(annotation) or annotation.__doc__
 
 
 def _shown(default: Any) -> str:
-    return "not set" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+    return (
+        "not set"
+        if default is None
+        else str(default).lower()
+        if isinstance(default, bool)
+        else str(default)
+    )
 
 
 def _is_required(f: Field) -> bool:

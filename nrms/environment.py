@@ -5,8 +5,8 @@ import sys
 
 
 def require(packages: tuple[str, ...], what: str, todo: str) -> None:
-    """Ends the process with one line where a package is missing: a traceback about the first one says nothing to
-    whoever forgot the environment.
+    """Ends the process with one line where a package is missing: a traceback about the first one
+    says nothing to whoever forgot the environment.
 
     Args:
         packages: names as they are imported.
@@ -16,7 +16,8 @@ def require(packages: tuple[str, ...], what: str, todo: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         print(  # noqa: T201  as every job does
-            f"error: {what} must run in the environment that holds its packages. Received: {sys.executable}, without "
+            f"error: {what} must run in the environment that holds its packages. Received: "
+            f"{sys.executable}, without "
             f"{', '.join(missing)}. {todo}",
             file=sys.stderr,
         )

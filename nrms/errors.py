@@ -1,4 +1,5 @@
-"""Every error a user can meet. A job prints the message as one line and exits; the API answers 4xx/503.
+"""Every error a user can meet. A job prints the message as one line and exits; the API answers
+4xx/503.
 
 NrmsError
 ├── ConfigError            a flag, a configuration file or an environment variable is wrong
@@ -15,8 +16,9 @@ NrmsError
 
 
 class NrmsError(Exception):
-    """Base of all errors this package raises on purpose. The message is one line: the rule, what arrived, where,
-    what to do."""
+    """Base of all errors this package raises on purpose. The message is one line: the rule, what
+    arrived, where, what to do.
+    """
 
 
 class ConfigError(NrmsError):
@@ -27,7 +29,8 @@ class SchemaError(NrmsError):
     """Data that breaks the Parquet contract.
 
     Attributes:
-        parts: the message taken apart: `rule`, `received`, `where` and `todo`; empty where it has no such parts.
+        parts: the message taken apart: `rule`, `received`, `where` and `todo`; empty where it has
+            no such parts.
     """
 
     def __init__(self, message: str, parts: dict[str, str] | None = None) -> None:
@@ -56,7 +59,9 @@ class ArtifactError(NrmsError):
 
 
 class NotPromoted(NrmsError):
-    """A model was trained and written, but is no better than chance, so `latest.json` does not name it."""
+    """A model was trained and written, but is no better than chance, so `latest.json` does not name
+    it.
+    """
 
 
 class TrainingError(NrmsError):

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Train = Callable[[TrainConfig], "TrainingResult"]
 
 
-def train_apart(train: Train, config: TrainConfig, stop: threading.Event) -> tuple[dict[str, float], str]:
+def train_apart(
+    train: Train, config: TrainConfig, stop: threading.Event
+) -> tuple[dict[str, float], str]:
     """Trains, and waits for the end of it.
 
     Args:
@@ -51,7 +53,9 @@ def train_apart(train: Train, config: TrainConfig, stop: threading.Event) -> tup
         answer = receiver.recv()
     except EOFError:
         process.join()
-        answer = TrainingError(f"its process ended with exit code {process.exitcode}, see above; out of memory?")
+        answer = TrainingError(
+            f"its process ended with exit code {process.exitcode}, see above; out of memory?"
+        )
         if asked:
             answer = Interrupted("before it had begun")
     process.join()

@@ -1,4 +1,6 @@
-"""Log lines of jobs and service: for people where they go to a terminal, for programs everywhere else."""
+"""Log lines of jobs and service: for people where they go to a terminal, for programs everywhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,19 @@ def to_stderr() -> None:
 
 
 class JsonLines(logging.Formatter):
-    """A JSON object for each line, for what collects logs: `time` (ISO 8601, UTC), `level`, `logger`, `message`."""
+    """A JSON object for each line, for what collects logs: `time` (ISO 8601, UTC), `level`,
+    `logger`, `message`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage().strip()}
+        line = {
+            "time": time,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage().strip(),
+        }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

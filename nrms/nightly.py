@@ -1,7 +1,9 @@
-"""The nights up to yesterday: which are complete, scoring those that are due, and what Prometheus is told of them.
+"""The nights up to yesterday: which are complete, scoring those that are due, and what Prometheus
+is told of them.
 
-Storage alone says what is due: a night whose data is there and whose predictions have no `_SUCCESS`. So whatever was
-missed, failed or killed is done by the next run, and a run that finds nothing to do costs a few reads.
+Storage alone says what is due: a night whose data is there and whose predictions have no
+`_SUCCESS`. So whatever was missed, failed or killed is done by the next run, and a run that finds
+nothing to do costs a few reads.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from nrms.storage.commit import MANIFEST, SUCCESS, look, read_json
 logger = logging.getLogger(__name__)
 
 # Names in metrics.json that become a gauge each, `nrms_night_<name>`.
-_COUNTS = ("impressions", "candidates", "unlabelled", "skipped_one_class", "unknown_articles", "empty_histories")
+_COUNTS = (
+    "impressions",
+    "candidates",
+    "unlabelled",
+    "skipped_one_class",
+    "unknown_articles",
+    "empty_histories",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Night:
 
 
 def look_after(config: NightlyConfig, score: Callable[[ScoreConfig], object]) -> list[Night]:
-    """Scores the nights that are due, the newest first. One that fails does not keep the others from being scored.
+    """Scores the nights that are due, the newest first. One that fails does not keep the others
+    from being scored.
 
     Args:
         config: see `nrms.config.NightlyConfig`.
@@ -53,32 +63,53 @@ def look_after(config: NightlyConfig, score: Callable[[ScoreConfig], object]) ->
 
 
 def push(nights: list[Night], gateway: str) -> None:
-    """Tells the Pushgateway of these nights, in place of what it was told before. Raises NrmsError if it cannot."""
+    """Tells the Pushgateway of these nights, in place of what it was told before. Raises NrmsError
+    if it cannot.
+    """
     try:
         push_to_gateway(gateway, job="nightly", registry=registry(nights))
     except (OSError, ValueError) as error:
-        raise NrmsError(f"--pushgateway must name a Pushgateway that answers. Received: {gateway}: {error}.") from error
+        raise NrmsError(
+            f"--pushgateway must name a Pushgateway that answers. Received: {gateway}: {error}."
+        ) from error
 
 
 def registry(nights: list[Night]) -> CollectorRegistry:
-    """The nights as gauges, each with the label `date`. What is not known of a night is absent, not zero."""
+    """The nights as gauges, each with the label `date`. What is not known of a night is absent, not
+    zero.
+    """
     registry = CollectorRegistry()
 
     def gauge(name: str, help: str) -> Gauge:
         return Gauge(f"nrms_night_{name}", help, ["date"], registry=registry)
 
-    failed = gauge("failed", "1 where scoring the night failed just now, 0 where its predictions are complete.")
-    start = gauge("date_timestamp_seconds", "Midnight, UTC, at which the night's date began; complete nights only.")
-    values = {name: gauge(name.replace("@", "_"), f"Mean {name} over impressions.") for name in METRICS}
+    failed = gauge(
+        "failed", "1 where scoring the night failed just now, 0 where its predictions are complete."
+    )
+    start = gauge(
+        "date_timestamp_seconds",
+        "Midnight, UTC, at which the night's date began; complete nights only.",
+    )
+    values = {
+        name: gauge(name.replace("@", "_"), f"Mean {name} over impressions.") for name in METRICS
+    }
     values |= {name: gauge(name, f"Count of {name.replace('_', ' ')}.") for name in _COUNTS}
-    joins = {name: gauge(f"{name}_ratio", f"Share, 0 to 1: {name.replace('_', ' ')}.") for name in NAMES}
-    warnings = gauge("warnings", "Warnings in metrics.json: what says that the night's answer may be wrong.")
-    ends = [gauge(f"auc_{end}", f"The {end} end of the 95% interval of auc.") for end in ("low", "high")]
+    joins = {
+        name: gauge(f"{name}_ratio", f"Share, 0 to 1: {name.replace('_', ' ')}.") for name in NAMES
+    }
+    warnings = gauge(
+        "warnings", "Warnings in metrics.json: what says that the night's answer may be wrong."
+    )
+    ends = [
+        gauge(f"auc_{end}", f"The {end} end of the 95% interval of auc.") for end in ("low", "high")
+    ]
     for night in nights:
         if night.error is not None or night.metrics is not None:
             failed.labels(night.date).set(night.error is not None)
         if night.metrics is not None:
-            start.labels(night.date).set(datetime.fromisoformat(night.date).replace(tzinfo=UTC).timestamp())
+            start.labels(night.date).set(
+                datetime.fromisoformat(night.date).replace(tzinfo=UTC).timestamp()
+            )
             for name, value in values.items():
                 if name in night.metrics:
                     value.labels(night.date).set(night.metrics[name])
@@ -93,16 +124,24 @@ def registry(nights: list[Night]) -> CollectorRegistry:
 
 
 def _days(config: NightlyConfig) -> Iterator[str]:
-    last = date.fromisoformat(config.date) if config.date else datetime.now(UTC).date() - timedelta(days=1)
+    last = (
+        date.fromisoformat(config.date)
+        if config.date
+        else datetime.now(UTC).date() - timedelta(days=1)
+    )
     for days in range(config.days):
         yield (last - timedelta(days=days)).isoformat()
 
 
 def _of_night(config: NightlyConfig, day: str) -> ScoreConfig:
-    shared = {f.name for f in fields(NightlyConfig)} & {f.name for f in fields(ScoreConfig)} - {"date"}
-    values: dict[str, Any] = {name: value for name, value in asdict(config).items() if name in shared}
-    # Without `_SUCCESS` nothing in the folder is valid: what an earlier model or unrepaired data left half done must
-    # not keep the night from being done now.
+    shared = {f.name for f in fields(NightlyConfig)} & {f.name for f in fields(ScoreConfig)} - {
+        "date"
+    }
+    values: dict[str, Any] = {
+        name: value for name, value in asdict(config).items() if name in shared
+    }
+    # Without `_SUCCESS` nothing in the folder is valid: what an earlier model or unrepaired data
+    # left half done must not keep the night from being done now.
     return ScoreConfig(**values, date=day, overwrite=True)
 
 
@@ -124,11 +163,16 @@ def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> 
     return Night(day, metrics=metrics)
 
 
-def _metrics_of(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> dict[str, Any] | None:
-    """Those of a night that is complete, or is scored now; None where there is nothing to score yet."""
+def _metrics_of(
+    config: ScoreConfig, score: Callable[[ScoreConfig], object]
+) -> dict[str, Any] | None:
+    """Those of a night that is complete, or is scored now; None where there is nothing to score
+    yet.
+    """
     found = look(config.output)
     if not found.is_complete(config.verify):
-        # One that was complete and is damaged is no night to wait for, whether its data is still there or not.
+        # One that was complete and is damaged is no night to wait for, whether its data is still
+        # there or not.
         if found.success is None and not _has_data(config):
             return None
         score(config)
@@ -141,7 +185,8 @@ def _read_metrics(config: ScoreConfig) -> dict[str, Any]:
     metrics = read_json(storage.read_bytes(uri)) or {}
     if wrong := _wrong(metrics):
         raise StorageError(
-            f"{uri}: must hold a night's metrics. Received: {wrong}. Delete _SUCCESS beside it and run again."
+            f"{uri}: must hold a night's metrics. Received: {wrong}. Delete _SUCCESS beside it and "
+            f"run again."
         )
     return metrics
 
@@ -165,7 +210,9 @@ def _wrong(metrics: dict[str, Any]) -> str | None:
 
 def _is_number(value: Any) -> bool:
     """Whether a gauge can show it."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) < value < 2**63
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) < value < 2**63
+    )
 
 
 def _shown(value: Any) -> str:
@@ -176,9 +223,12 @@ def _shown(value: Any) -> str:
 
 
 def _has_data(config: ScoreConfig) -> bool:
-    """Whether each part of the split is there, and nothing says that `jobs.prepare` is still writing it."""
+    """Whether each part of the split is there, and nothing says that `jobs.prepare` is still
+    writing it.
+    """
     paths = storage.list_paths(storage.join(config.data, config.split))
     parts_there = all(
-        any(path.startswith(part) and path.endswith(".parquet") for path in paths) for part in ("behaviors", "history")
+        any(path.startswith(part) and path.endswith(".parquet") for path in paths)
+        for part in ("behaviors", "history")
     )
     return parts_there and (SUCCESS in paths or MANIFEST not in paths)

@@ -1,8 +1,9 @@
-"""The folder that a night's scoring writes: one part for each behaviours file, and what is said about all of them.
+"""The folder that a night's scoring writes: one part for each behaviours file, and what is said
+about all of them.
 
-<output>/part-NNNNN.parquet    predictions of the behaviours file number N, in the order of their names
-<output>/metrics.json, report.html, predictions.zip, ...
-<output>/manifest.json, _SUCCESS    see `nrms.storage.commit`
+<output>/part-NNNNN.parquet    predictions of the behaviours file number N, in the order of their
+names <output>/metrics.json, report.html, predictions.zip, ... <output>/manifest.json, _SUCCESS
+see `nrms.storage.commit`
 """
 
 from __future__ import annotations
@@ -35,21 +36,30 @@ class Predictions(commit.Output):
         content = "predictions of the same data by the same model"
         super().__init__(uri, {"plan": plan}, _belongs, content)
 
-    def claim(self, wanted: Iterable[str] = (), overwrite: bool = False, verify: bool = False) -> bool:
-        """See `Output.claim`. Raises ConfigError where the folder holds anything else, with `overwrite` too."""
+    def claim(
+        self, wanted: Iterable[str] = (), overwrite: bool = False, verify: bool = False
+    ) -> bool:
+        """See `Output.claim`. Raises ConfigError where the folder holds anything else, with
+        `overwrite` too.
+        """
         found = commit.look(self.uri)
         if "plan" not in found.manifest:
-            # Data sets, models and whatever else lies directly in the folder: not to be replaced, or mixed with.
+            # Data sets, models and whatever else lies directly in the folder: not to be replaced,
+            # or mixed with.
             foreign = [name for name in found.files if "/" not in name and not _belongs(name)]
             if foreign:
                 raise ConfigError(
-                    f"--output must be empty or hold predictions. Received: {self.uri}, which holds {foreign[0]} and "
+                    f"--output must be empty or hold predictions. Received: {self.uri}, which "
+                    f"holds {foreign[0]} and "
                     f"{len(foreign) - 1} other files that are none. Choose another --output."
                 )
         return super().claim(wanted, overwrite, verify)
 
-    def scores(self, number: int, impressions: Impressions, score: Callable[[], np.ndarray]) -> np.ndarray:
-        """The scores of a shard: those of its part if it is there whole; else `score()`, written as its part.
+    def scores(
+        self, number: int, impressions: Impressions, score: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """The scores of a shard: those of its part if it is there whole; else `score()`, written as
+        its part.
 
         Args:
             number: of the shard.
@@ -66,15 +76,17 @@ class Predictions(commit.Output):
         def take(path: Path) -> np.ndarray | None:
             columns = parquet.read(path, ["impression_id", "scores"])
             offsets, values = unnest(columns["scores"].combine_chunks())
-            same = np.array_equal(offsets, impressions.offsets) and columns["impression_id"].combine_chunks().equals(
-                impressions.impression_id
-            )
+            same = np.array_equal(offsets, impressions.offsets) and columns[
+                "impression_id"
+            ].combine_chunks().equals(impressions.impression_id)
             return values.to_numpy(zero_copy_only=False) if same else None
 
         def make(path: Path) -> np.ndarray:
             values = score()
             written = self.write_part(path, predictions(impressions, values))
-            assert written == len(impressions), f"{path.name}: {len(impressions)} rows in, {written} rows out"
+            assert written == len(impressions), (
+                f"{path.name}: {len(impressions)} rows in, {written} rows out"
+            )
             return values
 
         return self.part(f"part-{number:05}.parquet", take, make)

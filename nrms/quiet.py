@@ -1,6 +1,7 @@
 """TensorFlow's lines about itself, kept from the terminal and the log of a job.
 
-Its C++ parts write to file descriptor 2, past Python and before `TF_CPP_MIN_LOG_LEVEL` is looked at.
+Its C++ parts write to file descriptor 2, past Python and before `TF_CPP_MIN_LOG_LEVEL` is looked
+at.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ for line in sys.stdin.buffer:
 
 
 def quiet_tensorflow() -> None:
-    """Leaves out, from now on, what TensorFlow says when it is imported, and what is no error later."""
+    """Leaves out, from now on, what TensorFlow says when it is imported, and what is no error
+    later.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    if "tensorflow" not in sys.modules and not any(
+        isinstance(finder, _Finder) for finder in sys.meta_path
+    ):
         sys.meta_path.insert(0, _Finder())
 
 
@@ -81,5 +86,7 @@ def _filtered_stderr() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         os.close(stderr)
-        with suppress(subprocess.TimeoutExpired):  # another thread's child may have inherited what it reads from
+        with suppress(
+            subprocess.TimeoutExpired
+        ):  # another thread's child may have inherited what it reads from
             process.wait(5)

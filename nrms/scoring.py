@@ -11,7 +11,8 @@ import pyarrow as pa
 from nrms.data.impressions import Impressions
 from nrms.evaluation.ranking import place_unknown, ranks
 
-# Dot products at once: their vectors stay in the processor's cache. 65,536 at once take ten times as long.
+# Dot products at once: their vectors stay in the processor's cache. 65,536 at once take ten times
+# as long.
 _CANDIDATES = 2048
 _PRIOR_USERS = 4096
 
@@ -20,7 +21,8 @@ class Encoders(Protocol):
     """What a model must offer to be scored with, whatever runtime executes it.
 
     Attributes:
-        positions: words or clicks, padding counted, that the runtime is given at once: where it is fastest.
+        positions: words or clicks, padding counted, that the runtime is given at once: where it is
+            fastest.
     """
 
     positions: int
@@ -29,36 +31,47 @@ class Encoders(Protocol):
         """Int32 word ids `(articles, title)` to float32 vectors `(articles, dim)`."""
 
     def encode_users(self, news_vectors: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """Float32 `(articles, dim)` and int32 rows into them `(users, history)` to float32 `(users, dim)`."""
+        """Float32 `(articles, dim)` and int32 rows into them `(users, history)` to float32 `(users,
+        dim)`.
+        """
 
 
 def encode_titles(encoders: Encoders, titles: np.ndarray) -> np.ndarray:
-    """News vectors of titles, float32 `(articles, dim)`, from int32 word ids `(articles, title)`, 0 = padding. At
-    least one title."""
+    """News vectors of titles, float32 `(articles, dim)`, from int32 word ids `(articles, title)`, 0
+    = padding. At least one title.
+    """
     return _by_length(titles, encoders.positions, encoders.encode_news)
 
 
 def with_unknown(news_vectors: np.ndarray) -> np.ndarray:
-    """Puts row 0, the unknown article, before the vectors of articles 1, 2, ...: zeros, which say nothing."""
+    """Puts row 0, the unknown article, before the vectors of articles 1, 2, ...: zeros, which say
+    nothing.
+    """
     return np.concatenate([np.zeros_like(news_vectors[:1]), news_vectors])
 
 
 class Scorer:
     """Scores impressions: each article is encoded once, each user once, then dot products.
 
-    An unknown candidate gets the mean score of its impression's known ones, so that its place is neutral; where none is
-    known, all are 0. Pure: no file, bucket or clock is touched.
+    An unknown candidate gets the mean score of its impression's known ones, so that its place is
+    neutral; where none is known, all are 0. Pure: no file, bucket or clock is touched.
 
     Args:
         encoders: the model.
-        news_vectors: float32 array of shape `(articles + 1, dim)`, the whole catalogue as `with_unknown` gives it.
-        histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding; row 0 is empty.
-        prior: float32 `(dim,)`, the vector of users whose history is empty (`prior_vector`); None leaves them with the
-            encoder's own, zeros, by which all candidates are equal.
+        news_vectors: float32 array of shape `(articles + 1, dim)`, the whole catalogue as
+            `with_unknown` gives it.
+        histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding; row 0 is
+            empty.
+        prior: float32 `(dim,)`, the vector of users whose history is empty (`prior_vector`); None
+            leaves them with the encoder's own, zeros, by which all candidates are equal.
     """
 
     def __init__(
-        self, encoders: Encoders, news_vectors: np.ndarray, histories: np.ndarray, prior: np.ndarray | None = None
+        self,
+        encoders: Encoders,
+        news_vectors: np.ndarray,
+        histories: np.ndarray,
+        prior: np.ndarray | None = None,
     ):
         self._encoders = encoders
         self._news_vectors = news_vectors
@@ -69,7 +82,9 @@ class Scorer:
         self._encoded = np.zeros(len(histories), bool)
 
     def encode_users(self, users: np.ndarray) -> None:
-        """Encodes those of these users, rows of `histories`, that are not encoded yet; `score` then has less to do."""
+        """Encodes those of these users, rows of `histories`, that are not encoded yet; `score` then
+        has less to do.
+        """
         missing = np.unique(users)
         missing = missing[~self._encoded[missing]]
         if len(missing):
@@ -87,7 +102,8 @@ class Scorer:
             impressions: a shard of `n` impressions with `c` candidates in all.
 
         Returns:
-            Float32 array of shape `(c,)`, in the order of `impressions.candidates`; higher is better.
+            Float32 array of shape `(c,)`, in the order of `impressions.candidates`; higher is
+            better.
         """
         self.encode_users(impressions.user)
         owner = np.repeat(impressions.user, np.diff(impressions.offsets))
@@ -99,8 +115,9 @@ class Scorer:
         return place_unknown(impressions.offsets, scores, impressions.candidates > 0)
 
     def prior_vector(self, users: np.ndarray) -> np.ndarray:
-        """The mean vector of those of these users, rows of `histories`, that have a history, each counted once: float32
-        `(dim,)`. It takes at most 4,096 of them, evenly spaced: more would move no digit that is shown. Zeros for none.
+        """The mean vector of those of these users, rows of `histories`, that have a history, each
+        counted once: float32 `(dim,)`. It takes at most 4,096 of them, evenly spaced: more would
+        move no digit that is shown. Zeros for none.
         """
         users = np.unique(users)
         users = users[self._histories[users].any(axis=1)]
@@ -124,8 +141,8 @@ def predictions(impressions: Impressions, scores: np.ndarray) -> pa.Table:
         scores: float32 of shape `(c,)`.
 
     Returns:
-        `impression_id`, `user_id`, `article_ids_inview`, `scores` (list of float32), `ranks` (list of int32, 1 = best),
-        and `article_ids_clicked` where clicks were given.
+        `impression_id`, `user_id`, `article_ids_inview`, `scores` (list of float32), `ranks` (list
+        of int32, 1 = best), and `article_ids_clicked` where clicks were given.
     """
 
     def lists(values: pa.Array) -> pa.Array:
@@ -143,8 +160,12 @@ def predictions(impressions: Impressions, scores: np.ndarray) -> pa.Table:
     return pa.table(columns)
 
 
-def _by_length(rows: np.ndarray, positions: int, encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Encodes zero-padded rows in batches of like length, each cut where its longest ends: no arithmetic on padding."""
+def _by_length(
+    rows: np.ndarray, positions: int, encode: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Encodes zero-padded rows in batches of like length, each cut where its longest ends: no
+    arithmetic on padding.
+    """
     items = rows != 0
     lengths = np.where(items.any(axis=1), rows.shape[1] - np.argmax(items[:, ::-1], axis=1), 0)
     order = np.argsort(-lengths, kind="stable")

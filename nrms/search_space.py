@@ -1,4 +1,6 @@
-"""Search spaces in the file format of `wandb sweep`: what to vary between trainings, how, and what to maximize."""
+"""Search spaces in the file format of `wandb sweep`: what to vary between trainings, how, and what
+to maximize.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from nrms.config import TrainConfig, parse
 from nrms.errors import ConfigError
@@ -28,7 +35,8 @@ class SearchSpace:
     Attributes:
         method: `grid`, `bayes` or `random`.
         metric: the validation metric to maximize, `auc` for example.
-        distributions: what each parameter is drawn from, in the order of the file; names are fields of `TrainConfig`.
+        distributions: what each parameter is drawn from, in the order of the file; names are fields
+            of `TrainConfig`.
         run_cap: trials at most, or None.
     """
 
@@ -39,11 +47,12 @@ class SearchSpace:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads the keys that a search needs: method, metric, parameters and run_cap. Others are W&B's own.
+        """Reads the keys that a search needs: method, metric, parameters and run_cap. Others are
+        W&B's own.
 
         Raises:
-            ConfigError: the file is missing or no YAML; a parameter is no flag of `jobs.train`, has a value that the
-                flag refuses, or a form that is not supported.
+            ConfigError: the file is missing or no YAML; a parameter is no flag of `jobs.train`, has
+                a value that the flag refuses, or a form that is not supported.
         """
         try:
             content = yaml.safe_load(path.read_text("utf-8"))
@@ -61,7 +70,9 @@ class SearchSpace:
     @classmethod
     def _of(cls, content: Any) -> Self:
         if not isinstance(content, dict):
-            raise ConfigError(f"a search space has keys, method and parameters among them. Received: {content!r}.")
+            raise ConfigError(
+                f"a search space has keys, method and parameters among them. Received: {content!r}."
+            )
         method, cap = content.get("method"), content.get("run_cap")
         if method not in _METHODS:
             raise ConfigError(f"method must be one of {', '.join(_METHODS)}. Received: {method!r}.")
@@ -71,7 +82,8 @@ class SearchSpace:
         name = metric.get("name") if isinstance(metric, dict) else None
         if name not in _OBJECTIVES or metric.get("goal") != "maximize":
             raise ConfigError(
-                f"metric must have the goal maximize and a name among {', '.join(_OBJECTIVES)}. Received: {metric!r}."
+                f"metric must have the goal maximize and a name among {', '.join(_OBJECTIVES)}. "
+                f"Received: {metric!r}."
             )
         parameters = content.get("parameters")
         if not isinstance(parameters, dict) or not parameters:
@@ -84,20 +96,29 @@ class SearchSpace:
 
     @property
     def logarithmic(self) -> list[str]:
-        """The parameters that a logarithmic scale suits: lr for example, in a range or a list of values."""
+        """The parameters that a logarithmic scale suits: lr for example, in a range or a list of
+        values.
+        """
 
         def suits(distribution: BaseDistribution) -> bool:
             if not isinstance(distribution, CategoricalDistribution):
                 return distribution.log
             choices = distribution.choices
-            return all(type(choice) is float and choice > 0 for choice in choices) and max(choices) >= 50 * min(choices)
+            return all(type(choice) is float and choice > 0 for choice in choices) and max(
+                choices
+            ) >= 50 * min(choices)
 
         return [name for name, distribution in self.distributions.items() if suits(distribution)]
 
     def grid(self, seed: int) -> list[dict[str, Any]]:
-        """All points of a grid, shuffled: however few are tried, they cover every parameter's range."""
+        """All points of a grid, shuffled: however few are tried, they cover every parameter's
+        range.
+        """
         choices = [distribution.choices for distribution in self.distributions.values()]
-        points = [dict(zip(self.distributions, values, strict=True)) for values in itertools.product(*choices)]
+        points = [
+            dict(zip(self.distributions, values, strict=True))
+            for values in itertools.product(*choices)
+        ]
         random.Random(seed).shuffle(points)
         return points
 
@@ -116,7 +137,9 @@ def _distribution(name: Any, form: Any, grid: bool) -> BaseDistribution:
         case {"value": value, **rest} if not rest and kind in (None, "constant"):
             return CategoricalDistribution([_plain(_legal(name, value))])
         case {"values": [_, *_] as values, **rest} if not rest and kind in (None, "categorical"):
-            return CategoricalDistribution(list(dict.fromkeys(_plain(_legal(name, value)) for value in values)))
+            return CategoricalDistribution(
+                list(dict.fromkeys(_plain(_legal(name, value)) for value in values))
+            )
         case {"min": low, "max": high, **rest} if not rest and not grid:
             return _range(name, low, high, kind)
     forms = "value, or values: a list"
@@ -128,7 +151,9 @@ def _distribution(name: Any, form: Any, grid: bool) -> BaseDistribution:
 def _range(name: Any, low: Any, high: Any, kind: str | None) -> BaseDistribution:
     for bound in (low, high):
         if type(bound) not in (int, float):
-            raise ConfigError(f"{name}: min and max must be numbers, 1e-4 written as 0.0001. Received: {bound!r}.")
+            raise ConfigError(
+                f"{name}: min and max must be numbers, 1e-4 written as 0.0001. Received: {bound!r}."
+            )
     legal = [_legal(name, bound) for bound in (low, high)]
     whole = type(low) is type(high) is int
     kind = kind or ("int_uniform" if whole else "uniform")  # as W&B does
@@ -142,7 +167,8 @@ def _range(name: Any, low: Any, high: Any, kind: str | None) -> BaseDistribution
             raise ConfigError(f"{name}: min must be > 0 on a logarithmic scale. Received: {low}.")
         return FloatDistribution(low, high, log=log)
     raise ConfigError(
-        f"{name}: distribution must be int_uniform between whole numbers, or uniform or log_uniform_values for a "
+        f"{name}: distribution must be int_uniform between whole numbers, or uniform or "
+        f"log_uniform_values for a "
         f"parameter that is no whole number. Received: {kind} between {low} and {high}."
     )
 
@@ -150,7 +176,9 @@ def _range(name: Any, low: Any, high: Any, kind: str | None) -> BaseDistribution
 def _legal(name: Any, value: Any) -> Any:
     """The value as `jobs.train` gets it from W&B's agent, which passes flags."""
     flags = ["--data=.", "--output=.", f"--{name}={value}"]
-    return getattr(parse(TrainConfig, flags, "python -m jobs.train", ""), str(name).replace("-", "_"))
+    return getattr(
+        parse(TrainConfig, flags, "python -m jobs.train", ""), str(name).replace("-", "_")
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""A search for hyperparameters without a server: one training for each trial, kept in a study that can be resumed."""
+"""A search for hyperparameters without a server: one training for each trial, kept in a study that
+can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -61,13 +63,15 @@ class Trial:
 def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None) -> list[Trial]:
     """Runs the trials that a study lacks, one after another, each in a process of its own.
 
-    The study is in `study.db`, a SQLite file in the folder `config.study`. After each trial `trials.csv`, `best.toml`
-    and `parallel_coordinates.png` are written beside it. The trials' model roots are `trial-0000`, ... in
-    `config.output`. A trial that was cut short goes on from its checkpoint.
+    The study is in `study.db`, a SQLite file in the folder `config.study`. After each trial
+    `trials.csv`, `best.toml` and `parallel_coordinates.png` are written beside it. The trials'
+    model roots are `trial-0000`, ... in `config.output`. A trial that was cut short goes on from
+    its checkpoint.
 
     Args:
         config: see `nrms.config.SweepConfig`.
-        train: importable; trains in the trial's process, where SIGTERM asks for a checkpoint and an end.
+        train: importable; trains in the trial's process, where SIGTERM asks for a checkpoint and an
+            end.
         stop: set it to stop the trial with a checkpoint.
 
     Returns:
@@ -76,7 +80,8 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
     Raises:
         ConfigError: a search space that is not legal; a study of another sweep, or in use.
         TrainingError: every trial failed; `Interrupted` where `stop` was set.
-        NrmsError: of data, storage and configuration, as the training raises them. The trial is run again next time.
+        NrmsError: of data, storage and configuration, as the training raises them. The trial is run
+            again next time.
     """
     stop = stop or threading.Event()
     refuse_cluster(os.environ)
@@ -84,33 +89,49 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
     points = space.grid(config.seed) if space.method == "grid" else []
     total = config.trials or space.run_cap or len(points)
     if not total:
-        raise ConfigError(f"--trials, or run_cap in {config.space}, must be given where the method is {space.method}.")
+        raise ConfigError(
+            f"--trials, or run_cap in {config.space}, must be given where the method is "
+            f"{space.method}."
+        )
     total = min(total, len(points) or total)
     base = replace(config.train_config, resume=False)
     with _opened(config.study, space, base) as study:
         while (work := _next(study, space, points, total, base.seed)) is not None:
             if stop.is_set():
-                raise Interrupted("stopped by a signal between two trials. Run the same command to go on.")
+                raise Interrupted(
+                    "stopped by a signal between two trials. Run the same command to go on."
+                )
             trial, begun = work
             shown = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
-            logger.info("trial %d, %d of %d ended: %s", trial.number, len(_ended(study)), total, shown)
+            logger.info(
+                "trial %d, %d of %d ended: %s", trial.number, len(_ended(study)), total, shown
+            )
             output = storage.join(base.output, f"trial-{trial.number:04}")
-            settings = replace(with_values(base, trial.params), output=output, resume=begun, promote="never")
+            settings = replace(
+                with_values(base, trial.params), output=output, resume=begun, promote="never"
+            )
             settings = replace(settings, run_group=base.run_group or study.user_attrs.get("group"))
             try:
                 metrics, model_uri = train_apart(train, settings, stop)
             except Interrupted:
                 raise Interrupted(
-                    f"stopped by a signal in trial {trial.number}. Run the same command to go on with it."
+                    f"stopped by a signal in trial {trial.number}. Run the same command to go on "
+                    f"with it."
                 ) from None
             except (TrainingError, ArtifactError) as error:
                 logger.warning("trial %d failed: %s", trial.number, error)
                 for checkpoint in storage.list_files(storage.join(output, "checkpoints")):
-                    storage.delete(checkpoint.uri)  # left where its process died; nobody goes on from it
+                    storage.delete(
+                        checkpoint.uri
+                    )  # left where its process died; nobody goes on from it
                 _end(study, Trial(trial.number, trial.params, {}, error=str(error)), None)
             else:
                 logger.info("trial %d: %s %.4f", trial.number, space.metric, metrics[space.metric])
-                _end(study, Trial(trial.number, trial.params, metrics, model_uri), metrics[space.metric])
+                _end(
+                    study,
+                    Trial(trial.number, trial.params, metrics, model_uri),
+                    metrics[space.metric],
+                )
             _write_results(config.study, space, base, _ended(study))
         trials = _ended(study)
         _write_results(config.study, space, base, trials)
@@ -125,13 +146,19 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
 
 @contextlib.contextmanager
 def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[optuna.Study]:
-    """The folder's study, for this process alone: so a trial found running is one whose process is gone."""
+    """The folder's study, for this process alone: so a trial found running is one whose process is
+    gone.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     identity = {
         "method": space.method,
         "metric": space.metric,
         "parameters": {name: distribution_to_json(d) for name, d in space.distributions.items()},
-        **{name: value for name, value in as_dict(base).items() if name not in {*_NOT_IDENTITY, *space.distributions}},
+        **{
+            name: value
+            for name, value in as_dict(base).items()
+            if name not in {*_NOT_IDENTITY, *space.distributions}
+        },
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,15 +175,20 @@ def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[opt
                 study.set_user_attr("identity", identity)
             elif different := list(_differences(known, identity)):
                 raise ConfigError(
-                    f"--study must name a folder of this sweep, or a new one. Received: {folder}, whose study differs: "
+                    f"--study must name a folder of this sweep, or a new one. Received: {folder}, "
+                    f"whose study differs: "
                     f"{'; '.join(different)}."
                 )
             yield study
     except filelock.Timeout:
-        raise ConfigError(f"--study must not be in use. Received: {folder}, where another sweep is running.") from None
+        raise ConfigError(
+            f"--study must not be in use. Received: {folder}, where another sweep is running."
+        ) from None
     except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
-        raise StorageError(f"the study in {folder} could not be read or written: {cause}.") from error
+        raise StorageError(
+            f"the study in {folder} could not be read or written: {cause}."
+        ) from error
 
 
 def _differences(known: dict[str, Any], identity: dict[str, Any]) -> Iterator[str]:
@@ -164,7 +196,10 @@ def _differences(known: dict[str, Any], identity: dict[str, Any]) -> Iterator[st
     for name, value in identity.items():
         if name == "parameters":
             before = known.get(name, {})
-            for parameter in [*before, *(parameter for parameter in value if parameter not in before)]:
+            for parameter in [
+                *before,
+                *(parameter for parameter in value if parameter not in before),
+            ]:
                 if before.get(parameter) != value.get(parameter):
                     kinds = [_in_words(found.get(parameter)) for found in (before, value)]
                     yield f"the parameter {parameter} is {kinds[0]} there and {kinds[1]} here"
@@ -178,7 +213,9 @@ def _in_words(distribution: str | None) -> str:
     content = json.loads(distribution)["attributes"]
     if "choices" in content:
         return " or ".join(map(_short, content["choices"]))
-    return f"{_short(content['low'])} to {_short(content['high'])}" + (", logarithmic" if content["log"] else "")
+    return f"{_short(content['low'])} to {_short(content['high'])}" + (
+        ", logarithmic" if content["log"] else ""
+    )
 
 
 def _next(
@@ -196,7 +233,9 @@ def _next(
         tried = [trial.params for trial in study.get_trials(deepcopy=False)]
         study.enqueue_trial(next(point for point in points if point not in tried))
     # A seed for each trial, so that a sweep that was resumed draws what an unbroken one draws.
-    sampler = optuna.samplers.TPESampler if space.method == "bayes" else optuna.samplers.RandomSampler
+    sampler = (
+        optuna.samplers.TPESampler if space.method == "bayes" else optuna.samplers.RandomSampler
+    )
     study.sampler = sampler(seed=(seed + ended) % 2**32)
     number = study.ask(space.distributions).number
     return study.get_trials(deepcopy=False)[number], False
@@ -217,7 +256,9 @@ def _ended(study: optuna.Study) -> list[Trial]:
     ]
 
 
-def _write_results(folder: Path, space: SearchSpace, base: TrainConfig, trials: list[Trial]) -> None:
+def _write_results(
+    folder: Path, space: SearchSpace, base: TrainConfig, trials: list[Trial]
+) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["trial", *space.distributions, *METRICS, "model", "error"])
@@ -232,12 +273,15 @@ def _write_results(folder: Path, space: SearchSpace, base: TrainConfig, trials: 
         return
     best = max(good, key=lambda trial: trial.metrics[space.metric])
     lines = [
-        f"# Trial {best.number} of {len(trials)}: validation {space.metric} {best.metrics[space.metric]:.4f}",
+        f"# Trial {best.number} of {len(trials)}: validation {space.metric} "
+        f"{best.metrics[space.metric]:.4f}",
         f"# Its model: {json.dumps(best.model_uri, ensure_ascii=False)}",
         *config_lines(with_values(base, best.values)),
     ]
     storage.write_bytes("".join(f"{line}\n" for line in lines).encode(), folder / "best.toml")
-    varied = [name for name, distribution in space.distributions.items() if not distribution.single()]
+    varied = [
+        name for name, distribution in space.distributions.items() if not distribution.single()
+    ]
     columns = {name: [trial.values[name] for trial in good] for name in varied}
     results = [trial.metrics[space.metric] for trial in good]
     title = f"validation {space.metric}"

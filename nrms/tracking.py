@@ -29,29 +29,33 @@ _ARTIFACT_NAME = 128  # characters of an artifact's name, at most
 class Tracker:
     """Records one run in Weights & Biases; a context manager.
 
-    The first thing that goes wrong (no network, a bad key, a full disk, its service process gone) is logged as one
-    warning, and no call takes longer than its bound. A run that cannot start online is recorded offline instead;
-    after any other failure every call does nothing.
+    The first thing that goes wrong (no network, a bad key, a full disk, its service process gone)
+    is logged as one warning, and no call takes longer than its bound. A run that cannot start
+    online is recorded offline instead; after any other failure every call does nothing.
 
     Args:
-        mode: `online`, `offline`, `disabled`, or None: what `WANDB_MODE` says, else online if there is an API key
-            (`WANDB_API_KEY`, `wandb login`), else offline.
+        mode: `online`, `offline`, `disabled`, or None: what `WANDB_MODE` says, else online if there
+            is an API key (`WANDB_API_KEY`, `wandb login`), else offline.
         project: the project that the run belongs to.
         job_type: `train`, `score`, ...
         config: the run's configuration, JSON-ready.
         run_name: the run's name, or None for one that Weights & Biases makes up.
         folder: where `wandb/` with the run's files goes; None for `WANDB_DIR`, else `runs`.
-        run_id: recorded again under the same id, a run goes on from the earlier one, or takes its place; None for a new
-            id. One that `WANDB_RUN_ID` gives, as the agent of a sweep does, goes first.
+        run_id: recorded again under the same id, a run goes on from the earlier one, or takes its
+            place; None for a new id. One that `WANDB_RUN_ID` gives, as the agent of a sweep does,
+            goes first.
         group: what the run is shown with, or None; `WANDB_RUN_GROUP` goes first.
-        summarized: metrics, `val_*` for example, whose result `summary` gives: not the last value logged.
+        summarized: metrics, `val_*` for example, whose result `summary` gives: not the last value
+            logged.
         init_seconds: bound on starting, in seconds.
         call_seconds: bound on every call between, in seconds.
-        finish_seconds: bound on the last upload, in seconds. What it does not reach stays in the folder.
+        finish_seconds: bound on the last upload, in seconds. What it does not reach stays in the
+            folder.
 
     Attributes:
         run_id: the run's id; None where there is no run.
-        sync_command: the shell command that uploads the run from the folder; None before there is a run.
+        sync_command: the shell command that uploads the run from the folder; None before there is a
+            run.
     """
 
     def __init__(
@@ -98,7 +102,10 @@ class Tracker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.finish(0 if error is None else 1)
 
@@ -127,19 +134,32 @@ class Tracker:
             import wandb
             from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
 
-            name = re.sub(r"[^A-Za-z0-9_.-]+", "-", uri.removeprefix("gs://")).strip("-")[-_ARTIFACT_NAME:] or "data"
-            artifact = wandb.Artifact(name, "dataset", metadata={"uri": uri, "fingerprint": fingerprint})
-            # By hand: `add_reference` would list the whole folder, and other data there would be the same version.
+            name = (
+                re.sub(r"[^A-Za-z0-9_.-]+", "-", uri.removeprefix("gs://")).strip("-")[
+                    -_ARTIFACT_NAME:
+                ]
+                or "data"
+            )
+            artifact = wandb.Artifact(
+                name, "dataset", metadata={"uri": uri, "fingerprint": fingerprint}
+            )
+            # By hand: `add_reference` would list the whole folder, and other data there would be
+            # the same version.
             ref = uri if uri.startswith("gs://") else Path(uri).absolute().as_uri()
-            artifact.manifest.add_entry(ArtifactManifestEntry(path="data", ref=ref, digest=fingerprint))
-            # What `use_artifact` does with an artifact that is not logged yet; it refuses to do it offline.
+            artifact.manifest.add_entry(
+                ArtifactManifestEntry(path="data", ref=ref, digest=fingerprint)
+            )
+            # What `use_artifact` does with an artifact that is not logged yet; it refuses to do it
+            # offline.
             run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
         self._call(record)
 
     def artifact(self, name: str, type: str, uri: str, metadata: Mapping[str, Any]) -> None:
-        """Records a folder, with its files, or a `gs://` URI, as references to the objects under it. To the metadata
-        (JSON-ready) comes the `commit` of the working directory, where there is one."""
+        """Records a folder, with its files, or a `gs://` URI, as references to the objects under
+        it. To the metadata (JSON-ready) comes the `commit` of the working directory, where there is
+        one.
+        """
 
         def record(run: Run) -> None:
             import wandb
@@ -148,14 +168,17 @@ class Tracker:
             if uri.startswith("gs://"):
                 artifact.add_reference(uri)
             else:
-                # Immutable: uploaded from where the files lie, without a copy in the home directory.
+                # Immutable: uploaded from where the files lie, without a copy in the home
+                # directory.
                 artifact.add_dir(uri, policy="immutable", skip_cache=True)
             run.log_artifact(artifact)
 
         self._call(record)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Ends the run; online, waits for what is still to be uploaded. A second call does nothing."""
+        """Ends the run; online, waits for what is still to be uploaded. A second
+        call does nothing.
+        """
 
         def end(run: Run) -> None:
             import wandb
@@ -179,9 +202,11 @@ class Tracker:
             logger.info("Weights & Biases: recorded offline. To upload: %s", self.sync_command)
 
     def _start(self) -> None:
-        # Reporting its own errors to its makers holds up the end of a process for half a minute without a network.
+        # Reporting its own errors to its makers holds up the end of a process for half a minute
+        # without a network.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        # The logs of its service process; by default in the home directory, which a container may lack.
+        # The logs of its service process; by default in the home directory, which a container may
+        # lack.
         os.environ.setdefault("WANDB_CACHE_DIR", str(self._folder / "wandb" / "cache"))
         import wandb
 
@@ -208,7 +233,9 @@ class Tracker:
         folder = Path(self._run.dir).parent
         # A run that goes on is a folder for each time.
         folders = (
-            sorted(folder.parent.glob(f"offline-run-*-{glob.escape(self.run_id)}")) if self._run.offline else [folder]
+            sorted(folder.parent.glob(f"offline-run-*-{glob.escape(self.run_id)}"))
+            if self._run.offline
+            else [folder]
         )
         self.sync_command = shlex.join(["wandb", "sync", *map(str, folders)])
         if not self._run.offline:
@@ -219,7 +246,8 @@ class Tracker:
 
         settings = wandb.Settings(
             silent=True,
-            console="wrap",  # what is written to stdout and stderr goes there first, and is never waited for
+            # what is written to stdout and stderr goes there first, and is never waited for
+            console="wrap",
             init_timeout=self._init_seconds,
             finish_timeout=self._finish_seconds,
             finish_timeout_raises=True,
@@ -261,8 +289,9 @@ class Tracker:
 
 
 def _tear_down() -> None:
-    """Saves what can be saved, and takes back its hook at exit, which would wait for a process that hangs and print a
-    traceback about one that is dead."""
+    """Saves what can be saved, and takes back its hook at exit, which would wait for a process that
+    hangs and print a traceback about one that is dead.
+    """
     import wandb
 
     with contextlib.suppress(BaseException):
@@ -272,7 +301,11 @@ def _tear_down() -> None:
 def _commit() -> dict[str, str]:
     git = ["git", "rev-parse", "HEAD"]
     try:
-        return {"commit": subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()}
+        return {
+            "commit": subprocess.run(
+                git, capture_output=True, text=True, timeout=5, check=True
+            ).stdout.strip()
+        }
     except (OSError, subprocess.SubprocessError):
         return {}
 
@@ -286,7 +319,9 @@ def _netrc_has(base_url: str) -> bool:
 
 
 def _first_error(log: Path) -> str:
-    """The first error in its service process's log, or "": only it knows of a full disk or a failed upload."""
+    """The first error in its service process's log, or "": only it knows of a full disk or a failed
+    upload.
+    """
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
             line = next((line for line in lines if '"level":"ERROR"' in line), None)

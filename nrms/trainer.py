@@ -24,7 +24,10 @@ from nrms.models.recommender import Recommender
 logger = logging.getLogger(__name__)
 
 _REPORT_EVERY = 10  # batches between two looks at the loss: each look waits for the device
-_SKIPPED, _PROFILED = 10, 5  # batches before those that --profile traces, of which the first compile; and those
+_SKIPPED, _PROFILED = (
+    10,
+    5,
+)  # batches before those that --profile traces, of which the first compile; and those
 
 TrainStep = Callable[[np.ndarray, np.ndarray], tf.Tensor]
 
@@ -35,9 +38,11 @@ def make_train_step(
     titles: np.ndarray,
     strategy: tf.distribute.Strategy,
 ) -> TrainStep:
-    """Compiles one step of training: softmax cross-entropy of the click against the drawn non-clicks.
+    """Compiles one step of training: softmax cross-entropy of the click against the drawn
+    non-clicks.
 
-    Every replica of `strategy` gets the whole batch of row numbers, which is small, and works on its share.
+    Every replica of `strategy` gets the whole batch of row numbers, which is small, and works on
+    its share.
 
     Args:
         model: created in the strategy's scope.
@@ -46,8 +51,8 @@ def make_train_step(
         strategy: the devices.
 
     Returns:
-        A function of `history` and `candidates` (see `nrms.data.batches.Batch`) that updates the weights and returns
-        the batch's mean loss, a float32 scalar tensor.
+        A function of `history` and `candidates` (see `nrms.data.batches.Batch`) that updates the
+        weights and returns the batch's mean loss, a float32 scalar tensor.
     """
     with strategy.scope():
         catalogue = tf.constant(titles)
@@ -62,12 +67,16 @@ def make_train_step(
             losses = tf.reduce_logsumexp(logits, axis=1) - logits[:, 0]
             loss = tf.reduce_sum(losses) / samples
             scaled = optimizer.scale_loss(loss)
-        # Dense: Adam squares gradients, and the slices that two replicas have for one word must be added up before.
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, model.trainable_variables)]
+        # Dense: Adam squares gradients, and the slices that two replicas have for one word must be
+        # added up before.
+        gradients = [
+            tf.convert_to_tensor(g) for g in tape.gradient(scaled, model.trainable_variables)
+        ]
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
-    # Autograph would rewrite Keras' own code too, and there is no Python control flow here to convert.
+    # Autograph would rewrite Keras' own code too, and there is no Python control flow here to
+    # convert.
     @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)] * 2, autograph=False)
     def train_step(history: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         losses = strategy.run(replica_step, args=(history, candidates))
@@ -83,7 +92,8 @@ class FitOptions:
     Attributes:
         epochs: at most.
         patience: epochs without a better validation AUC before stopping.
-        checkpoint_seconds: seconds between two checkpoints inside an epoch; one is written after each epoch anyway.
+        checkpoint_seconds: seconds between two checkpoints inside an epoch; one is written after
+            each epoch anyway.
         steps: batches of an epoch.
         profile: folder for a TensorBoard trace of a few steps, or None.
     """
@@ -164,7 +174,8 @@ class Trainer:
     def fit(
         self, options: FitOptions, callbacks: keras.callbacks.CallbackList, stop: threading.Event
     ) -> list[np.ndarray]:
-        """Trains until the validation AUC has not risen for `patience` epochs, or `epochs` are done.
+        """Trains until the validation AUC has not risen for `patience` epochs, or `epochs` are
+        done.
 
         Args:
             options: see there.
@@ -172,14 +183,17 @@ class Trainer:
             stop: set it to stop after the current batch.
 
         Returns:
-            The weights of the epoch with the best validation AUC, as `model.get_weights()` gives them.
+            The weights of the epoch with the best validation AUC, as `model.get_weights()` gives
+            them.
 
         Raises:
             Interrupted: `stop` was set; a checkpoint was written.
             TrainingError: the loss is not a number, or there is nothing to train on.
         """
         callbacks.on_train_begin()
-        while (epoch := self._progress.position.epoch) < options.epochs and not self._exhausted(options.patience):
+        while (epoch := self._progress.position.epoch) < options.epochs and not self._exhausted(
+            options.patience
+        ):
             callbacks.on_epoch_begin(epoch)
             self._train_epoch(options, callbacks, stop)
             if not self._progress.samples:
@@ -203,7 +217,9 @@ class Trainer:
         aucs = [row["val_auc"] for row in self.epochs]
         return bool(aucs) and len(aucs) - 1 - int(np.argmax(aucs)) >= patience
 
-    def _train_epoch(self, options: FitOptions, callbacks: keras.callbacks.CallbackList, stop: threading.Event) -> None:
+    def _train_epoch(
+        self, options: FitOptions, callbacks: keras.callbacks.CallbackList, stop: threading.Event
+    ) -> None:
         saved_at = self._reported_at = time.monotonic()
         pending: list[tuple[Batch, tf.Tensor]] = []
         for position, batch in self._traced(self._batches.epoch(self.position), options):
@@ -217,7 +233,9 @@ class Trainer:
                 self._save()
                 saved_at = time.monotonic()
             if stop.is_set():
-                raise self._interrupted(f"in epoch {position.epoch + 1} after batch {position.batch}")
+                raise self._interrupted(
+                    f"in epoch {position.epoch + 1} after batch {position.batch}"
+                )
         if pending:
             self._report(position, pending, callbacks)
 
@@ -242,12 +260,15 @@ class Trainer:
             value = float(loss)
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"the loss must be finite. Received: {value} in epoch {position.epoch + 1}, batch {i + 1}. "
+                    f"the loss must be finite. Received: {value} in epoch {position.epoch + 1}, "
+                    f"batch {i + 1}. "
                     "Try a smaller --lr, or --precision float32."
                 )
             self._progress.loss_sum += value * len(batch)
             self._progress.samples += len(batch)
-            callbacks.on_train_batch_end(i, {"loss": value, "samples_per_second": samples_per_second})
+            callbacks.on_train_batch_end(
+                i, {"loss": value, "samples_per_second": samples_per_second}
+            )
         self._progress = replace(self._progress, position=position)
 
     def _save(self) -> None:
@@ -261,7 +282,9 @@ class Trainer:
     def _traced(
         self, batches: Iterator[tuple[Position, Batch]], options: FitOptions
     ) -> Iterator[tuple[Position, Batch]]:
-        """Passes the batches on, with the profiler running while some of the first that are trained are worked on."""
+        """Passes the batches on, with the profiler running while some of the first that are trained
+        are worked on.
+        """
         left = options.steps - self.position.batch
         if options.profile is None or self._profiled or not left:
             yield from batches
@@ -275,7 +298,8 @@ class Trainer:
         finally:
             tf.profiler.experimental.stop()
         logger.info(
-            "--profile: traced %d batches into %s. To look at them: .venv/bin/python -m pip install tensorboard xprof, "
+            "--profile: traced %d batches into %s. To look at them: .venv/bin/python -m pip "
+            "install tensorboard xprof, "
             "then .venv/bin/tensorboard --logdir %s, page Profile",
             min(_PROFILED, left),
             options.profile,

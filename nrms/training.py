@@ -46,13 +46,30 @@ logger = logging.getLogger(__name__)
 
 # What does not change a run's course, or may change when it is resumed.
 _NOT_IDENTITY = {
-    *("resume", "output", "data", "checkpoint_seconds", "profile", "epochs", "patience", "init_from"),
+    *(
+        "resume",
+        "output",
+        "data",
+        "checkpoint_seconds",
+        "profile",
+        "epochs",
+        "patience",
+        "init_from",
+    ),
     *("max_unknown", "promote", "wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
-_SIZES = ("model", "word_dim", "heads", "head_dim", "attention_dim")  # what a model has in common with its --init-from
+_SIZES = (
+    "model",
+    "word_dim",
+    "heads",
+    "head_dim",
+    "attention_dim",
+)  # what a model has in common with its --init-from
 _PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
-_TRAINING_SAMPLE = 2_000  # training impressions that are ranked after each epoch, to see over-fitting
+_TRAINING_SAMPLE = (
+    2_000  # training impressions that are ranked after each epoch, to see over-fitting
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,8 @@ class TrainingResult:
 
     Attributes:
         model_uri: the published version.
-        metrics: the best weights' validation metrics, with the baselines', as `Evaluation.metrics` gives them.
+        metrics: the best weights' validation metrics, with the baselines', as `Evaluation.metrics`
+            gives them.
         epochs: one row per epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ...
         samples: training samples an epoch.
         promoted: whether `latest.json` was moved to the version.
@@ -98,7 +116,10 @@ def train(
     refuse_cluster(os.environ)
     Checkpoint(config.output, {}).check()
     if config.word_vectors is not None and not config.word_vectors.is_file():
-        raise ConfigError(f"--word-vectors must name a file. Received: {config.word_vectors}, where there is none.")
+        raise ConfigError(
+            f"--word-vectors must name a file. Received: {config.word_vectors}, where there is "
+            f"none."
+        )
     with scratch_folder() as cache:
         return _train(config, stop or threading.Event(), callbacks, cache)
 
@@ -112,16 +133,22 @@ def _train(
     source = None if config.init_from is None else _open_source(config, config.init_from, cache)
     data = _open_data(config, cache)
     strategy = _strategy()
-    # Here and not earlier: Keras draws from Python's generator, and so do libraries that read and write buckets.
+    # Here and not earlier: Keras draws from Python's generator, and so do libraries that read and
+    # write buckets.
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
-        model = build_model(config.model_config, len(data.tokenizer), data.word_vectors, config.precision)
+        model = build_model(
+            config.model_config, len(data.tokenizer), data.word_vectors, config.precision
+        )
         if source is not None:
             words = Tokenizer.load(source.files["tokenizer.json"]).words
             shared = take_weights(model, data.tokenizer.words, source.files["model.keras"], words)
             total = f"{len(data.tokenizer) - 2:,}"
             logger.info(
-                "--init-from: weights of %s, and the vectors of %s of %s words", source.uri, f"{shared:,}", total
+                "--init-from: weights of %s, and the vectors of %s of %s words",
+                source.uri,
+                f"{shared:,}",
+                total,
             )
         optimizer = keras.optimizers.Adam(config.lr)
         if config.precision == "mixed_float16":
@@ -147,7 +174,10 @@ def _train(
         if trainer.restore():
             done = trainer.position
             logger.info(
-                "--resume: goes on after %d epochs and %d batches, from %s", done.epoch, done.batch, checkpoint.uri
+                "--resume: goes on after %d epochs and %d batches, from %s",
+                done.epoch,
+                done.batch,
+                checkpoint.uri,
             )
         else:
             logger.info("--resume: no checkpoint at %s, so training starts anew", checkpoint.uri)
@@ -172,7 +202,9 @@ def _train(
             steps=steps,
             verbose=1,
         )
-        options = FitOptions(config.epochs, config.patience, config.checkpoint_seconds, steps, config.profile)
+        options = FitOptions(
+            config.epochs, config.patience, config.checkpoint_seconds, steps, config.profile
+        )
         try:
             model.set_weights(trainer.fit(options, callback_list, stop))
         except Interrupted:
@@ -180,9 +212,13 @@ def _train(
         except TrainingError:
             checkpoint.delete()  # from there it would end in the same way
             raise
-        logger.info("scoring the validation split with the weights of the best epoch, beside the baselines")
+        logger.info(
+            "scoring the validation split with the weights of the best epoch, beside the baselines"
+        )
         evaluation = validator.evaluate(data.baselines)
-        return _publish(config, data, validator, evaluation, trainer.epochs, tracker, checkpoint, tries)
+        return _publish(
+            config, data, validator, evaluation, trainer.epochs, tracker, checkpoint, tries
+        )
 
 
 def _open_source(config: TrainConfig, uri: str, cache: Path) -> artifact.Bundle:
@@ -192,11 +228,14 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> artifact.Bundle:
     saved = saved if isinstance(saved, dict) else {}
     ours = as_dict(config.model_config)
     different = [
-        f"{name} {saved.get(name)} there, {ours[name]} here" for name in _SIZES if saved.get(name) != ours[name]
+        f"{name} {saved.get(name)} there, {ours[name]} here"
+        for name in _SIZES
+        if saved.get(name) != ours[name]
     ]
     if different:
         raise ConfigError(
-            f"--init-from must name a model of the sizes of this training. Received: {source.uri}, with "
+            f"--init-from must name a model of the sizes of this training. Received: {source.uri}, "
+            f"with "
             f"{'; '.join(different)}. Give this training its sizes, or leave --init-from out."
         )
     return source
@@ -249,7 +288,8 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         joins.refuse_strangers(dataset, split)
         if not count:
             raise TrainingError(
-                f"{config.data}: the split {split.name} must hold a click beside a non-click. Received: "
+                f"{config.data}: the split {split.name} must hold a click beside a non-click. "
+                f"Received: "
                 f"{joins.why_no_click(dataset, split)}"
             )
 
@@ -259,7 +299,8 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     tokenizer = Tokenizer.train(learned, config.min_word_count)
     logger.info("vocabulary: %s words", f"{len(tokenizer):,}")
     own = joins.check(dataset, training, tokenizer, {}, config.max_unknown)
-    # Of the titles that it was learned from, a vocabulary lacks no word: that is no measure for others.
+    # Of the titles that it was learned from, a vocabulary lacks no word: that is no measure for
+    # others.
     unseen = tokenizer.unseen_share(learned, config.min_word_count)
     own = replace(own, shares={**own.shares, "unknown_words": unseen})
     validated = joins.check(dataset, validation, tokenizer, own.shares, config.max_unknown)
@@ -267,8 +308,12 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         logger.info("%s: %s", split.name, joins.line(found.shares))
     word_vectors = None
     if config.word_vectors is not None:
-        word_vectors, coverage = read_word_vectors(config.word_vectors, tokenizer.words, config.word_dim, config.seed)
-        logger.info("word vectors: %.1f%% of the vocabulary is in %s", 100 * coverage, config.word_vectors)
+        word_vectors, coverage = read_word_vectors(
+            config.word_vectors, tokenizer.words, config.word_dim, config.seed
+        )
+        logger.info(
+            "word vectors: %.1f%% of the vocabulary is in %s", 100 * coverage, config.word_vectors
+        )
     return _Data(
         training=training,
         validation=validation,
@@ -277,7 +322,9 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         sample=sample,
         baselines=standard_baselines(popularity, dataset.articles.published, config.seed),
         tokenizer=tokenizer,
-        titles=tokenizer.encode(["", *all_titles], config.title_size),  # row 0 is the unknown article
+        titles=tokenizer.encode(
+            ["", *all_titles], config.title_size
+        ),  # row 0 is the unknown article
         word_vectors=word_vectors,
         fingerprint=dataset.fingerprint([training, validation]),
         own_joins=own,
@@ -290,11 +337,13 @@ def _shards(split: Split) -> Iterator[Impressions]:
 
 
 class _Validator:
-    """Scores the validation split with the model's current weights, in float32 whatever it trains in.
+    """Scores the validation split with the model's current weights, in float32 whatever it trains
+    in.
 
     Attributes:
         model: the float32 model: the one that trains, or its copy.
-        prior: the vector of readers without a history by the weights that were evaluated last, float32 `(dim,)`.
+        prior: the vector of readers without a history by the weights that were evaluated last,
+            float32 `(dim,)`.
     """
 
     def __init__(self, config: TrainConfig, trained: Recommender, data: _Data):
@@ -310,10 +359,14 @@ class _Validator:
         return self._evaluate(self._news_vectors(), baselines)
 
     def metrics(self) -> dict[str, float]:
-        """The current weights in short: `train_auc` of the fixed sample, `val_auc`, `val_mrr`, ..."""
+        """The current weights in short: `train_auc` of the fixed sample, `val_auc`,
+        `val_mrr`, ...
+        """
         news_vectors = self._news_vectors()
         found = self._evaluate(news_vectors).metrics()
-        scorer = Scorer(self._encoders, news_vectors, self._data.training.histories.rows, self.prior)
+        scorer = Scorer(
+            self._encoders, news_vectors, self._data.training.histories.rows, self.prior
+        )
         aucs = [
             impression_metrics(shard.offsets, scorer.score(shard), shard.clicked).auc
             for shard in self._data.sample.shards
@@ -327,14 +380,18 @@ class _Validator:
             self.model.set_weights(self._trained.get_weights())
         return with_unknown(encode_titles(self._encoders, self._data.titles[1:]))
 
-    def _evaluate(self, news_vectors: np.ndarray, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
+    def _evaluate(
+        self, news_vectors: np.ndarray, baselines: Mapping[str, Baseline] | None = None
+    ) -> Evaluation:
         histories = self._data.validation.histories
         trained_on = Scorer(self._encoders, news_vectors, self._data.training.histories.rows)
         self.prior = trained_on.prior_vector(self._data.readers)
         scorer = Scorer(self._encoders, news_vectors, histories.rows, self.prior)
         evaluation = Evaluation(baselines)
         for impressions in _shards(self._data.validation):
-            evaluation.add(impressions, histories.lengths[impressions.user], scorer.score(impressions))
+            evaluation.add(
+                impressions, histories.lengths[impressions.user], scorer.score(impressions)
+            )
         return evaluation
 
 
@@ -355,7 +412,9 @@ def _publish(
         "warnings": data.own_joins.warnings + data.validation_joins.warnings + doubts,
     }
     logger.info("%s: %s", data.validation.name, comparison.summary(metrics))
-    promoted = config.promote == "always" or (config.promote == "auto" and comparison.above_chance(metrics))
+    promoted = config.promote == "always" or (
+        config.promote == "auto" and comparison.above_chance(metrics)
+    )
     columns = {name: [row[name] for row in epochs] for name in epochs[0]}
     curves = plots.attempt("training_curves", plots.training_curves, columns)
     figures = {"training_curves": curves, **evaluation.figures()}
@@ -387,13 +446,19 @@ def _publish(
         }
         logger.info("publishing the model in %s", config.output)
         model_uri = artifact.publish(config.output, folder, meta, promoted, tries=tries)
-        checkpoint.delete()  # now: what comes may take minutes, and would be published again after a stop
+        # now: what comes may take minutes, and would be published again after a stop
+        checkpoint.delete()
         tries.end(config.output)
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
         for title, path in images.items():
             tracker.image(title, path)
-        about = {"metrics": {name: metrics[name] for name in METRICS}, "data_fingerprint": data.fingerprint}
-        tracker.artifact("nrms", "model", model_uri, {**about, "data": config.data, "uri": model_uri})
+        about = {
+            "metrics": {name: metrics[name] for name in METRICS},
+            "data_fingerprint": data.fingerprint,
+        }
+        tracker.artifact(
+            "nrms", "model", model_uri, {**about, "data": config.data, "uri": model_uri}
+        )
     return TrainingResult(model_uri, metrics, epochs, data.samples, promoted)
 
 
@@ -404,7 +469,8 @@ def _strategy() -> tf.distribute.Strategy:
 
 
 class TrackerCallback(keras.callbacks.Callback):
-    """Sends each batch's loss and throughput, and each epoch's metrics, to the tracker; the best epoch's as result.
+    """Sends each batch's loss and throughput, and each epoch's metrics, to the tracker; the best
+    epoch's as result.
 
     Args:
         tracker: where they go.
@@ -424,6 +490,8 @@ class TrackerCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See `keras.callbacks.Callback`."""
         self._epochs.append(dict(logs or {}))
-        self._tracker.log({"epoch": epoch + 1, **self._epochs[-1]}, len(self._epochs) * self.params["steps"])
+        self._tracker.log(
+            {"epoch": epoch + 1, **self._epochs[-1]}, len(self._epochs) * self.params["steps"]
+        )
         best = max(range(len(self._epochs)), key=lambda i: self._epochs[i]["val_auc"])
         self._tracker.summary({**self._epochs[best], "best_epoch": best + 1})

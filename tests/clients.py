@@ -1,4 +1,6 @@
-"""Clients of a running service that go on all the time, stall or vanish; and a look at its processes and metrics."""
+"""Clients of a running service that go on all the time, stall or vanish; and a look at its
+processes and metrics.
+"""
 
 import json
 import socket
@@ -28,7 +30,10 @@ def series(service: RunningService, name: str, **labels: str) -> float:
     """The value of one series of a metric; 0 where there is none."""
     families = text_string_to_metric_families(service.client.get("/metrics").text)
     found = [
-        s.value for family in families for s in family.samples if s.name == name and labels.items() <= s.labels.items()
+        s.value
+        for family in families
+        for s in family.samples
+        if s.name == name and labels.items() <= s.labels.items()
     ]
     return sum(found)
 
@@ -86,7 +91,9 @@ class Upload:
         return self
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body, once the service has closed the connection or sent all that it announced."""
+        """Status, headers and body, once the service has closed the connection or sent all that it
+        announced.
+        """
         stream = self.socket.makefile("rb")
         status = int(stream.readline().split()[1])
         headers = {}
@@ -114,7 +121,9 @@ class Upload:
 
 
 class Load:
-    """Clients that upload the same rows again and again while the block runs; afterwards `answers` has every answer."""
+    """Clients that upload the same rows again and again while the block runs; afterwards `answers`
+    has every answer.
+    """
 
     def __init__(self, service: RunningService, world, rows: int = 50, clients: int = 3) -> None:
         self.answers: list[httpx.Response] = []
@@ -123,7 +132,9 @@ class Load:
         self._files = {"file": parquet(world.behaviors(rows)), "history": parquet(world.history())}
         self._stop = threading.Event()
         self._counts = [0] * clients
-        self._threads = [threading.Thread(target=self._run, args=[client]) for client in range(clients)]
+        self._threads = [
+            threading.Thread(target=self._run, args=[client]) for client in range(clients)
+        ]
 
     def round(self) -> None:
         """Waits until every client has sent an upload and had its answer, from now on."""
@@ -138,7 +149,9 @@ class Load:
         with httpx.Client(base_url=self._service.url, timeout=60) as client:
             while not self._stop.is_set():
                 try:
-                    self.answers.append(client.post("/predict", files=self._files, params={"max_rows": 10_000}))
+                    self.answers.append(
+                        client.post("/predict", files=self._files, params={"max_rows": 10_000})
+                    )
                 except httpx.TransportError as error:
                     self.faults.append(error)
                 self._counts[number] += 1

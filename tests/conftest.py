@@ -1,4 +1,6 @@
-"""For all tests: a quiet, offline environment, a real fake-gcs-server, a proxy that breaks connections."""
+"""For all tests: a quiet, offline environment, a real fake-gcs-server, a proxy that breaks
+connections.
+"""
 
 import http.client
 import inspect
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 INSTALL = "go install github.com/fsouza/fake-gcs-server@v1.55.1"
 
-# The service forks and limits its children, and images are Linux: their tests need what Windows lacks. Three files look
-# at processes in /proc, which macOS lacks as well.
+# The service forks and limits its children, and images are Linux: their tests need what Windows
+# lacks. Three files look at processes in /proc, which macOS lacks as well.
 _NO_PROC = ["api/test_faults.py", "api/test_hostile.py", "api/test_overload.py"]
 _NO_FORK = ["api/*", "test_nightly_cycle.py", "configs/test_compose.py", "configs/test_images.py"]
 _LEFT_OUT = {"win32": [*_NO_FORK, "nrms/storage/test_storage_faults.py"], "darwin": _NO_PROC}
@@ -47,13 +49,23 @@ _SYSTEMS = {"gcs_server", "own", "trained", "world", "service"}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make test-long` and `make check`."""
     group = parser.getgroup("size of the run")
-    group.addoption("--long", action="store_true", help="kills, fuzz and soaks whole, and tests marked `long`")
-    group.addoption("--units", action="store_true", help="tests without process, server, browser and training alone")
+    group.addoption(
+        "--long", action="store_true", help="kills, fuzz and soaks whole, and tests marked `long`"
+    )
+    group.addoption(
+        "--units",
+        action="store_true",
+        help="tests without process, server, browser and training alone",
+    )
 
 
 def pytest_report_header() -> list[str]:
     """Says what this system is not asked to do."""
-    return [f"left out on {sys.platform}: {', '.join(collect_ignore_glob)}"] if collect_ignore_glob else []
+    return (
+        [f"left out on {sys.platform}: {', '.join(collect_ignore_glob)}"]
+        if collect_ignore_glob
+        else []
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,9 +75,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if sys.platform == "win32" and _POSIX.search(inspect.getsource(item.function)):
             item.add_marker(pytest.mark.skip(reason="needs POSIX signals or permissions"))
         if not scale.whole and item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(reason="only in the long run: make test-long, or pytest --long"))
+            item.add_marker(
+                pytest.mark.skip(reason="only in the long run: make test-long, or pytest --long")
+            )
     if config.option.units:
-        units = [i for i in items if _SYSTEMS.isdisjoint(i.fixturenames) and not i.get_closest_marker("system")]
+        units = [
+            i
+            for i in items
+            if _SYSTEMS.isdisjoint(i.fixturenames) and not i.get_closest_marker("system")
+        ]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(units)])
         items[:] = units
         sys.addaudithook(_refuse_processes)
@@ -74,7 +92,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _refuse_processes(event: str, _: tuple) -> None:
     """With `--units`: a test that starts a process says how it gets out of `make check`."""
     if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
-        raise RuntimeError("A unit test must start no process. Received: one that does. Mark it `system`.")
+        raise RuntimeError(
+            "A unit test must start no process. Received: one that does. Mark it `system`."
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,15 +112,24 @@ def pytest_configure(config: pytest.Config) -> None:
         "NETRC": "/nonexistent",
         "NRMS_RETRY_SECONDS": "20",
     }
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
+    for name in (
+        "WANDB_API_KEY",
+        "WANDB_MODE",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "STORAGE_EMULATOR_HOST",
+    ):
         os.environ.pop(name, None)
 
 
 class FakeGcs:
-    """A fake-gcs-server process. With `root`, its buckets survive `kill` and `start` in that folder."""
+    """A fake-gcs-server process. With `root`, its buckets survive `kill` and `start` in that
+    folder.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
-        binary = shutil.which("fake-gcs-server", path=f"{os.environ['PATH']}:{Path.home() / 'go/bin'}")
+        binary = shutil.which(
+            "fake-gcs-server", path=f"{os.environ['PATH']}:{Path.home() / 'go/bin'}"
+        )
         if binary is None and os.environ.get("CI"):
             pytest.fail(f"fake-gcs-server is missing: {INSTALL}")
         if binary is None:
@@ -108,7 +137,11 @@ class FakeGcs:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.host = f"127.0.0.1:{listener.getsockname()[1]}"
         self.url = f"http://{self.host}"
-        backend = ["-backend", "memory"] if root is None else ["-backend", "filesystem", "-filesystem-root", root]
+        backend = (
+            ["-backend", "memory"]
+            if root is None
+            else ["-backend", "filesystem", "-filesystem-root", root]
+        )
         address = ["-scheme", "http", "-host", "127.0.0.1", "-port", self.host.partition(":")[2]]
         public = ["-external-url", self.url, "-public-host", self.host, "-log-level", "error"]
         self.command = [binary, *backend, *address, *public]
@@ -153,7 +186,11 @@ class Request:
             answer = connection.getresponse()
             body = answer.read()
             # Long answers come in chunks and go on in one piece.
-            headers = [pair for pair in answer.getheaders() if pair[0] not in ("Transfer-Encoding", "Content-Length")]
+            headers = [
+                pair
+                for pair in answer.getheaders()
+                if pair[0] not in ("Transfer-Encoding", "Content-Length")
+            ]
             return answer.status, [*headers, ("Content-Length", str(len(body)))], body
         finally:
             connection.close()
@@ -165,10 +202,14 @@ class Request:
             *(f"{k}: {v}" for k, v in self.handler.headers.items()),
         ]
         with socket.create_connection(self.server.host.split(":")) as upstream:
-            upstream.sendall("\r\n".join([*lines, "", ""]).encode() + self.body[: len(self.body) // 2])
+            upstream.sendall(
+                "\r\n".join([*lines, "", ""]).encode() + self.body[: len(self.body) // 2]
+            )
 
     def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer the client. Content-Length stays what `headers` say, whatever the length of `body`."""
+        """Answer the client. Content-Length stays what `headers` say, whatever the length of
+        `body`.
+        """
         self.handler.send_response(status)
         for key, value in headers:
             self.handler.send_header(key, value)
@@ -182,8 +223,8 @@ Fault = Callable[[Request], None]
 class FaultyProxy:
     """Forwards to a `FakeGcs`, but for the faults that a test puts in its way.
 
-    `inject(fault, "PUT /upload", times=2)` lets `fault` deal with the next two requests that begin so. Where
-    it gives no answer, the connection is cut.
+    `inject(fault, "PUT /upload", times=2)` lets `fault` deal with the next two requests that begin
+    so. Where it gives no answer, the connection is cut.
     """
 
     def __init__(self, server: FakeGcs) -> None:
@@ -240,7 +281,9 @@ def demo(shared: Shared) -> str:
 
 @pytest.fixture(scope="session")
 def trained(shared: Shared, demo: str) -> "tuple[TrainConfig, TrainingResult]":
-    """One training of `demo` without a break, to look at: a test that writes beside the model takes a copy."""
+    """One training of `demo` without a break, to look at: a test that writes beside the model takes
+    a copy.
+    """
 
     def make(folder: Path) -> None:
         from nrms.config import TrainConfig
@@ -275,7 +318,9 @@ def disk(tmp_path: Path) -> Iterator["Disk"]:
 
     disk = Disk(tmp_path / "disk")
     yield disk
-    subprocess.check_call(["umount", "--lazy", disk.path])  # an error that is kept may hold a file open
+    subprocess.check_call(
+        ["umount", "--lazy", disk.path]
+    )  # an error that is kept may hold a file open
 
 
 @pytest.fixture
@@ -294,7 +339,9 @@ def gateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
-            pushed.append((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            pushed.append(
+                (self.path, self.rfile.read(int(self.headers["Content-Length"])).decode())
+            )
             self.send_response(200)
             self.end_headers()
 
@@ -312,7 +359,9 @@ def gateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 @pytest.fixture(scope="session")
 def world(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> "World":
-    """Demo data and a small model to serve. The data are the session's, the model root is the process' own."""
+    """Demo data and a small model to serve. The data are the session's, the model root is the
+    process' own.
+    """
     from tests.service import World, make_world  # imports TensorFlow
 
     return World(shared.folder("world", make_world), tmp_path_factory.mktemp("world"))
@@ -320,7 +369,9 @@ def world(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> "World":
 
 @pytest.fixture(scope="session")
 def service(world: "World", tmp_path_factory: pytest.TempPathFactory) -> Iterator["RunningService"]:
-    """A service of `world` that the tests of a session share: what they do to it must leave it as it was."""
+    """A service of `world` that the tests of a session share: what they do to it must leave it as
+    it was.
+    """
     from tests.service import RunningService
 
     log = tmp_path_factory.mktemp("service") / "log"

@@ -14,7 +14,9 @@ class Disk:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir()
-        if os.geteuid() or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]):
+        if os.geteuid() or subprocess.call(
+            ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]
+        ):
             pytest.skip("no right to mount a small disk")
 
     def leave(self, size: int) -> None:

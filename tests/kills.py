@@ -14,12 +14,27 @@ if TYPE_CHECKING:
     from tests.conftest import FaultyProxy
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["nrms.batch_scoring", "nrms.models.onnx_encoders", "google.cloud.storage", "pytest"])
-_CHANGES = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.utime", "fcntl.flock"}
+FORKS.set_forkserver_preload(
+    ["nrms.batch_scoring", "nrms.models.onnx_encoders", "google.cloud.storage", "pytest"]
+)
+_CHANGES = {
+    "open",
+    "os.link",
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.utime",
+    "fcntl.flock",
+}
 
 
 def start(
-    work: Callable, *arguments: object, temporary: Path, change: int | None = None, emulator: str | None = None
+    work: Callable,
+    *arguments: object,
+    temporary: Path,
+    change: int | None = None,
+    emulator: str | None = None,
 ) -> multiprocessing.Process:
     """Runs `work(*arguments)` in a process of its own.
 
@@ -27,7 +42,8 @@ def start(
         work: importable.
         arguments: of `work`.
         temporary: its folder for temporary files.
-        change: kills it before its change of this number, from 0, to the file system; None does not.
+        change: kills it before its change of this number, from 0, to the file system; None does
+            not.
         emulator: address of the bucket's server.
     """
     process = FORKS.Process(target=_run, args=(work, arguments, temporary, change, emulator))
@@ -54,9 +70,16 @@ def count_changes(work: Callable, *arguments: object, temporary: Path) -> int:
 
 
 def run_to_request(
-    proxy: "FaultyProxy", request: int, heard: bool, work: Callable, *arguments: object, **options: object
+    proxy: "FaultyProxy",
+    request: int,
+    heard: bool,
+    work: Callable,
+    *arguments: object,
+    **options: object,
 ) -> int:
-    """The same, killed at its request of this number, from 0; `heard` is whether the server hears of that."""
+    """The same, killed at its request of this number, from 0; `heard` is whether the server hears
+    of that.
+    """
     processes = []
 
     def kill(request: object) -> None:

@@ -1,7 +1,9 @@
-"""Two days of the system without containers, in a bucket of fake-gcs-server: `python -m tests.nightly_cycle`.
+"""Two days of the system without containers, in a bucket of fake-gcs-server: `python -m
+tests.nightly_cycle`.
 
-Day 1: data, training, the service comes up, the night is scored. Day 2: data, the night is scored, training again while
-uploads arrive: the running service exchanges the model and drops none of them. Every artefact is checked on the way.
+Day 1: data, training, the service comes up, the night is scored. Day 2: data, the night is scored,
+training again while uploads arrive: the running service exchanges the model and drops none of them.
+Every artefact is checked on the way.
 """
 
 import io
@@ -22,9 +24,23 @@ from tests.service import RunningService
 from tests.small_training import METRICS, REPOSITORY, SMALL
 
 DAYS = ("2026-01-01", "2026-01-02")
-# The same site on both days: its articles and readers follow from the seed, its impressions from their number, too.
-SITE = ("--source", "demo", "--seed", "3", "--articles", "600", "--users", "150", "--shard-rows", "200")
-TRAINING = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+# The same site on both days: its articles and readers follow from the seed, its impressions from
+# their number, too.
+SITE = (
+    "--source",
+    "demo",
+    "--seed",
+    "3",
+    "--articles",
+    "600",
+    "--users",
+    "150",
+    "--shard-rows",
+    "200",
+)
+TRAINING = [
+    word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))
+]
 
 
 class Cycle:
@@ -51,7 +67,14 @@ class Cycle:
     def train(self, day: str, seed: int) -> dict:
         """The published version's meta.json."""
         printed = self.job(
-            "train", "--data", f"{self.days}/{day}", "--output", self.models, *TRAINING, "--seed", str(seed)
+            "train",
+            "--data",
+            f"{self.days}/{day}",
+            "--output",
+            self.models,
+            *TRAINING,
+            "--seed",
+            str(seed),
         )
         latest = json.loads(storage.read_bytes(f"{self.models}/latest.json"))
         version = f"{self.models}/{latest['version']}"
@@ -64,7 +87,16 @@ class Cycle:
 
     def score(self, day: str, meta: dict) -> dict:
         """The night's metrics."""
-        flags = ("--model", self.models, "--data", self.days + "/{date}", "--date", day, "--wandb-mode", "disabled")
+        flags = (
+            "--model",
+            self.models,
+            "--data",
+            self.days + "/{date}",
+            "--date",
+            day,
+            "--wandb-mode",
+            "disabled",
+        )
         output = ("--output", self.predictions + "/date={date}")
         printed = self.job("score", *flags, *output)
         folder = f"{self.predictions}/date={day}"
@@ -72,7 +104,9 @@ class Cycle:
         manifest = json.loads(storage.read_bytes(f"{folder}/manifest.json"))
         assert manifest["model"]["version"] == meta["version"]
         shards = len(storage.list_files(f"{self.days}/{day}/validation/", ".parquet")) - 1
-        assert [file["name"] for file in manifest["files"]][:shards] == [f"part-{i:05}.parquet" for i in range(shards)]
+        assert [file["name"] for file in manifest["files"]][:shards] == [
+            f"part-{i:05}.parquet" for i in range(shards)
+        ]
         rows = sum(file.get("rows", 0) for file in manifest["files"])
         metrics = json.loads(storage.read_bytes(f"{folder}/metrics.json"))
         assert rows == metrics["impressions"]
@@ -82,16 +116,25 @@ class Cycle:
         return metrics | {"log": printed}
 
     def first_part(self, day: str) -> np.ndarray:
-        table = pq.read_table(io.BytesIO(storage.read_bytes(f"{self.predictions}/date={day}/part-00000.parquet")))
+        table = pq.read_table(
+            io.BytesIO(storage.read_bytes(f"{self.predictions}/date={day}/part-00000.parquet"))
+        )
         return table["scores"].combine_chunks().flatten().to_numpy()
 
     def upload(self, service: RunningService, day: str) -> tuple[str, np.ndarray]:
         """Version and scores of the day's first behaviours file, by the service."""
         split = f"{self.days}/{day}/validation"
-        files = [storage.read_bytes(f"{split}/{name}.parquet") for name in ("behaviors-00000", "history")]
+        files = [
+            storage.read_bytes(f"{split}/{name}.parquet") for name in ("behaviors-00000", "history")
+        ]
         answer = service.predict(*files, format="parquet")
         assert answer.status_code == 200, answer.text
-        scores = pq.read_table(io.BytesIO(answer.content))["scores"].combine_chunks().flatten().to_numpy()
+        scores = (
+            pq.read_table(io.BytesIO(answer.content))["scores"]
+            .combine_chunks()
+            .flatten()
+            .to_numpy()
+        )
         return answer.headers["X-Model-Version"], scores
 
 
@@ -118,17 +161,39 @@ def run(bucket: str, folder: Path) -> None:
         assert versions == sorted(versions)
         assert set(versions) == {old["version"], new["version"]}
         assert service.client.get("/info").json()["model"]["version"] == new["version"]
-        flags = ("--data", f"{cycle.days}/{second}", "--output", f"{cycle.predictions}/date={second}")
-        command = [sys.executable, "-m", "jobs.score", "--model", cycle.models, *flags, "--wandb-mode", "disabled"]
-        refused = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        flags = (
+            "--data",
+            f"{cycle.days}/{second}",
+            "--output",
+            f"{cycle.predictions}/date={second}",
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "jobs.score",
+            "--model",
+            cycle.models,
+            *flags,
+            "--wandb-mode",
+            "disabled",
+        ]
+        refused = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
         assert refused.returncode == 2
         assert "--overwrite" in refused.stderr.splitlines()[-1]
     for left in ("predictions", "days", "models"):
-        assert not [info.uri for info in storage.list_files(f"{bucket}/{left}") if ".tmp" in info.uri]
+        assert not [
+            info.uri for info in storage.list_files(f"{bucket}/{left}") if ".tmp" in info.uri
+        ]
 
 
-def _retrain_under_load(cycle: Cycle, service: RunningService, day: str) -> tuple[dict, Sequence[str]]:
-    """Trains while uploads arrive without a break; the new version, and the versions that answered, in order."""
+def _retrain_under_load(
+    cycle: Cycle, service: RunningService, day: str
+) -> tuple[dict, Sequence[str]]:
+    """Trains while uploads arrive without a break; the new version, and the versions that answered,
+    in order.
+    """
     versions: list[str] = []
     scores: dict[str, np.ndarray] = {}
     done = threading.Event()

@@ -32,13 +32,20 @@ def make_world(folder: Path) -> None:
     tokenizer = Tokenizer.train(titles, min_count=1)
     tokenizer.save(folder / "bundle" / "tokenizer.json")
     keras.utils.set_random_seed(1)
-    model = build_model(ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer))
+    model = build_model(
+        ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer)
+    )
     export_model(model, folder / "bundle", tokenizer.encode(titles[:64], TITLE_SIZE))
-    np.save(folder / "bundle" / artifact.PRIOR, np.random.default_rng(1).standard_normal(16).astype(np.float32))
+    np.save(
+        folder / "bundle" / artifact.PRIOR,
+        np.random.default_rng(1).standard_normal(16).astype(np.float32),
+    )
 
 
 class World:
-    """The demo data and model of `make_world`, to read, and a model root with one version (fixture `world`)."""
+    """The demo data and model of `make_world`, to read, and a model root with one version (fixture
+    `world`).
+    """
 
     def __init__(self, made: Path, folder: Path) -> None:
         self.data, self.files = str(made / "data"), made / "bundle"
@@ -80,7 +87,9 @@ class RunningService:
     With `files`, it may have so many open.
     """
 
-    def __init__(self, log: Path, ready: bool = True, files: int | None = None, **environment: object) -> None:
+    def __init__(
+        self, log: Path, ready: bool = True, files: int | None = None, **environment: object
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -125,16 +134,26 @@ class RunningService:
                 return answer
             time.sleep(0.02)
 
-    def predict(self, file: bytes, history: bytes | None = None, articles: bytes | None = None, **query: object):
+    def predict(
+        self,
+        file: bytes,
+        history: bytes | None = None,
+        articles: bytes | None = None,
+        **query: object,
+    ):
         """Uploads Parquet to `/predict`."""
         parts = {"file": file, "history": history, "articles": articles}
-        files = {name: (f"{name}.parquet", data) for name, data in parts.items() if data is not None}
+        files = {
+            name: (f"{name}.parquet", data) for name, data in parts.items() if data is not None
+        }
         return self.client.post("/predict", files=files, params=query)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
         lines = [
-            line for line in self.client.get("/metrics").text.splitlines() if line.startswith((name + " ", name + "{"))
+            line
+            for line in self.client.get("/metrics").text.splitlines()
+            if line.startswith((name + " ", name + "{"))
         ]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
@@ -143,9 +162,16 @@ class RunningService:
         total = 0
         for status in Path("/proc").glob("[0-9]*/status"):
             try:
-                fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+                fields = dict(
+                    line.split(":\t", 1)
+                    for line in status.read_text().splitlines()
+                    if ":\t" in line
+                )
             except OSError:
                 continue
-            if str(self.process.pid) in (fields["Pid"].strip(), fields["PPid"].strip()) and "VmRSS" in fields:
+            if (
+                str(self.process.pid) in (fields["Pid"].strip(), fields["PPid"].strip())
+                and "VmRSS" in fields
+            ):
                 total += int(fields["VmRSS"].split()[0]) * 1024
         return total

@@ -12,7 +12,9 @@ SECOND = np.timedelta64(1_000_000, "us")
 
 
 def random_shard(rng, n, articles=8, start="2024-01-01T00:00:00", seconds=3600 * 48, longest=6):
-    """n impressions over `seconds` from `start`, in no order, with ties, unknown articles and one-class ones."""
+    """n impressions over `seconds` from `start`, in no order, with ties, unknown articles and
+    one-class ones.
+    """
     lengths = rng.integers(0, longest + 1, n)
     candidates = rng.integers(0, articles + 1, lengths.sum()).astype(np.int32)
     return Impressions(

@@ -1,4 +1,6 @@
-"""What is expensive to make and the same for all tests, made once a session whatever the number of its processes."""
+"""What is expensive to make and the same for all tests, made once a session whatever the number of
+its processes.
+"""
 
 import os
 from collections.abc import Callable
@@ -9,7 +11,9 @@ from filelock import FileLock
 
 
 class Shared:
-    """Folders that all processes of a test session share. Tests read them; one that writes takes a copy."""
+    """Folders that all processes of a test session share. Tests read them; one that writes takes a
+    copy.
+    """
 
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         base = factory.getbasetemp()
@@ -17,7 +21,9 @@ class Shared:
         self.root.mkdir(exist_ok=True)
 
     def folder(self, name: str, make: Callable[[Path], object]) -> Path:
-        """The folder `name`, filled by `make` in the process that asks first; the others wait for it."""
+        """The folder `name`, filled by `make` in the process that asks first; the others wait for
+        it.
+        """
         folder, done = self.root / name, self.root / f"{name}.done"
         with FileLock(self.root / f"{name}.lock"):
             if not done.exists():

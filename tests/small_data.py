@@ -1,4 +1,6 @@
-"""Small data sets in the Parquet contract: two impressions, three users, four articles, and any change to them."""
+"""Small data sets in the Parquet contract: two impressions, three users, four articles, and any
+change to them.
+"""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,7 +11,14 @@ import pyarrow.parquet as pq
 from nrms.data.dataset import Dataset, Split
 
 START = datetime(2023, 5, 18, 7)
-IDS = {"article_id", "user_id", "impression_id", "article_ids_inview", "article_ids_clicked", "article_id_fixed"}
+IDS = {
+    "article_id",
+    "user_id",
+    "impression_id",
+    "article_ids_inview",
+    "article_ids_clicked",
+    "article_id_fixed",
+}
 
 
 def at(*minutes: int | None) -> list[datetime | None]:
@@ -50,7 +59,9 @@ class Folder:
     def ids(self, values: list) -> list:
         return as_strings(values) if self.strings else values
 
-    def write(self, name: str, columns: dict[str, list | pa.Array | None], **options: object) -> Path:
+    def write(
+        self, name: str, columns: dict[str, list | pa.Array | None], **options: object
+    ) -> Path:
         """Write a file; a column that is None is left out."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +74,10 @@ class Folder:
         return path
 
     def write_all(
-        self, articles: dict | None = None, behaviors: dict | None = None, history: dict | None = None
+        self,
+        articles: dict | None = None,
+        behaviors: dict | None = None,
+        history: dict | None = None,
     ) -> None:
         self.write("articles.parquet", ARTICLES | (articles or {}))
         self.write("train/behaviors.parquet", BEHAVIORS | (behaviors or {}))

@@ -1,4 +1,6 @@
-"""Trainings that take no time and need no TensorFlow, for the tests of a sweep: importable, as its processes need."""
+"""Trainings that take no time and need no TensorFlow, for the tests of a sweep: importable, as its
+processes need.
+"""
 
 import math
 import os
@@ -26,7 +28,9 @@ def auc(config):
 def train(config):
     """Each call's model is another; its process is in the log beside the data."""
     with (Path(config.data) / "log").open("a") as log:
-        log.write(f"{os.getpid()} {config.lr} {config.batch_size} {config.resume} {config.output}\n")
+        log.write(
+            f"{os.getpid()} {config.lr} {config.batch_size} {config.resume} {config.output}\n"
+        )
     time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
     if config.lr == 0.1:
         raise TrainingError("the loss must be finite. Received: nan.")

@@ -32,11 +32,15 @@ ORDER = (
     "sweep",
 )
 TOPS = ("nrms", "jobs", "api")
-FILES = sorted(path.relative_to(REPOSITORY) for top in TOPS for path in (REPOSITORY / top).rglob("*.py"))
+FILES = sorted(
+    path.relative_to(REPOSITORY) for top in TOPS for path in (REPOSITORY / top).rglob("*.py")
+)
 
 
 def imported(path):
-    """Full names of the modules that a file imports, anywhere in it; `from a import b` gives a and a.b."""
+    """Full names of the modules that a file imports, anywhere in it; `from a import b` gives a and
+    a.b.
+    """
     for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -47,11 +51,17 @@ def imported(path):
 
 def layer(name):
     parts = name.split(".")
-    return ORDER.index(parts[1]) if parts[0] == "nrms" and len(parts) > 1 and parts[1] in ORDER else None
+    return (
+        ORDER.index(parts[1])
+        if parts[0] == "nrms" and len(parts) > 1 and parts[1] in ORDER
+        else None
+    )
 
 
 def test_every_module_has_its_place_in_the_order():
-    placed = {path.parts[1].removesuffix(".py") for path in FILES if path.parts[0] == "nrms"} - {"__init__"}
+    placed = {path.parts[1].removesuffix(".py") for path in FILES if path.parts[0] == "nrms"} - {
+        "__init__"
+    }
     assert placed == set(ORDER)
 
 
@@ -60,7 +70,11 @@ def test_no_module_imports_one_above_it(path):
     own = layer(".".join(path.with_suffix("").parts))
     if own is None:
         return
-    above = [name for name in imported(path) if name.startswith(("jobs", "api")) or (layer(name) or 0) > own]
+    above = [
+        name
+        for name in imported(path)
+        if name.startswith(("jobs", "api")) or (layer(name) or 0) > own
+    ]
     assert above == []
 
 
@@ -76,7 +90,16 @@ def test_jobs_and_service_do_not_import_each_other(path):
         ("google.cloud", {"nrms/storage/gcs.py"}),
         ("wandb", {"nrms/tracking.py"}),
         ("tensorflow", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench"}),
-        ("keras", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench", "jobs/progress.py"}),
+        (
+            "keras",
+            {
+                "nrms/models",
+                "nrms/trainer.py",
+                "nrms/training.py",
+                "jobs/bench",
+                "jobs/progress.py",
+            },
+        ),
         ("fastapi", {"api"}),
         ("tempfile", {"nrms/storage/scratch.py", "api/answer.py"}),
         ("optuna", {"nrms/search_space.py", "nrms/sweep.py"}),
@@ -89,19 +112,27 @@ def test_a_library_has_no_other_importers(library, importers):
         if any(name == library or name.startswith(f"{library}.") for name in imported(path))
     }
     assert found
-    assert [path for path in found if not any(path == i or path.startswith(f"{i}/") for i in importers)] == []
+    assert [
+        path for path in found if not any(path == i or path.startswith(f"{i}/") for i in importers)
+    ] == []
 
 
 @pytest.mark.system
 def test_what_jobs_leave_is_ignored_and_no_source_is():
     outputs = [f"{folder}/x" for folder in ("data", "models", "predictions", "runs", "wandb")]
     git = ["git", "check-ignore", "--no-index", "--stdin"]
-    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    found = subprocess.run(git, cwd=REPOSITORY, input="\n".join([*outputs, tracked]), capture_output=True, text=True)
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    found = subprocess.run(
+        git, cwd=REPOSITORY, input="\n".join([*outputs, tracked]), capture_output=True, text=True
+    )
     assert found.stdout.split() == outputs
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parts[:2] == ("nrms", "models")], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parts[:2] == ("nrms", "models")], ids=str
+)
 def test_encoders_use_keras_operations_only(path):
     if path.name != "keras_encoders.py":
         assert not [name for name in imported(path) if name.startswith("tensorflow")]

@@ -1,4 +1,6 @@
-"""Whatever is killed, and wherever: the same again ends as if nothing had been, and leaves nothing beside."""
+"""Whatever is killed, and wherever: the same again ends as if nothing had been, and leaves nothing
+beside.
+"""
 
 import json
 import random
@@ -44,7 +46,9 @@ class Score:
 
     def left(self, files):
         # Parts and vectors of vectors that were encoded in one go; the manifest has times.
-        return {name: None if name.endswith("manifest.json") else data for name, data in files.items()}
+        return {
+            name: None if name.endswith("manifest.json") else data for name, data in files.items()
+        }
 
 
 class Prepare:
@@ -81,13 +85,24 @@ class Publish:
 
     def left(self, files):
         pointer = json.loads(files["latest.json"])
-        assert artifact.hashlib.sha256(files[f"{pointer['version']}/meta.json"]).hexdigest() == pointer["sha256"]
-        # Killed with its very last change, a training has ended, and the same again is one more: its version is whole.
-        ended = {name.partition("/")[0] for name in files if name.endswith("/meta.json")} - {pointer["version"]}
-        assert all(
-            {f"{version}/{name}" for name in (*artifact.FILES, artifact.PRIOR)} <= files.keys() for version in ended
+        assert (
+            artifact.hashlib.sha256(files[f"{pointer['version']}/meta.json"]).hexdigest()
+            == pointer["sha256"]
         )
-        return {name.replace(pointer["version"], "VERSION") for name in files if name.partition("/")[0] not in ended}
+        # Killed with its very last change, a training has ended, and the same again is one more:
+        # its version is whole.
+        ended = {name.partition("/")[0] for name in files if name.endswith("/meta.json")} - {
+            pointer["version"]
+        }
+        assert all(
+            {f"{version}/{name}" for name in (*artifact.FILES, artifact.PRIOR)} <= files.keys()
+            for version in ended
+        )
+        return {
+            name.replace(pointer["version"], "VERSION")
+            for name in files
+            if name.partition("/")[0] not in ended
+        }
 
 
 def encode(titles):
@@ -131,8 +146,14 @@ def temporary(tmp_path):
 def files(root):
     """All files below, hidden ones too."""
     if storage.is_gcs(root):
-        return {info.uri[len(root) + 1 :]: storage.read_bytes(info) for info in storage.list_files(root)}
-    return {str(path.relative_to(root)): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+        return {
+            info.uri[len(root) + 1 :]: storage.read_bytes(info) for info in storage.list_files(root)
+        }
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in Path(root).rglob("*")
+        if path.is_file()
+    }
 
 
 def check_and_go_on(job, root, unbroken, temporary, **options):
@@ -167,5 +188,7 @@ def test_killed_at_requests_to_a_bucket(job, proxy, bucket, tmp_path, temporary)
     rng = random.Random(random.SystemRandom().randrange(2**32))
     for number in range(KILLS):
         root = f"{bucket}/{number}"
-        kills.run_to_request(proxy, rng.randrange(requests), rng.random() < 0.5, job, root, temporary=temporary)
+        kills.run_to_request(
+            proxy, rng.randrange(requests), rng.random() < 0.5, job, root, temporary=temporary
+        )
         check_and_go_on(job, root, unbroken, temporary, emulator=proxy.url)

@@ -1,7 +1,8 @@
-"""README.md says what is so: its blocks run, its flags, settings, messages, links and files are there.
+"""README.md says what is so: its blocks run, its flags, settings, messages, links and files are
+there.
 
-A block of commands is run by `test_unmarked_blocks_run`, or a comment on the line before it says what it needs. Marked
-blocks are still read by the parsers of the jobs that they start.
+A block of commands is run by `test_unmarked_blocks_run`, or a comment on the line before it says
+what it needs. Marked blocks are still read by the parsers of the jobs that they start.
 """
 
 import ast
@@ -65,7 +66,9 @@ class Block(NamedTuple):
 BLOCKS = [
     Block(README.count("\n", 0, found.start("text")), *found.group("marker", "language", "text"))
     for found in re.finditer(
-        r"(?:^<!-- (?P<marker>.*) -->\n)?^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)```$", README, re.MULTILINE
+        r"(?:^<!-- (?P<marker>.*) -->\n)?^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)```$",
+        README,
+        re.MULTILINE,
     )
 ]
 COMMANDS = [
@@ -74,7 +77,10 @@ COMMANDS = [
     if block.language == "sh"
     for words in block.commands()
 ]
-SPANS = [found[1].strip() for found in re.findall(r"(`+)(.+?)\1", re.sub(r"(?ms)^```.*?^```$", "", README))]
+SPANS = [
+    found[1].strip()
+    for found in re.findall(r"(`+)(.+?)\1", re.sub(r"(?ms)^```.*?^```$", "", README))
+]
 
 
 def rows(section: str, header: str) -> list[list[str]]:
@@ -90,7 +96,9 @@ def test_every_block_is_run_or_says_what_it_needs():
         # Any other language would be a block of commands that nobody looks at.
         assert block.language in {"sh", "python", "mermaid", ""}, block
         if block.language == "":
-            assert not re.search(r"^(\$|make|docker|curl|git|pip|python|wandb|\S*/python) ?", block.text, re.M), block
+            assert not re.search(
+                r"^(\$|make|docker|curl|git|pip|python|wandb|\S*/python) ?", block.text, re.M
+            ), block
         if block.marker is not None:
             assert block.language == "sh", block
             assert re.search(MARKERS[block.marker], block.text, re.MULTILINE), block
@@ -99,12 +107,15 @@ def test_every_block_is_run_or_says_what_it_needs():
 
 
 def check_out(folder: Path) -> Path:
-    """A copy of the working tree in which `make` finds this interpreter installed, and so installs nothing."""
+    """A copy of the working tree in which `make` finds this interpreter installed, and so installs
+    nothing.
+    """
     for name in checked("git", "ls-files", "-z", cwd=REPOSITORY).split("\0")[:-1]:
         if (REPOSITORY / name).is_file():  # not one that is deleted and not committed yet
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
-    # Not a link to the environment's folder: `make` looks at the age of .installed in it, and would renew it.
+    # Not a link to the environment's folder: `make` looks at the age of .installed in it, and would
+    # renew it.
     python = folder / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
@@ -114,9 +125,13 @@ def check_out(folder: Path) -> Path:
 
 
 def make_model_small(folder: Path) -> None:
-    """`make demo` stays as it is, on all of its data; only the model is small and trained for an epoch."""
+    """`make demo` stays as it is, on all of its data; only the model is small and trained for an
+    epoch.
+    """
     config = folder / "configs/demo.toml"
-    text, found = re.subn(r"^epochs = \d+", "epochs = 1", config.read_text("utf-8"), flags=re.MULTILINE)
+    text, found = re.subn(
+        r"^epochs = \d+", "epochs = 1", config.read_text("utf-8"), flags=re.MULTILINE
+    )
     assert found == 1
     sizes = "word_dim = 16\nheads = 2\nhead_dim = 8\nattention_dim = 16\nbatch_size = 1024\n"
     config.write_text(text + sizes, "utf-8")
@@ -177,7 +192,9 @@ def service(text: str, folder: Path, environment: dict[str, str], log: Path) -> 
 @pytest.mark.system
 @pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for bash")
 def test_unmarked_blocks_run(tmp_path):
-    """In order, as they stand, but for 1,000,000 impressions, which are made 2,000, and port 8000, made a free one."""
+    """In order, as they stand, but for 1,000,000 impressions, which are made 2,000, and port 8000,
+    made a free one.
+    """
     tool("make")
     tool("curl")
     folder = check_out(tmp_path / "repository")
@@ -190,21 +207,35 @@ def test_unmarked_blocks_run(tmp_path):
     assert {f.name: f.default for f in dataclasses.fields(Settings)}["port"] == 8000
     bash = ("bash", "-euo", "pipefail")
 
-    run("make demo", folder, environment, bash)  # the set-up block's other line, `make test`, runs this test
+    run(
+        "make demo", folder, environment, bash
+    )  # the set-up block's other line, `make test`, runs this test
     (start,) = [block for block in BLOCKS if block.text.startswith("make api ")]
-    blocks = [block for block in BLOCKS if block.marker is None and block.language in ("sh", "python")]
+    blocks = [
+        block for block in BLOCKS if block.marker is None and block.language in ("sh", "python")
+    ]
     before, after = blocks[: blocks.index(start)], blocks[blocks.index(start) + 1 :]
     assert before
     assert {block.language for block in after} == {"sh", "python"}
     for block in before:
-        run(block.text.replace("--impressions 1000000 ", "--impressions 2000 "), folder, environment, bash)
+        run(
+            block.text.replace("--impressions 1000000 ", "--impressions 2000 "),
+            folder,
+            environment,
+            bash,
+        )
     assert (folder / "data/demo/validation/_SUCCESS").exists()
     with service(start.text, folder, environment, tmp_path / "log"):
         for block in after:
             text = block.text.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
             # curl alone calls it a success when the service says no.
             text = re.sub(r"^curl ", "curl --fail-with-body ", text, flags=re.MULTILINE)
-            run(text, folder, environment, bash if block.language == "sh" else (sys.executable, "-W", "error", "-"))
+            run(
+                text,
+                folder,
+                environment,
+                bash if block.language == "sh" else (sys.executable, "-W", "error", "-"),
+            )
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -217,8 +248,14 @@ def test_the_jobs_take_their_flags(words):
 
 
 def test_flags_in_the_text_are_flags():
-    config_classes = [getattr(importlib.import_module(name), config) for name, config in CONFIGS.items()]
-    known = {"--" + f.name.replace("_", "-") for config in config_classes for f in dataclasses.fields(config)}
+    config_classes = [
+        getattr(importlib.import_module(name), config) for name, config in CONFIGS.items()
+    ]
+    known = {
+        "--" + f.name.replace("_", "-")
+        for config in config_classes
+        for f in dataclasses.fields(config)
+    }
     named = {flag for span in SPANS for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)}
     assert {"--lr", "--overwrite"} < named
     assert named - known - OTHER_FLAGS - {"--config"} == set()
@@ -256,7 +293,9 @@ class Texts(ast.NodeVisitor):
             self.texts.add(node.value)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        self.texts.add("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+        self.texts.add(
+            "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +307,9 @@ def texts() -> set[str]:
     return visitor.texts
 
 
-@pytest.mark.parametrize("row", rows("Troubleshooting", "message begins with"), ids=lambda row: row[0])
+@pytest.mark.parametrize(
+    "row", rows("Troubleshooting", "message begins with"), ids=lambda row: row[0]
+)
 def test_messages_of_the_troubleshooting_table_are_in_the_code(row, texts):
     assert len(row) == 3
     messages = [found[1].strip() for found in re.findall(r"(`+)(.+?)\1(?!`)", row[0])]
@@ -281,11 +322,20 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code(row, texts):
 def test_links_and_files_are_there():
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not link.startswith("http")]
     anchors = {
-        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", README, re.M)
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+        for title in re.findall(r"^## (.+)$", README, re.M)
     }
-    files = [span for span in SPANS if re.fullmatch(r"(configs|nrms|jobs|api|tests|\.github)/[\w./-]*", span)]
+    files = [
+        span
+        for span in SPANS
+        if re.fullmatch(r"(configs|nrms|jobs|api|tests|\.github)/[\w./-]*", span)
+    ]
     assert links
     assert files
     missing = [link for link in links if link.startswith("#") and link[1:] not in anchors]
-    missing += [path for path in [*links, *files] if not path.startswith("#") and not (REPOSITORY / path).exists()]
+    missing += [
+        path
+        for path in [*links, *files]
+        if not path.startswith("#") and not (REPOSITORY / path).exists()
+    ]
     assert missing == []

@@ -1,6 +1,7 @@
 """Parquet taken apart and put together wrong: Thrift's compact protocol, footers, pages.
 
-A struct is a dict of field number to (type, value), a list is (type of its items, items), bytes are bytes.
+A struct is a dict of field number to (type, value), a list is (type of its items, items), bytes are
+bytes.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,14 @@ Struct = dict[int, tuple[int, object]]
 SCHEMA, ROWS, ROW_GROUPS, KEY_VALUE = 2, 3, 4, 5  # FileMetaData
 GROUP_COLUMNS, GROUP_BYTES, GROUP_ROWS = 1, 2, 3  # RowGroup
 CHUNK_META = 3  # ColumnChunk
-CODEC, VALUES, UNCOMPRESSED, COMPRESSED, DATA_PAGE, DICTIONARY_PAGE = 4, 5, 6, 7, 9, 11  # ColumnMetaData
+CODEC, VALUES, UNCOMPRESSED, COMPRESSED, DATA_PAGE, DICTIONARY_PAGE = (
+    4,
+    5,
+    6,
+    7,
+    9,
+    11,
+)  # ColumnMetaData
 PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
 CODECS = {None: 0, "snappy": 1, "gzip": 2, "zstd": 6}
 
@@ -53,7 +61,11 @@ def _write(kind: int, value: object) -> bytes:
         return write(value)
     if kind == LIST:
         item, items = value
-        head = bytes([len(items) << 4 | item]) if len(items) < 15 else bytes([0xF0 | item]) + varint(len(items))
+        head = (
+            bytes([len(items) << 4 | item])
+            if len(items) < 15
+            else bytes([0xF0 | item]) + varint(len(items))
+        )
         return head + b"".join(_write(item, one) for one in items)
     return value  # bytes as they came
 
@@ -157,8 +169,16 @@ def run(value: int, count: int) -> bytes:
     return varint(count << 1) + bytes([value])
 
 
-def page(body: bytes, values: int, encoding: int = PLAIN, size: int | None = None, dictionary: bool = False) -> bytes:
-    """A page of format v1 around a body that is compressed already; `size` is what its header says it unpacks to."""
+def page(
+    body: bytes,
+    values: int,
+    encoding: int = PLAIN,
+    size: int | None = None,
+    dictionary: bool = False,
+) -> bytes:
+    """A page of format v1 around a body that is compressed already; `size` is what its header says
+    it unpacks to.
+    """
     header: Struct = {
         1: (I32, 2 if dictionary else 0),
         2: (I32, len(body) if size is None else size),
@@ -172,7 +192,12 @@ def page(body: bytes, values: int, encoding: int = PLAIN, size: int | None = Non
 
 
 def with_pages(
-    file: bytes, column: int, data: bytes, values: int, dictionary: bytes = b"", codec: str | None = None
+    file: bytes,
+    column: int,
+    data: bytes,
+    values: int,
+    dictionary: bytes = b"",
+    codec: str | None = None,
 ) -> bytes:
     """The file with these pages for a leaf column instead of its own."""
     at = footer_at(file)
@@ -191,7 +216,11 @@ def with_pages(
 def long_list(file: bytes, column: int, entries: int, article: int) -> bytes:
     """The file with one row in a list column: the same article so often, in a few bytes."""
     levels = [run(0, 1) + run(1, entries - 1), run(3, entries)]
-    body = b"".join(len(level).to_bytes(4, "little") + level for level in levels) + b"\1" + run(0, entries)
+    body = (
+        b"".join(len(level).to_bytes(4, "little") + level for level in levels)
+        + b"\1"
+        + run(0, entries)
+    )
     dictionary = page(article.to_bytes(8, "little"), 1, dictionary=True)
     return with_pages(file, column, page(body, entries, RLE_DICTIONARY), entries, dictionary)
 

@@ -34,7 +34,11 @@ def tool(name: str) -> str:
 def checked(*command: str | Path, **options: object) -> str:
     """Runs it, gives what it printed, and shows that where it failed."""
     done = subprocess.run(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}"
     return done.stdout

@@ -23,7 +23,8 @@ _ARTICLES = 2_000  # of the catalogue, at most, that the example is made of
 def example(request: Request) -> PredictIn:
     """A body for `POST /predict/json`, of articles that this service knows.
 
-    Each reader has clicked articles that are alike for the model; one more of those is among the candidates.
+    Each reader has clicked articles that are alike for the model; one more of those is among the
+    candidates.
     """
     service = service_of(request)
     if service.serving is None:
@@ -32,7 +33,9 @@ def example(request: Request) -> PredictIn:
 
 
 def impressions(serving: Serving) -> dict[str, list[dict[str, object]]]:
-    """The example, always the same for a model and a catalogue: impressions, and the articles with their titles."""
+    """The example, always the same for a model and a catalogue: impressions, and the articles with
+    their titles.
+    """
     count = len(serving.articles)
     rows = np.unique(np.linspace(1, count, min(count, _ARTICLES)).round().astype(int))
     vectors = serving.news_vectors[rows]
@@ -43,9 +46,18 @@ def impressions(serving: Serving) -> dict[str, list[dict[str, object]]]:
     for number in range(_READERS):
         like = np.argsort(-(vectors @ vectors[number * len(rows) // _READERS]), kind="stable")
         read, near, others = like[:_HISTORY], like[_HISTORY : _HISTORY + 1], like[_HISTORY + 1 :]
-        spread = np.linspace(0, max(0, len(others) - 1), min(len(others), _CANDIDATES - 1)).round().astype(int)
-        # In the middle, so that the given order is not the best one; the catalogue may be of one article.
-        candidates = [*others[spread[: _CANDIDATES // 2]], *near, *others[spread[_CANDIDATES // 2 :]]] or [*read]
+        spread = (
+            np.linspace(0, max(0, len(others) - 1), min(len(others), _CANDIDATES - 1))
+            .round()
+            .astype(int)
+        )
+        # In the middle, so that the given order is not the best one; the catalogue may be of one
+        # article.
+        candidates = [
+            *others[spread[: _CANDIDATES // 2]],
+            *near,
+            *others[spread[_CANDIDATES // 2 :]],
+        ] or [*read]
         shown.update(read.tolist(), map(int, candidates))
         found.append(
             {
@@ -55,5 +67,7 @@ def impressions(serving: Serving) -> dict[str, list[dict[str, object]]]:
                 "article_id_fixed": [ids[place] for place in read],
             }
         )
-    articles = [{"article_id": ids[place], "title": titles[place][:TITLE_LENGTH]} for place in sorted(shown)]
+    articles = [
+        {"article_id": ids[place], "title": titles[place][:TITLE_LENGTH]} for place in sorted(shown)
+    ]
     return {"impressions": found, "articles": articles}

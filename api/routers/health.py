@@ -65,8 +65,12 @@ async def info(request: Request) -> Info:
         model=model,
         articles=articles,
         reload_error=service.error,
-        contract={name: [_described(column) for column in columns] for name, columns in files.items()},
-        limits={field.name: getattr(service.settings, field.name) for field in fields(LimitSettings)},
+        contract={
+            name: [_described(column) for column in columns] for name, columns in files.items()
+        },
+        limits={
+            field.name: getattr(service.settings, field.name) for field in fields(LimitSettings)
+        },
         started=service.started,
     )
 
@@ -79,7 +83,9 @@ async def info(request: Request) -> Info:
 )
 async def metrics(request: Request) -> Response:
     """Counters, gauges and histograms in Prometheus' format."""
-    return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(
+        generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST
+    )
 
 
 def _described(column: Column) -> dict[str, Any]:

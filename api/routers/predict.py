@@ -31,9 +31,12 @@ from nrms.data.joins import Joins
 from nrms.errors import SchemaError, StorageError
 from nrms.storage.scratch import scratch_folder
 
-api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY")
+api_key = APIKeyHeader(
+    name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY"
+)
 
-# Puts an upload into a folder as api.decoder leaves it; what `api.decoder.decode` gives, and the SHA-256 of what came.
+# Puts an upload into a folder as api.decoder leaves it; what `api.decoder.decode` gives, and the
+# SHA-256 of what came.
 Read = Callable[[Path, Serving], tuple[dict[str, Any], str]]
 
 
@@ -42,19 +45,28 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-router = APIRouter(tags=["predict"], dependencies=[Security(api_key)])  # checked at the door, shown here
+router = APIRouter(
+    tags=["predict"], dependencies=[Security(api_key)]
+)  # checked at the door, shown here
 
 Format = Annotated[
-    Literal["json", "parquet"], Query(description="json: counts, metrics and the first rows; parquet: all predictions")
+    Literal["json", "parquet"],
+    Query(description="json: counts, metrics and the first rows; parquet: all predictions"),
 ]
 MaxRows = Annotated[int, Query(ge=0, le=10_000, description="rows in a JSON answer, at most")]
-Titles = Annotated[bool, Query(description="whether the rows of a JSON answer carry the candidates' titles")]
-Summary = Annotated[bool, Query(description="whether a JSON answer carries the histogram of the scores")]
+Titles = Annotated[
+    bool, Query(description="whether the rows of a JSON answer carry the candidates' titles")
+]
+Summary = Annotated[
+    bool, Query(description="whether a JSON answer carries the histogram of the scores")
+]
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": PredictOut,
         "description": "The scored upload. Headers: X-Model-Version, X-Request-Id, X-Taken (as `taken`).",
-        "content": {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {
+            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}
+        },
     },
     **responses(400, 401, 408, 413, 422, 429, 500, 503),
 }
@@ -66,10 +78,12 @@ async def predict(
     request: Request,
     file: Annotated[UploadFile, File(description="behaviours in the contract, Parquet")],
     history: Annotated[
-        UploadFile | None, File(description="histories, Parquet; leave out where the rows have `article_id_fixed`")
+        UploadFile | None,
+        File(description="histories, Parquet; leave out where the rows have `article_id_fixed`"),
     ] = None,
     articles: Annotated[
-        UploadFile | None, File(description="`article_id` and `title` of articles that the catalogue lacks, Parquet")
+        UploadFile | None,
+        File(description="`article_id` and `title` of articles that the catalogue lacks, Parquet"),
     ] = None,
     format: Format = "json",
     max_rows: MaxRows = 100,
@@ -78,7 +92,8 @@ async def predict(
 ) -> Response:
     """Scores a Parquet file of impressions.
 
-    The columns are those of the nightly job's behaviours files; `/info` lists them. The scores are the nightly job's.
+    The columns are those of the nightly job's behaviours files; `/info` lists them. The scores are
+    the nightly job's.
     """
     files = {FILE: file, HISTORY_FILE: history, ARTICLES_FILE: articles}
 
@@ -137,7 +152,9 @@ async def _answer(
     titles: bool,
     summary: bool,
 ) -> Response:
-    """Waits for a worker, has the upload read and scored, and answers; a client that leaves gives its place back."""
+    """Waits for a worker, has the upload read and scored, and answers; a client that leaves gives
+    its place back.
+    """
     service = service_of(request)
     serving = service.serving
     if serving is None:
@@ -154,11 +171,15 @@ async def _answer(
             answer.append(refusal)
         except SchemaError as error:
             cause = error.__cause__
-            answer.append(unavailable(cause) if isinstance(cause, MemoryError) else contract_refusal(error))
+            answer.append(
+                unavailable(cause) if isinstance(cause, MemoryError) else contract_refusal(error)
+            )
         except (DecoderUnavailable, OSError, MemoryError) as error:
             answer.append(unavailable(error))
         except StorageError as error:
-            answer.append(unavailable(error.__cause__ or error))  # which says nothing of this machine's folders
+            answer.append(
+                unavailable(error.__cause__ or error)
+            )  # which says nothing of this machine's folders
 
     async def leave() -> None:
         while (await request.receive())["type"] != "http.disconnect":

@@ -1,4 +1,6 @@
-"""Measure speed and memory against naive forms of the same work: `python -m jobs.bench train`, `score` or `api`."""
+"""Measure speed and memory against naive forms of the same work: `python -m jobs.bench train`,
+`score` or `api`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,19 @@ import sys
 from jobs.cli import end_with
 from nrms.config import parse
 
-BENCHMARKS = ("train", "score", "api")  # modules of this package, each with `Options` and `run_benchmark`
+BENCHMARKS = (
+    "train",
+    "score",
+    "api",
+)  # modules of this package, each with `Options` and `run_benchmark`
 
 if __name__ == "__main__":
     name, *flags = sys.argv[1:] or [""]
     if name not in BENCHMARKS:
-        print(f"error: usage: python -m jobs.bench {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
+        print(
+            f"error: usage: python -m jobs.bench {{{','.join(BENCHMARKS)}}} [--help]",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
     def main() -> None:

@@ -1,4 +1,6 @@
-"""The service: an upload against the nightly job's time for the same rows; start and memory against TensorFlow's."""
+"""The service: an upload against the nightly job's time for the same rows; start and memory against
+TensorFlow's.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from nrms.storage.scratch import scratch_folder
 
 # Prints, once TensorFlow is there, the seconds that took and the resident bytes.
 _TENSORFLOW = (
-    "import time; start = time.perf_counter(); import tensorflow; seconds = time.perf_counter() - start; "
+    "import time; start = time.perf_counter(); import tensorflow; seconds = time.perf_counter() - "
+    "start; "
     "import pathlib; status = pathlib.Path('/proc/self/status').read_text(); "
     "print(seconds, 1024 * int(status.partition('VmRSS:')[2].split()[0]))"
 )
@@ -39,7 +42,9 @@ class Options:
     impressions: PositiveInt = option(25_000, "impressions in the upload")
     rounds: PositiveInt = option(5, "measurements, in turns; their median counts")
     seed: Seed = option(1, "seed of the demo data")
-    json: Path | None = option(None, "file for the figures: a list of objects with name, ours, naive, ratio, unit")
+    json: Path | None = option(
+        None, "file for the figures: a list of objects with name, ours, naive, ratio, unit"
+    )
 
 
 @contextmanager
@@ -75,7 +80,9 @@ def running_service(models: Path, articles: Path) -> Iterator[tuple[str, float, 
 
 
 def upload(url: str, files: dict[str, Path]) -> float:
-    """Seconds that an upload takes, from the first byte sent to the last byte of the predictions read."""
+    """Seconds that an upload takes, from the first byte sent to the last byte of the predictions
+    read.
+    """
     boundary = uuid.uuid4().hex
     body = b"".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
@@ -103,27 +110,38 @@ def run_benchmark(options: Options) -> list[dict[str, Any]]:
         nights.run(size, "keras", warm=False)
         split = folder / "data" / "validation"
         files = {"file": split / "behaviors-00000.parquet", "history": split / "history.parquet"}
-        with running_service(folder / f"models-{size}", folder / "data" / "articles.parquet") as (url, ready, resident):
+        with running_service(folder / f"models-{size}", folder / "data" / "articles.parquet") as (
+            url,
+            ready,
+            resident,
+        ):
             upload(url, files)
             batch, api = [], []
             for _ in range(options.rounds):
                 night = nights.run(size, "keras", warm=True)
                 batch.append(sum(seconds for stage, seconds in night.items() if stage not in FIXED))
                 api.append(upload(url, files))
-        done = subprocess.run([sys.executable, "-c", _TENSORFLOW], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _TENSORFLOW], capture_output=True, text=True, check=True
+        )
         import_seconds, import_bytes = map(float, done.stdout.split())
     batch_seconds, api_seconds = statistics.median(batch), statistics.median(api)
     print(
-        f"{options.impressions:,} impressions, history {size}, article vectors warm (medians of {options.rounds}): "
-        f"nightly job {batch_seconds:.2f} s, without loading the model and the report; upload {api_seconds:.2f} s, "
+        f"{options.impressions:,} impressions, history {size}, article vectors warm (medians of "
+        f"{options.rounds}): "
+        f"nightly job {batch_seconds:.2f} s, without loading the model and the report; upload "
+        f"{api_seconds:.2f} s, "
         f"{api_seconds / batch_seconds:.2f} times as long\n"
-        f"start to ready {ready:.2f} s, {resident / 1e6:.0f} MB; import tensorflow alone {import_seconds:.2f} s, "
+        f"start to ready {ready:.2f} s, {resident / 1e6:.0f} MB; import tensorflow alone "
+        f"{import_seconds:.2f} s, "
         f"{import_bytes / 1e6:.0f} MB"
     )
     return [
         figure("one upload, against the nightly job", api_seconds, batch_seconds, "s"),
         figure("start to ready, against import tensorflow", ready, import_seconds, "s"),
-        figure("memory when ready, against import tensorflow", resident / 1e9, import_bytes / 1e9, "GB"),
+        figure(
+            "memory when ready, against import tensorflow", resident / 1e9, import_bytes / 1e9, "GB"
+        ),
     ]
 
 

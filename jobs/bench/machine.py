@@ -13,9 +13,13 @@ import tensorflow as tf
 
 
 def matmul_peak(dtype: str = "float32", size: int = 2048, seconds: float = 2.0) -> float:
-    """Multiply-adds of a large matrix product, in GFLOP/s (a multiply-add counts 2): the best of many tries."""
+    """Multiply-adds of a large matrix product, in GFLOP/s (a multiply-add counts 2): the best of
+    many tries.
+    """
     a, b = (tf.cast(tf.random.normal((size, size)), dtype) for _ in range(2))
-    product = tf.function(lambda a, b: tf.reduce_sum(tf.cast(tf.matmul(a, b)[:1], tf.float32)), autograph=False)
+    product = tf.function(
+        lambda a, b: tf.reduce_sum(tf.cast(tf.matmul(a, b)[:1], tf.float32)), autograph=False
+    )
     product(a, b).numpy()
     best, end = float("inf"), time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
@@ -28,14 +32,23 @@ def peak_memory() -> float:
     """Peak resident memory of this process since its start, in GB."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, whose ru_maxrss starts at the parent's size
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e6
+        return (
+            next(
+                int(line.split()[1])
+                for line in status.read_text().splitlines()
+                if line.startswith("VmHWM")
+            )
+            / 1e6
+        )
     import resource  # not on Windows
 
     unit = 1e9 if sys.platform == "darwin" else 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def encoder_arithmetic(encoder: keras.Model, items: int, dim: int, lengths: np.ndarray) -> tuple[float, float]:
+def encoder_arithmetic(
+    encoder: keras.Model, items: int, dim: int, lengths: np.ndarray
+) -> tuple[float, float]:
     """Floating-point operations of encoding sequences without padding, a multiply-add as 2.
 
     Args:
@@ -54,7 +67,14 @@ def encoder_arithmetic(encoder: keras.Model, items: int, dim: int, lengths: np.n
 
 
 def figure(name: str, ours: float, naive: float, unit: str) -> dict[str, Any]:
-    """A row of `--json`. `ratio` is how much better ours is: speeds as ours by naive, times and memory as naive by
-    ours."""
+    """A row of `--json`. `ratio` is how much better ours is: speeds as ours by naive, times and
+    memory as naive by ours.
+    """
     ratio = ours / naive if unit.endswith("/s") else naive / ours
-    return {"name": name, "ours": round(ours, 2), "naive": round(naive, 2), "ratio": round(ratio, 2), "unit": unit}
+    return {
+        "name": name,
+        "ours": round(ours, 2),
+        "naive": round(naive, 2),
+        "ratio": round(ratio, 2),
+        "unit": unit,
+    }

@@ -1,7 +1,7 @@
 """NRMS the way reference implementations write it: what our training is measured against.
 
-Plain Keras: every title of every sample is encoded again, padded to the full window, with nothing shared between
-samples. The mathematics is that of `nrms.models`, and the weights can be carried
+Plain Keras: every title of every sample is encoded again, padded to the full window, with nothing
+shared between samples. The mathematics is that of `nrms.models`, and the weights can be carried
 over in both directions.
 """
 
@@ -17,7 +17,9 @@ from nrms.models.recommender import Recommender
 
 
 class NaiveAttention(keras.layers.Layer):
-    """Masked multi-head self-attention over `(batch, length, dim)`, three dense projections at every position."""
+    """Masked multi-head self-attention over `(batch, length, dim)`, three dense projections at
+    every position.
+    """
 
     def __init__(self, heads: int, head_dim: int):
         super().__init__()
@@ -29,7 +31,8 @@ class NaiveAttention(keras.layers.Layer):
         batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
         shape = (batch, length, self.heads, self.head_dim)
         query, key, value = (
-            ops.transpose(ops.reshape(project(inputs), shape), (0, 2, 1, 3)) for project in self.projections
+            ops.transpose(ops.reshape(project(inputs), shape), (0, 2, 1, 3))
+            for project in self.projections
         )
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_dim**0.5
         scores += ops.where(padding_mask, 0.0, -1e9)[:, None, None, :]
@@ -38,12 +41,16 @@ class NaiveAttention(keras.layers.Layer):
 
 
 class NaiveNRMS(keras.Model):
-    """NRMS on word ids: `history`, `(batch, history, title)`, and `candidates`, `(batch, candidates, title)`."""
+    """NRMS on word ids: `history`, `(batch, history, title)`, and `candidates`, `(batch,
+    candidates, title)`.
+    """
 
     def __init__(self, like: Recommender):
         super().__init__()
         news = like.news_encoder
-        self.words = keras.layers.Embedding(news.vocabulary_size, news.word_dim, trainable=news.train_word_vectors)
+        self.words = keras.layers.Embedding(
+            news.vocabulary_size, news.word_dim, trainable=news.train_word_vectors
+        )
         self.word_dropout = keras.layers.Dropout(news.dropout)
         self.title_attention = NaiveAttention(news.heads, news.head_dim)
         self.context_dropout = keras.layers.Dropout(news.dropout)
@@ -51,7 +58,9 @@ class NaiveNRMS(keras.Model):
         self.history_attention = NaiveAttention(news.heads, news.head_dim)
         self.history_pooling = AdditiveAttention(news.attention_dim)
 
-    def call(self, inputs: tuple[keras.KerasTensor, keras.KerasTensor], training: bool = False) -> keras.KerasTensor:
+    def call(
+        self, inputs: tuple[keras.KerasTensor, keras.KerasTensor], training: bool = False
+    ) -> keras.KerasTensor:
         """Logits, `(batch, candidates)`."""
         history, candidates = inputs
         clicked = self._news(history, training)
@@ -64,7 +73,9 @@ class NaiveNRMS(keras.Model):
         batch, articles, length = ops.shape(titles)[0], ops.shape(titles)[1], ops.shape(titles)[2]
         titles = ops.reshape(titles, (batch * articles, length))
         mask = titles != 0
-        context = self.title_attention(self.word_dropout(self.words(titles), training=training), mask)
+        context = self.title_attention(
+            self.word_dropout(self.words(titles), training=training), mask
+        )
         vectors = self.title_pooling(self.context_dropout(context, training=training), mask)
         return ops.reshape(vectors, (batch, articles, -1))
 
@@ -72,8 +83,9 @@ class NaiveNRMS(keras.Model):
 class DenseAdam(keras.optimizers.Adam):
     """Adam that adds up a repeated word's gradients before it squares them.
 
-    Keras 3.15 squares each slice of a sparse gradient by itself, so with plain Adam the naive model would take other,
-    larger steps than ours on frequent words, and reaching the same AUC would compare two different trainings.
+    Keras 3.15 squares each slice of a sparse gradient by itself, so with plain Adam the naive model
+    would take other, larger steps than ours on frequent words, and reaching the same AUC would
+    compare two different trainings.
     """
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
@@ -82,13 +94,24 @@ class DenseAdam(keras.optimizers.Adam):
 
 
 def naive_weights(weights: list[np.ndarray]) -> list[np.ndarray]:
-    """`Recommender.get_weights()` to `NaiveNRMS.set_weights()`: the joined projections come apart."""
+    """`Recommender.get_weights()` to `NaiveNRMS.set_weights()`: the joined
+    projections come apart.
+    """
     words, title, *rest = weights
     title_pooling, (history, *history_pooling) = rest[:3], rest[3:]
-    return [words, *np.split(title, 3, axis=1), *title_pooling, *np.split(history, 3, axis=1), *history_pooling]
+    return [
+        words,
+        *np.split(title, 3, axis=1),
+        *title_pooling,
+        *np.split(history, 3, axis=1),
+        *history_pooling,
+    ]
 
 
 def shared_weights(weights: list[np.ndarray]) -> list[np.ndarray]:
     """`NaiveNRMS.get_weights()` to `Recommender.set_weights()`: the inverse of `naive_weights`."""
     words, news, users = weights[0], weights[1:7], weights[7:]
-    return [words, *(w for six in (news, users) for w in (np.concatenate(six[:3], axis=1), *six[3:]))]
+    return [
+        words,
+        *(w for six in (news, users) for w in (np.concatenate(six[:3], axis=1), *six[3:])),
+    ]

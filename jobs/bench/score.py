@@ -1,4 +1,6 @@
-"""Scoring: impressions a second of `jobs.score`, article vectors cold and warm, against the naive form of the model."""
+"""Scoring: impressions a second of `jobs.score`, article vectors cold and warm, against the naive
+form of the model.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,20 @@ class Options:
     articles: PositiveInt = option(20_000, "articles of the demo data")
     users: PositiveInt = option(10_000, "readers of the demo data")
     impressions: PositiveInt = option(25_000, "impressions to score")
-    naive_impressions: PositiveInt = option(40, "impressions that the naive form scores, the first ones")
+    naive_impressions: PositiveInt = option(
+        40, "impressions that the naive form scores, the first ones"
+    )
     rounds: PositiveInt = option(3, "measurements of each case, in turns; their median counts")
     seed: Seed = option(1, "seed of the demo data")
-    json: Path | None = option(None, "file for the figures: a list of objects with name, ours, naive, ratio, unit")
+    json: Path | None = option(
+        None, "file for the figures: a list of objects with name, ours, naive, ratio, unit"
+    )
 
 
 def prepare(folder: Path, options: Any) -> None:
-    """Writes demo data and an untrained model of the paper's dimensions, once for each history size."""
+    """Writes demo data and an untrained model of the paper's dimensions, once for each history
+    size.
+    """
     site = DemoSite(
         seed=options.seed,
         articles=options.articles,
@@ -62,13 +70,17 @@ def prepare(folder: Path, options: Any) -> None:
         impressions=1000,
         validation_impressions=options.impressions,
     )
-    write_dataset(site, str(folder / "data"), shard_rows=100_000, overwrite=False, progress=lambda *_: None)
+    write_dataset(
+        site, str(folder / "data"), shard_rows=100_000, overwrite=False, progress=lambda *_: None
+    )
     titles = Dataset.open(str(folder / "data"), folder).articles.titles.to_pylist()
     tokenizer = Tokenizer.train(titles, min_count=1)
     keras.utils.set_random_seed(1)
     files = folder / "bundle"
     files.mkdir()
-    export_model(build_model(ModelConfig(), len(tokenizer)), files, tokenizer.encode(titles[:64], TITLE_SIZE))
+    export_model(
+        build_model(ModelConfig(), len(tokenizer)), files, tokenizer.encode(titles[:64], TITLE_SIZE)
+    )
     tokenizer.save(files / "tokenizer.json")
     for size in HISTORY_SIZES:
         config = {"history_size": size, "title_size": TITLE_SIZE}
@@ -76,13 +88,17 @@ def prepare(folder: Path, options: Any) -> None:
 
 
 class Nights:
-    """Nights of scoring what `prepare` wrote into a folder, and the naive form of the same model."""
+    """Nights of scoring what `prepare` wrote into a folder, and the naive form of
+    the same model.
+    """
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._dataset = Dataset.open(str(folder / "data"), folder)
         tokenizer = Tokenizer.load(folder / "bundle" / "tokenizer.json")
-        self._titles = tokenizer.encode(["", *self._dataset.articles.titles.to_pylist()], TITLE_SIZE)
+        self._titles = tokenizer.encode(
+            ["", *self._dataset.articles.titles.to_pylist()], TITLE_SIZE
+        )
         self._model = keras.models.load_model(folder / "bundle" / "model.keras", compile=False)
         self._naive = NaiveNRMS(self._model)
         self._naive((self._titles[None, :1], self._titles[None, :1]))
@@ -93,7 +109,9 @@ class Nights:
         output = self._folder / "predictions"
         shutil.rmtree(output, ignore_errors=True)
         if not warm:
-            shutil.rmtree(self._folder / f"models-{history_size}" / "article_vectors", ignore_errors=True)
+            shutil.rmtree(
+                self._folder / f"models-{history_size}" / "article_vectors", ignore_errors=True
+            )
         score(
             ScoreConfig(
                 model=str(self._folder / f"models-{history_size}"),
@@ -106,7 +124,9 @@ class Nights:
         return json.loads((output / "manifest.json").read_text())["seconds"]
 
     def naive(self, history_size: int, impressions: int) -> tuple[float, np.ndarray]:
-        """Scores the first impressions the naive way: impressions a second, reading not counted, and the scores."""
+        """Scores the first impressions the naive way: impressions a second, reading not counted,
+        and the scores.
+        """
         split = self._dataset.split("validation", history_size)
         shard = split.read(0)
         end = int(shard.offsets[impressions])
@@ -127,7 +147,9 @@ class Nights:
         return table["scores"].combine_chunks().flatten().to_numpy()
 
     def arithmetic(self, history_size: int) -> tuple[float, float]:
-        """Floating-point operations of encoding all titles, and all users that occur, each distinct item once."""
+        """Floating-point operations of encoding all titles, and all users that occur, each distinct
+        item once.
+        """
         news, titles = self._model.news_encoder, self._titles
         words = len(np.unique(titles[titles > 0]))
         split = self._dataset.split("validation", history_size)
@@ -153,21 +175,34 @@ def measure_speed(nights: Nights, options: Options, history_size: int) -> list[d
     for _ in range(options.rounds):
         for runtime in RUNTIMES:
             for temperature in ("cold", "warm"):
-                seconds[runtime, temperature].append(nights.run(history_size, runtime, temperature == "warm"))
+                seconds[runtime, temperature].append(
+                    nights.run(history_size, runtime, temperature == "warm")
+                )
         speed, scores = nights.naive(history_size, options.naive_impressions)
         np.testing.assert_allclose(nights.scores()[: len(scores)], scores, atol=1e-4)
         naive.append(speed)
     baseline = statistics.median(naive)
     peak = matmul_peak()
     news, users = nights.arithmetic(history_size)
-    print(f"\nhistory {history_size}: naive {baseline:.1f} impressions/s (the first {options.naive_impressions})")
+    print(
+        f"\nhistory {history_size}: naive {baseline:.1f} impressions/s (the first "
+        f"{options.naive_impressions})"
+    )
     print("seconds (medians) of loading the model, writing the report, and of what counts:")
     stages = [*FIXED, *(stage for stage in seconds["keras", "cold"][0] if stage not in FIXED)]
-    print(f"{'':<12}" + "".join(f"{stage:>13}" for stage in stages) + f"{'impressions/s':>15}{'ratio':>8}")
+    print(
+        f"{'':<12}"
+        + "".join(f"{stage:>13}" for stage in stages)
+        + f"{'impressions/s':>15}{'ratio':>8}"
+    )
     rows = []
     for (runtime, temperature), nights_seconds in seconds.items():
-        median = {stage: statistics.median(night[stage] for night in nights_seconds) for stage in stages}
-        totals = [sum(s for stage, s in night.items() if stage not in FIXED) for night in nights_seconds]
+        median = {
+            stage: statistics.median(night[stage] for night in nights_seconds) for stage in stages
+        }
+        totals = [
+            sum(s for stage, s in night.items() if stage not in FIXED) for night in nights_seconds
+        ]
         speed = options.impressions / statistics.median(totals)
         name = f"score, history {history_size}, {runtime}, article vectors {temperature}"
         rows.append(figure(name, speed, baseline, "impressions/s"))
@@ -179,24 +214,34 @@ def measure_speed(nights: Nights, options: Options, history_size: int) -> list[d
         if temperature == "cold":
             shares = [
                 f"{name} {work / median[stage] / 1e9 / peak:.0%}"
-                for name, stage, work in (("catalogue", "catalogue", news), ("users", "users", users))
+                for name, stage, work in (
+                    ("catalogue", "catalogue", news),
+                    ("users", "users", users),
+                )
             ]
             print(f"{'':<12} of the matrix-multiply peak, {peak:.0f} GFLOP/s: {', '.join(shares)}")
     return rows
 
 
 def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
-    """Peak memory of a process that scores in one way only, shortest history, article vectors cold."""
+    """Peak memory of a process that scores in one way only, shortest history,
+    article vectors cold.
+    """
     peaks = {}
     for way in ("naive", *RUNTIMES):
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context, initializer=set_up_process) as process:
             peaks[way] = process.submit(_memory_of, folder, options, way, HISTORY_SIZES[0]).result()
-    print("\npeak memory, TensorFlow included: " + "; ".join(f"{way} {gb:.1f} GB" for way, gb in peaks.items()))
+    print(
+        "\npeak memory, TensorFlow included: "
+        + "; ".join(f"{way} {gb:.1f} GB" for way, gb in peaks.items())
+    )
     return [figure(f"peak memory, {way}", peaks[way], peaks["naive"], "GB") for way in RUNTIMES]
 
 
-def _memory_of(folder: Path, options: Options, way: Literal["naive"] | Runtime, history_size: int) -> float:
+def _memory_of(
+    folder: Path, options: Options, way: Literal["naive"] | Runtime, history_size: int
+) -> float:
     nights = Nights(folder)
     if way == "naive":
         nights.naive(history_size, options.naive_impressions)
@@ -211,7 +256,8 @@ def run_benchmark(options: Options) -> list[dict[str, Any]]:
         prepare(folder, options)
         nights = Nights(folder)
         print(
-            f"data: {options.articles:,} articles, {options.users:,} users, {options.impressions:,} impressions; "
+            f"data: {options.articles:,} articles, {options.users:,} users, "
+            f"{options.impressions:,} impressions; "
             "Parquet is read and written in all that counts"
         )
         rows = [row for size in HISTORY_SIZES for row in measure_speed(nights, options, size)]

@@ -1,4 +1,6 @@
-"""Training: samples a second and time to a validation AUC, ours against the naive form of the same model."""
+"""Training: samples a second and time to a validation AUC, ours against the naive form of the same
+model.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ from nrms.trainer import make_train_step
 NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
 ROUND_SECONDS = 3.0
 NAIVE = f"naive, batch {BATCH}"
-# Name: whether it is the naive form, batch size, precision. The naive form at 1,024 outgrows the memory.
+# Name: whether it is the naive form, batch size, precision. The naive form at 1,024 outgrows the
+# memory.
 CASES = {
     NAIVE: (True, BATCH, "float32"),
     f"ours, batch {BATCH}": (False, BATCH, "float32"),
@@ -56,9 +59,13 @@ class Options:
     impressions: PositiveInt = option(50_000, "training impressions of the demo data")
     history_size: PositiveInt = option(20, "clicks of a user that the model sees")
     rounds: PositiveInt = option(5, "measurements of each case, in turns; their median counts")
-    auc_batches: PositiveInt = option(60, "batches of 64 whose validation AUC the naive form sets as the target")
+    auc_batches: PositiveInt = option(
+        60, "batches of 64 whose validation AUC the naive form sets as the target"
+    )
     seed: Seed = option(1, "seed of the demo data")
-    json: Path | None = option(None, "file for the figures: a list of objects with name, ours, naive, ratio, unit")
+    json: Path | None = option(
+        None, "file for the figures: a list of objects with name, ours, naive, ratio, unit"
+    )
 
 
 class Site:
@@ -79,7 +86,9 @@ class Site:
             impressions=options.impressions,
             validation_impressions=options.impressions // 10,
         )
-        write_dataset(site, str(folder), shard_rows=100_000, overwrite=False, progress=lambda *_: None)
+        write_dataset(
+            site, str(folder), shard_rows=100_000, overwrite=False, progress=lambda *_: None
+        )
         dataset = Dataset.open(str(folder), folder / "cache")
         self.training = dataset.split("train", options.history_size)
         self.validation = dataset.split("validation", options.history_size)
@@ -98,30 +107,44 @@ class Site:
         """Batches without end, the same ones each time, none of them short."""
         source = TrainingBatches(self.training, NPRATIO, batch_size, seed=1)
         for epoch in itertools.count():
-            yield from (batch for _, batch in source.epoch(Position(epoch)) if len(batch) == batch_size)
+            yield from (
+                batch for _, batch in source.epoch(Position(epoch)) if len(batch) == batch_size
+            )
 
     def auc(self, model: Recommender) -> float:
         """Per-impression validation AUC."""
-        encoders, histories, evaluation = KerasEncoders(model), self.validation.histories, Evaluation()
-        scorer = Scorer(encoders, with_unknown(encode_titles(encoders, self.titles[1:])), histories.rows)
+        encoders, histories, evaluation = (
+            KerasEncoders(model),
+            self.validation.histories,
+            Evaluation(),
+        )
+        scorer = Scorer(
+            encoders, with_unknown(encode_titles(encoders, self.titles[1:])), histories.rows
+        )
         for i in range(len(self.validation)):
             shard = self.validation.read(i)
             evaluation.add(shard, histories.lengths[shard.user], scorer.score(shard))
         return evaluation.metrics()["auc"]
 
     def arithmetic(self, batch: Batch, model: Recommender) -> float:
-        """Floating-point operations that training on `batch` takes, none of them on padding, a multiply-add as 2."""
+        """Floating-point operations that training on `batch` takes, none of them on padding, a
+        multiply-add as 2.
+        """
         news = model.news_encoder
         clicked = np.unique(batch.history[batch.history > 0])
         titles = self.titles[np.union1d(clicked, batch.candidates[batch.candidates > 0])]
         words = len(np.unique(titles[titles > 0]))
         # The gradients take twice what the result takes; frozen word vectors need none.
         times = 3 if news.train_word_vectors else 2
-        projection, rest = encoder_arithmetic(news, words, news.word_dim, np.count_nonzero(titles, axis=1))
+        projection, rest = encoder_arithmetic(
+            news, words, news.word_dim, np.count_nonzero(titles, axis=1)
+        )
         total = times * projection + 3 * rest
         lengths = np.count_nonzero(batch.history, axis=1)
         return total + 3 * sum(
-            encoder_arithmetic(model.user_encoder, len(clicked), news.heads * news.head_dim, lengths)
+            encoder_arithmetic(
+                model.user_encoder, len(clicked), news.heads * news.head_dim, lengths
+            )
         )
 
 
@@ -159,7 +182,9 @@ class Case:
         return statistics.median(self.speeds)
 
 
-def naive_step(site: Site, like: Recommender, lr: float) -> tuple[NaiveNRMS, Callable[[Batch], None]]:
+def naive_step(
+    site: Site, like: Recommender, lr: float
+) -> tuple[NaiveNRMS, Callable[[Batch], None]]:
     """The naive model with the weights of `like`, and its step: Keras' own."""
     model = NaiveNRMS(like)
     model.compile(DenseAdam(lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -193,7 +218,10 @@ def make_case(site: Site, name: str, train_word_vectors: bool) -> Case:
 def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
     """Prints a table for frozen and one for trainable word vectors; gives the ratios."""
     peaks = {dtype: matmul_peak(dtype) for dtype in ("float32", "bfloat16")}
-    print("matrix-multiply peak: " + ", ".join(f"{dtype} {peak:.0f} GFLOP/s" for dtype, peak in peaks.items()))
+    print(
+        "matrix-multiply peak: "
+        + ", ".join(f"{dtype} {peak:.0f} GFLOP/s" for dtype, peak in peaks.items())
+    )
     found = []
     for kind in ("frozen", "trainable"):
         cases = {name: make_case(site, name, kind == "trainable") for name in CASES}
@@ -202,7 +230,9 @@ def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
                 case.round()
         print(f"\nword vectors {kind:<18} samples/s   ratio  of matmul peak")
         for name, case in cases.items():
-            row = figure(f"train, {kind} word vectors, {name}", case.speed, cases[NAIVE].speed, "samples/s")
+            row = figure(
+                f"train, {kind} word vectors, {name}", case.speed, cases[NAIVE].speed, "samples/s"
+            )
             share = ""
             if name != NAIVE:
                 found.append(row)
@@ -212,14 +242,20 @@ def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
 
 
 def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
-    """Peak memory of a process that trains in one way only, with trainable word vectors; a row for each of ours."""
+    """Peak memory of a process that trains in one way only, with trainable word vectors; a row for
+    each of ours.
+    """
     peaks = {}
     for name in CASES:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context, initializer=set_up_process) as process:
             peaks[name] = process.submit(_memory_of, folder, options, name).result()
     print("\npeak memory: " + "; ".join(f"{name} {peak:.1f} GB" for name, peak in peaks.items()))
-    return [figure(f"peak memory, {name}", peaks[name], peaks[NAIVE], "GB") for name in CASES if name != NAIVE]
+    return [
+        figure(f"peak memory, {name}", peaks[name], peaks[NAIVE], "GB")
+        for name in CASES
+        if name != NAIVE
+    ]
 
 
 def _memory_of(folder: Path, options: Options, name: str) -> float:
@@ -235,15 +271,26 @@ def measure_loader(site: Site, fastest: float) -> dict[str, Any]:
     for _, batch in TrainingBatches(site.training, NPRATIO, LARGE_BATCH, seed=1).epoch(Position()):
         samples += len(batch)
     speed = samples / (time.perf_counter() - start)
-    print(f"\nloader alone: {speed:,.0f} samples/s, {speed / fastest:.0f} times the fastest training")
-    return {"name": "loader alone", "ours": round(speed, 1), "naive": None, "ratio": None, "unit": "samples/s"}
+    print(
+        f"\nloader alone: {speed:,.0f} samples/s, {speed / fastest:.0f} times the fastest training"
+    )
+    return {
+        "name": "loader alone",
+        "ours": round(speed, 1),
+        "naive": None,
+        "ratio": None,
+        "unit": "samples/s",
+    }
 
 
-def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: float = 1e-3) -> dict[str, Any]:
-    """Training time of the naive form for `batches` batches, and of ours until it has reached that validation AUC.
+def measure_time_to_auc(
+    site: Site, batches: int, check_every: int = 2, lr: float = 1e-3
+) -> dict[str, Any]:
+    """Training time of the naive form for `batches` batches, and of ours until it has reached that
+    validation AUC.
 
-    Both start from the same weights and see the same batches. The first batch, which compiles, and validating are
-    not timed.
+    Both start from the same weights and see the same batches. The first batch, which compiles, and
+    validating are not timed.
     """
     model = site.model(train_word_vectors=True)
     before = site.auc(model)
@@ -269,10 +316,15 @@ def measure_time_to_auc(site: Site, batches: int, check_every: int = 2, lr: floa
         reached = site.auc(model)
     verdict = f"ratio {naive_seconds / our_seconds:.1f}" if reached >= target else "not reached"
     print(
-        f"\ntime to validation AUC {target:.4f} (untrained: {before:.4f}), batch {BATCH}: naive {naive_seconds:.1f} s, "
+        f"\ntime to validation AUC {target:.4f} (untrained: {before:.4f}), batch {BATCH}: naive "
+        f"{naive_seconds:.1f} s, "
         f"{batches} batches; ours {our_seconds:.1f} s, {i} batches, AUC {reached:.4f}; {verdict}"
     )
-    name = "time to the same validation AUC" if reached >= target else f"time to AUC {reached:.4f} of {target:.4f}"
+    name = (
+        "time to the same validation AUC"
+        if reached >= target
+        else f"time to AUC {reached:.4f} of {target:.4f}"
+    )
     return figure(name, our_seconds, naive_seconds, "s")
 
 
@@ -281,12 +333,15 @@ def run_benchmark(options: Options) -> list[dict[str, Any]]:
     with scratch_folder() as folder:
         site = Site(folder, options)
         print(
-            f"data: {options.articles:,} articles, {options.users:,} users, {options.impressions:,} impressions, "
+            f"data: {options.articles:,} articles, {options.users:,} users, "
+            f"{options.impressions:,} impressions, "
             f"history {options.history_size}, vocabulary {site.vocabulary_size:,}, "
             f"titles of {np.count_nonzero(site.titles, axis=1)[1:].mean():.1f} words"
         )
         rows = measure_speed(site, options.rounds)
         rows += measure_memory(folder, options)
-        rows.append(measure_loader(site, max(row["ours"] for row in rows if row["unit"] == "samples/s")))
+        rows.append(
+            measure_loader(site, max(row["ours"] for row in rows if row["unit"] == "samples/s"))
+        )
         rows.append(measure_time_to_auc(site, options.auc_batches))
     return rows

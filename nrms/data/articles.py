@@ -16,7 +16,8 @@ from nrms.data.schema import ARTICLES, first_duplicate, refuse_nulls, schema_err
 
 @dataclass(frozen=True)
 class Articles:
-    """The articles of a data set. Inside, an article is its row number: row r is `ids[r - 1]`, 0 is unknown.
+    """The articles of a data set. Inside, an article is its row number: row r is `ids[r - 1]`, 0 is
+    unknown.
 
     Attributes:
         ids: int64 or string, no nulls, no duplicates.
@@ -49,7 +50,9 @@ class Articles:
             columns = reader.read()
             refuse_nulls("article_id", columns["article_id"], info.uri)
             if not reader.rows:
-                raise schema_error("There must be at least one article.", "0 rows", info.uri, "Add the articles.")
+                raise schema_error(
+                    "There must be at least one article.", "0 rows", info.uri, "Add the articles."
+                )
             ids = columns["article_id"].cast(families["article"])
             titles = columns["title"].cast(pa.string())
             published = reader.times_beside("published_time")

@@ -31,7 +31,8 @@ class Batch:
 
     Attributes:
         history: int32 of shape `(b, history)`, article rows, oldest first, 0 = padding at the end.
-        candidates: int32 of shape `(b, 1 + npratio)`, article rows; column 0 is the click, 0 = no candidate.
+        candidates: int32 of shape `(b, 1 + npratio)`, article rows; column 0 is the click, 0 = no
+            candidate.
     """
 
     history: np.ndarray
@@ -44,8 +45,8 @@ class Batch:
 class TrainingBatches:
     """The batches of every epoch, a pure function of the seed and the position.
 
-    Shards are read in a new order each epoch and shuffled inside, one at a time, so memory does not grow with the
-    number of impressions. The next shard is read while this one trains.
+    Shards are read in a new order each epoch and shuffled inside, one at a time, so memory does not
+    grow with the number of impressions. The next shard is read while this one trains.
 
     Args:
         split: the training split.
@@ -61,7 +62,9 @@ class TrainingBatches:
         self._seed = seed
 
     def epoch(self, start: Position) -> Iterator[tuple[Position, Batch]]:
-        """Yields the batches of epoch `start.epoch` from batch `start.batch` on, each with the position after it."""
+        """Yields the batches of epoch `start.epoch` from batch `start.batch` on, each with the
+        position after it.
+        """
         position = start
         skip = start.batch
         for batch in self._batches(start.epoch):
@@ -101,12 +104,16 @@ def count_samples(impressions: Impressions) -> int:
     return len(clicks)
 
 
-def draw_samples(impressions: Impressions, npratio: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One sample for each click, with up to `npratio` of its impression's non-clicks, without replacement.
+def draw_samples(
+    impressions: Impressions, npratio: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One sample for each click, with up to `npratio` of its impression's non-clicks, without
+    replacement.
 
-    Where an impression has fewer non-clicks, all are taken and the places left over hold 0, which the loss leaves
-    out. Unknown articles are neither clicks nor non-clicks here: they have no title to learn from. A click without
-    any non-click makes no sample, since its loss is 0 whatever the model does.
+    Where an impression has fewer non-clicks, all are taken and the places left over hold 0, which
+    the loss leaves out. Unknown articles are neither clicks nor non-clicks here: they have no title
+    to learn from. A click without any non-click makes no sample, since its loss is 0 whatever the
+    model does.
 
     Args:
         impressions: a labelled shard.
@@ -114,20 +121,26 @@ def draw_samples(impressions: Impressions, npratio: int, rng: np.random.Generato
         rng: what draws.
 
     Returns:
-        `users`, int32 of shape `(samples,)`, rows in the histories, and `candidates`, int32 of shape
-        `(samples, 1 + npratio)`, article rows, the click first; samples in the order of the clicks.
+        `users`, int32 of shape `(samples,)`, rows in the histories, and `candidates`, int32 of
+        shape `(samples, 1 + npratio)`, article rows, the click first; samples in the order of the
+        clicks.
     """
     clicks, negatives = _clicks_and_negatives(impressions)
     impression_of = _impression_of(impressions)
     first = np.searchsorted(impression_of[negatives], impression_of[clicks])
-    available = np.searchsorted(impression_of[negatives], impression_of[clicks], side="right") - first
+    available = (
+        np.searchsorted(impression_of[negatives], impression_of[clicks], side="right") - first
+    )
 
-    # Every (sample, non-click) pair gets a random key; the npratio smallest of each sample are its draw.
+    # Every (sample, non-click) pair gets a random key; the npratio smallest of each sample are its
+    # draw.
     sample = np.repeat(np.arange(len(clicks)), available)
     within = np.arange(len(sample)) - np.repeat(np.cumsum(available) - available, available)
     pair = negatives[np.repeat(first, available) + within]
     order = np.lexsort((rng.random(len(pair)), sample))
-    drawn = within < npratio  # sorting moves pairs only inside their sample, so places stay what they were
+    drawn = (
+        within < npratio
+    )  # sorting moves pairs only inside their sample, so places stay what they were
     candidates = np.zeros((len(clicks), 1 + npratio), np.int32)
     candidates[:, 0] = impressions.candidates[clicks]
     candidates[sample[drawn], 1 + within[drawn]] = impressions.candidates[pair[order][drawn]]
@@ -139,7 +152,9 @@ def _impression_of(impressions: Impressions) -> np.ndarray:
 
 
 def _clicks_and_negatives(impressions: Impressions) -> tuple[np.ndarray, np.ndarray]:
-    """Places, among the candidates, of the clicks that make a sample and of all known non-clicks."""
+    """Places, among the candidates, of the clicks that make a sample and of all
+    known non-clicks.
+    """
     if impressions.clicked is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     known = impressions.candidates != 0

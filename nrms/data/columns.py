@@ -11,7 +11,9 @@ def decoded(array: pa.Array) -> pa.Array:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type without views of text, of which Arrow cannot yet pick rows: a string for a string_view, in lists too."""
+    """The type without views of text, of which Arrow cannot yet pick rows: a string for a
+    string_view, in lists too.
+    """
     types = pa.types
     if types.is_string_view(kind):
         return pa.string()
@@ -26,7 +28,9 @@ def plain(kind: pa.DataType) -> pa.DataType:
     if types.is_struct(kind):
         return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
     if types.is_map(kind):
-        return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
+        return pa.map_(
+            _plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted
+        )
     return kind
 
 
@@ -73,13 +77,18 @@ def row_numbers(values: pa.Array, table: pa.Array) -> np.ndarray:
 
 
 def hashes(values: pa.Array | np.ndarray) -> np.ndarray:
-    """A number for each id that is the same in every process and release: uint64 of shape `(n,)`, evenly spread.
+    """A number for each id that is the same in every process and release: uint64 of shape `(n,)`,
+    evenly spread.
 
     Args:
         values: integers or strings without nulls, or uint64.
     """
     if isinstance(values, pa.Array):
-        values = _text_codes(values) if not pa.types.is_integer(values.type) else values.to_numpy().astype(np.uint64)
+        values = (
+            _text_codes(values)
+            if not pa.types.is_integer(values.type)
+            else values.to_numpy().astype(np.uint64)
+        )
     # The finalizer of SplitMix64 (Steele et al., OOPSLA 2014).
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -100,7 +109,9 @@ def _text_codes(text: pa.Array) -> np.ndarray:
 
 
 def times_us(array: pa.Array) -> np.ndarray:
-    """Timestamps of any unit and zone as datetime64[us] in UTC, NaT where null. Without a zone they are UTC."""
+    """Timestamps of any unit and zone as datetime64[us] in UTC, NaT where null. Without a zone they
+    are UTC.
+    """
     if pa.types.is_null(array.type):
         array = array.cast(pa.timestamp("us"))
     # Nanoseconds may lose digits; a coarser time that does not fit in microseconds is an error.

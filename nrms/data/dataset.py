@@ -1,10 +1,11 @@
 """A data set in the Parquet contract, local or in a bucket, read shard by shard.
 
     <uri>/articles.parquet
-    <uri>/<split>/behaviors*.parquet    one file, several shards, or a folder `behaviors/` of shards; see `layout`
-    <uri>/<split>/history*.parquet      the same
+    <uri>/<split>/behaviors*.parquet    one file, several shards, or a folder `behaviors/` of
+    shards; see `layout` <uri>/<split>/history*.parquet      the same
 
-Every file's generation is pinned when its split is opened: a run reads the same bytes to its end, or fails.
+Every file's generation is pinned when its split is opened: a run reads the same bytes to its end,
+or fails.
 """
 
 import hashlib
@@ -42,7 +43,9 @@ class Dataset:
             impressions = train.read(i)
     """
 
-    def __init__(self, uri: str, cache: Path, articles_file: storage.FileInfo, articles: Articles) -> None:
+    def __init__(
+        self, uri: str, cache: Path, articles_file: storage.FileInfo, articles: Articles
+    ) -> None:
         self.uri = uri
         self.cache = cache
         self.articles_file = articles_file
@@ -71,7 +74,8 @@ class Dataset:
     def split(self, name: str, history_size: int, set_aside_bad: bool = False) -> "Split":
         """Open the split in the folder `name`, keeping the last `history_size` clicks of each user.
 
-        With `set_aside_bad`, a behaviours file that breaks the contract is noted in `Split.bad`, not raised.
+        With `set_aside_bad`, a behaviours file that breaks the contract is noted in `Split.bad`,
+        not raised.
 
         Raises:
             SchemaError: no behaviours or history file, or one that breaks the contract.
@@ -102,15 +106,21 @@ class Split:
         history_files: The history files, in order.
         rows: Impressions in all shards, from the Parquet footers.
         file_rows: Rows of each file by its uri, as the footers say.
-        zones: An example of a column of times with a zone (True) and of one without (False), where there are.
+        zones: An example of a column of times with a zone (True) and of one without (False), where
+            there are.
         warnings: What may make an answer wrong, one line each.
-        bad: The error of each shard that was set aside, by uri. Only the shards left out of it can be read.
-        histories: The last clicks of each user, none of them from after the user's first impression.
-        in_view: Which articles were in view in the shards read so far, bool of shape `(articles + 1,)`.
+        bad: The error of each shard that was set aside, by uri. Only the shards left out of it can
+            be read.
+        histories: The last clicks of each user, none of them from after the user's first
+            impression.
+        in_view: Which articles were in view in the shards read so far, bool of shape `(articles +
+            1,)`.
         time_range: First and last impression time, datetime64[us] in UTC; None without times.
     """
 
-    def __init__(self, dataset: Dataset, name: str, history_size: int, set_aside_bad: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, name: str, history_size: int, set_aside_bad: bool = False
+    ) -> None:
         self.name = str(PurePosixPath(name))  # as it is in names of files, however it was written
         self.uri = storage.join(dataset.uri, self.name)
         self.cache, self._articles = dataset.cache, dataset.articles
@@ -197,13 +207,16 @@ def _mixed_zones(split: str, zones: dict[bool, str]) -> list[str]:
     if len(zones) < 2:
         return []
     return [
-        f"{split}: times without a zone are read as UTC: {zones[False]} has none, {zones[True]} has one. If the former "
-        "are local times, histories can hold the clicks to predict, or lack others. Write all times in UTC."
+        f"{split}: times without a zone are read as UTC: {zones[False]} has none, {zones[True]} "
+        f"has one. If the former "
+        "are local times, histories can hold the clicks to predict, or lack others. Write all "
+        "times in UTC."
     ]
 
 
 def check_time_order(train: Split, validation: Split) -> bool:
-    """Make sure that validation does not start before training ends. Adds to the warnings of `validation`.
+    """Make sure that validation does not start before training ends. Adds to the warnings of
+    `validation`.
 
     Returns:
         Whether it could be checked: False when either split has no times.

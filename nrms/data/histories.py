@@ -1,4 +1,6 @@
-"""What each user clicked before: a fixed matrix of article rows, small enough for millions of users."""
+"""What each user clicked before: a fixed matrix of article rows, small enough for millions of
+users.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from nrms.data.schema import HISTORY, first_duplicate, refuse_nulls, schema_erro
 
 @dataclass(frozen=True)
 class Histories:
-    """The last clicks of every user. A user is a row number: row r is `users[r - 1]`, 0 is the empty history.
+    """The last clicks of every user. A user is a row number: row r is `users[r - 1]`, 0 is the
+    empty history.
 
     Attributes:
         users: int64 or string, no nulls, no duplicates.
-        rows: article rows, oldest first, 0 as padding at the end; int32 of shape `(users + 1, history_size)`.
+        rows: article rows, oldest first, 0 as padding at the end; int32 of shape `(users + 1,
+            history_size)`.
         lengths: number of clicks in each row, int32 of shape `(users + 1,)`.
     """
 
@@ -31,7 +35,9 @@ class Histories:
     lengths: np.ndarray
 
     def user_rows(self, ids: pa.Array) -> np.ndarray:
-        """Row number of each user, int32 of shape `(len(ids),)`; 0 for a user without a history row."""
+        """Row number of each user, int32 of shape `(len(ids),)`; 0 for a user without a history
+        row.
+        """
         return row_numbers(ids, self.users)
 
 
@@ -49,7 +55,11 @@ def read_users(files: Sequence[storage.FileInfo], cache: Path, user_type: pa.Dat
     users = pa.concat_arrays(parts)
     if duplicate := first_duplicate(users):
         repeated, user = duplicate
-        uri = [info.uri for info, part in zip(files, parts, strict=True) if part.index(user).as_py() >= 0][-1]
+        uri = [
+            info.uri
+            for info, part in zip(files, parts, strict=True)
+            if part.index(user).as_py() >= 0
+        ][-1]
         raise schema_error(
             "A user must have one history row.",
             f"{repeated:,} of {len(users):,} rows repeat a `user_id`, first {user!r}",
@@ -69,8 +79,8 @@ def read_histories(
 ) -> tuple[Histories, np.ndarray, DataReport]:
     """Read the history files a batch of users at a time and keep each user's last known clicks.
 
-    Entries recorded at or after the user's first impression are dropped first (they may be the very clicks to
-    predict), then entries of unknown articles, then all but the last `history_size`.
+    Entries recorded at or after the user's first impression are dropped first (they may be the very
+    clicks to predict), then entries of unknown articles, then all but the last `history_size`.
 
     Args:
         files: The history files.
@@ -84,7 +94,8 @@ def read_histories(
         The histories; the `leakage.click_keys` of the late entries; and what was counted.
 
     Raises:
-        SchemaError: unreadable, against the contract, or times that do not match the articles in number.
+        SchemaError: unreadable, against the contract, or times that do not match the articles in
+            number.
     """
     rows = np.zeros((len(users) + 1, history_size), np.int32)
     lengths = np.zeros(len(users) + 1, np.int32)
@@ -98,7 +109,10 @@ def read_histories(
                 entry_row = list_rows(offsets)
                 user, article = start + entry_row, articles.rows(ids)
                 batch_users = users.slice(start - 1, len(offsets) - 1)
-                first, times = first_impression[user], _entry_times(batch, offsets, batch_users, info.uri)
+                first, times = (
+                    first_impression[user],
+                    _entry_times(batch, offsets, batch_users, info.uri),
+                )
                 untimed = (np.isnat(times) & (first != NEVER)) | (first == UNTIMED)
                 late = times.view(np.int64) >= first
                 keep = ~late & (article > 0)
@@ -112,7 +126,9 @@ def read_histories(
                 kept_before = np.concatenate([[0], np.cumsum(keep)])
                 kept = np.diff(kept_before[offsets])
                 cut = kept_before[offsets[:-1]] + np.maximum(kept - history_size, 0)
-                place = kept_before[:-1] - cut[entry_row]  # negative where history_size others follow
+                place = (
+                    kept_before[:-1] - cut[entry_row]
+                )  # negative where history_size others follow
                 keep &= place >= 0
                 rows[user[keep], place[keep]] = article[keep]
                 lengths[start : start + len(kept)] = np.minimum(kept, history_size)
@@ -120,7 +136,9 @@ def read_histories(
     return Histories(users, rows, lengths), np.concatenate(late_entries), report
 
 
-def _entry_times(batch: dict[str, pa.Array], offsets: np.ndarray, users: pa.Array, uri: str) -> np.ndarray:
+def _entry_times(
+    batch: dict[str, pa.Array], offsets: np.ndarray, users: pa.Array, uri: str
+) -> np.ndarray:
     """Times of the entries, datetime64[us] of shape `(entries,)`, NaT where there is none."""
     times = np.full(offsets[-1], np.datetime64("NaT"), "datetime64[us]")
     if "impression_time_fixed" not in batch:
@@ -132,7 +150,8 @@ def _entry_times(batch: dict[str, pa.Array], offsets: np.ndarray, users: pa.Arra
     wrong = np.flatnonzero(given & (counts != expected))
     if len(wrong):
         raise schema_error(
-            "Column `impression_time_fixed` must have one time for each entry of `article_id_fixed`.",
+            "Column `impression_time_fixed` must have one time for each entry of "
+            "`article_id_fixed`.",
             f"another number for {len(wrong):,} of {len(users):,} users read, first for user "
             f"{users[wrong[0]].as_py()!r}: {counts[wrong[0]]} times, {expected[wrong[0]]} articles",
             uri,

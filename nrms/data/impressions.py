@@ -26,15 +26,19 @@ class Impressions:
     Attributes:
         impression_id: shape `(n,)`, of the type that came in.
         user_id: shape `(n,)`, of the type that came in.
-        time: datetime64[us] in UTC of shape `(n,)`, NaT where null; None when the file has no times.
+        time: datetime64[us] in UTC of shape `(n,)`, NaT where null; None when the file has no
+            times.
         user: row in `Histories`, int32 of shape `(n,)`; 0 without a history row.
-        offsets: int64 of shape `(n + 1,)`; the candidates of impression i are `offsets[i]:offsets[i + 1]`.
+        offsets: int64 of shape `(n + 1,)`; the candidates of impression i are `offsets[i]:offsets[i
+            + 1]`.
         candidates: row in `Articles`, int32 of shape `(c,)`; 0 for an unknown article.
         clicked: bool of shape `(c,)`; None when the file is unlabelled.
         candidate_ids: shape `(c,)`, of the type that came in.
-        device: `device_type`, int32 of shape `(n,)`, 0 where null or beyond int32; None when the file has none.
+        device: `device_type`, int32 of shape `(n,)`, 0 where null or beyond int32; None when the
+            file has none.
         oracle: `oracle_scores`, float32 of shape `(c,)`; None when the file has none.
-        clicks: `article_ids_clicked` as it came in, a list array of shape `(n,)`; None when the file is unlabelled.
+        clicks: `article_ids_clicked` as it came in, a list array of shape `(n,)`; None when the
+            file is unlabelled.
         report: what was counted in this file.
     """
 
@@ -55,22 +59,37 @@ class Impressions:
         return len(self.user)
 
     def take(self, rows: np.ndarray) -> Impressions:
-        """These impressions alone, in the order of `rows`, int `[m]`. The report stays that of the file."""
+        """These impressions alone, in the order of `rows`, int `[m]`. The report stays that of the
+        file.
+        """
         lengths = np.diff(self.offsets)[rows]
         offsets = np.append(0, np.cumsum(lengths))
         places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         by_row = ("impression_id", "user_id", "time", "user", "device", "clicks")
         by_candidate = ("candidates", "clicked", "candidate_ids", "oracle")
-        taken = {name: (values, rows) for name in by_row if (values := getattr(self, name)) is not None}
-        taken |= {name: (values, places) for name in by_candidate if (values := getattr(self, name)) is not None}
-        return replace(self, offsets=offsets, **{name: values.take(index) for name, (values, index) in taken.items()})
+        taken = {
+            name: (values, rows) for name in by_row if (values := getattr(self, name)) is not None
+        }
+        taken |= {
+            name: (values, places)
+            for name in by_candidate
+            if (values := getattr(self, name)) is not None
+        }
+        return replace(
+            self,
+            offsets=offsets,
+            **{name: values.take(index) for name, (values, index) in taken.items()},
+        )
 
 
-def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, histories: Histories) -> Impressions:
+def read_impressions(
+    info: storage.FileInfo, cache: Path, articles: Articles, histories: Histories
+) -> Impressions:
     """Read one behaviours file and turn its ids into row numbers.
 
     Raises:
-        SchemaError: unreadable or against the contract, a null id or candidate, oracle scores that do not match.
+        SchemaError: unreadable or against the contract, a null id or candidate, oracle scores that
+            do not match.
     """
     families: Families = {"article": articles.ids.type, "user": histories.users.type}
     with open_parquet(info, cache, BEHAVIORS, families) as reader:
@@ -82,13 +101,21 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
         user = histories.user_rows(columns["user_id"])
         candidates = articles.rows(candidate_ids)
         time = times_us(columns["impression_time"]) if "impression_time" in columns else None
-        device, unknown_device = _device(columns["device_type"]) if "device_type" in columns else (None, 0)
-        oracle = _oracle(columns["oracle_scores"], offsets, info.uri) if "oracle_scores" in columns else None
+        device, unknown_device = (
+            _device(columns["device_type"]) if "device_type" in columns else (None, 0)
+        )
+        oracle = (
+            _oracle(columns["oracle_scores"], offsets, info.uri)
+            if "oracle_scores" in columns
+            else None
+        )
         clicks = columns.get("article_ids_clicked")
         if clicks is not None and len(clicks) and clicks.null_count == len(clicks):
             clicks = None
         click_offsets, click_ids = unnest(pa.nulls(len(user)) if clicks is None else clicks)
-        candidate_keys, click_keys = _keys((offsets, candidate_ids), (click_offsets, click_ids), articles.ids.type)
+        candidate_keys, click_keys = _keys(
+            (offsets, candidate_ids), (click_offsets, click_ids), articles.ids.type
+        )
 
     n, in_view = len(user), np.sort(candidate_keys)
     report = DataReport(
@@ -115,9 +142,13 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
         place = np.searchsorted(in_view, click_keys)
         report.add("clicks", len(click_ids))
         report.add("unknown_click", np.count_nonzero(articles.rows(click_ids) == 0))
-        report.add("click_not_in_view", np.count_nonzero(np.append(in_view, -1)[place] != click_keys))
+        report.add(
+            "click_not_in_view", np.count_nonzero(np.append(in_view, -1)[place] != click_keys)
+        )
         report.add("null_clicks", clicks.null_count)
-        report.add("no_click", n - np.count_nonzero(np.bincount(list_rows(offsets)[clicked], minlength=n)))
+        report.add(
+            "no_click", n - np.count_nonzero(np.bincount(list_rows(offsets)[clicked], minlength=n))
+        )
     return Impressions(
         impression_id=columns["impression_id"],
         user_id=columns["user_id"],
@@ -135,9 +166,12 @@ def read_impressions(info: storage.FileInfo, cache: Path, articles: Articles, hi
 
 
 def _keys(
-    candidates: tuple[np.ndarray, pa.Array], clicks: tuple[np.ndarray, pa.Array], id_type: pa.DataType
+    candidates: tuple[np.ndarray, pa.Array],
+    clicks: tuple[np.ndarray, pa.Array],
+    id_type: pa.DataType,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One int64 for each pair of impression and article, the same for a candidate and a click of it.
+    """One int64 for each pair of impression and article, the same for a candidate and a click of
+    it.
 
     By ids and not by article rows: two unknown articles share row 0 and are still two articles.
     """
@@ -161,19 +195,23 @@ def _oracle(column: pa.Array, offsets: np.ndarray, uri: str) -> np.ndarray:
     if len(wrong):
         raise schema_error(
             "Column `oracle_scores` must have one score for each candidate.",
-            f"another number in {len(wrong):,} of {len(column):,} rows, first in row {wrong[0]} (from 0)",
+            f"another number in {len(wrong):,} of {len(column):,} rows, first in row {wrong[0]} "
+            f"(from 0)",
             uri,
             "Give every candidate a score or leave the column out.",
         )
     return scores.cast(pa.float32()).to_numpy(zero_copy_only=False)
 
 
-def _refuse_null_candidates(ids: pa.Array, offsets: np.ndarray, impression_id: pa.Array, uri: str) -> None:
+def _refuse_null_candidates(
+    ids: pa.Array, offsets: np.ndarray, impression_id: pa.Array, uri: str
+) -> None:
     if ids.null_count:
         rows = np.unique(list_rows(offsets)[ids.is_null().to_numpy(zero_copy_only=False)])
         raise schema_error(
             "Column `article_ids_inview` must not hold nulls.",
-            f"a null candidate in {len(rows):,} of {len(impression_id):,} rows, first in impression "
+            f"a null candidate in {len(rows):,} of {len(impression_id):,} rows, first in "
+            f"impression "
             f"{impression_id[rows[0]].as_py()!r}",
             uri,
             "Remove the null candidates.",

@@ -1,7 +1,9 @@
-"""What of a split finds its other half: articles in articles.parquet, readers in the histories, words in the model.
+"""What of a split finds its other half: articles in articles.parquet, readers in the histories,
+words in the model.
 
-Where files do not belong together nothing fails: what is unknown says nothing, and the metrics are those of chance. So
-the shares that find nothing are measured, compared with those of the training split, and said.
+Where files do not belong together nothing fails: what is unknown says nothing, and the metrics are
+those of chance. So the shares that find nothing are measured, compared with those of the training
+split, and said.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from nrms.data.tokenizer import Tokenizer
 from nrms.errors import SchemaError
 
 FEW = 20  # candidates: where an upload has fewer, none of them may be known
-_TITLES = 2_000  # whose words are counted: the share is then known to about 0.01, within milliseconds
+_TITLES = (
+    2_000  # whose words are counted: the share is then known to about 0.01, within milliseconds
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Joins:
 
     Attributes:
         shares: see `shares`.
-        warnings: one line for each thing that is likely to be wrong, those of the split itself among them.
+        warnings: one line for each thing that is likely to be wrong, those of the split itself
+            among them.
     """
 
     shares: dict[str, float]
@@ -64,7 +69,11 @@ _SHARES = {
     "unknown_candidates": _Share(
         "candidates are not in articles.parquet",
         "candidate is in articles.parquet",
-        ("articles.parquet is older than the impressions", "it is of another site or edition", _REWRITTEN),
+        (
+            "articles.parquet is older than the impressions",
+            "it is of another site or edition",
+            _REWRITTEN,
+        ),
         _Side(BEHAVIORS, "article_ids_inview", "candidates"),
     ),
     "unknown_history": _Share(
@@ -121,12 +130,15 @@ def shares(report: DataReport, words: int = 0, unknown_words: int = 0) -> dict[s
         unknown_words: how many of them are not in the vocabulary.
 
     Returns:
-        `unknown_candidates`, `unknown_history` and `unknown_clicks`, not in articles.parquet; of the impressions
-        `readers_without_history`; `unknown_words`.
+        `unknown_candidates`, `unknown_history` and `unknown_clicks`, not in articles.parquet; of
+        the impressions `readers_without_history`; `unknown_words`.
     """
     counts = {
         "unknown_candidates": (report["unknown_candidate"], report["candidates"]),
-        "unknown_history": (report["unknown_history_article"], report["history_entries"] - report["late_history"]),
+        "unknown_history": (
+            report["unknown_history_article"],
+            report["history_entries"] - report["late_history"],
+        ),
         "unknown_clicks": (report["unknown_click"], report["clicks"]),
         "readers_without_history": (report["user_without_history"], report["impressions"]),
         "unknown_words": (unknown_words, words),
@@ -153,7 +165,11 @@ def warnings(
     lines = []
     for name, share in found.items():
         if share > own.get(name, 0.0) + max_unknown:
-            what = f"{share:.1%} of the {_SHARES[name].some}" if share < 1 else f"no {_SHARES[name].none}{sides(name)}"
+            what = (
+                f"{share:.1%} of the {_SHARES[name].some}"
+                if share < 1
+                else f"no {_SHARES[name].none}{sides(name)}"
+            )
             trained = f" ({own[name]:.1%} in training)" if name in own else ""
             one, another, third = _SHARES[name].causes
             lines.append(f"{split}: {what}{trained}. Most likely {one}, {another}, or {third}.")
@@ -165,36 +181,48 @@ def line(found: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in found.items())
 
 
-def check(dataset: Dataset, split: Split, tokenizer: Tokenizer, own: Mapping[str, float], max_unknown: float) -> Joins:
+def check(
+    dataset: Dataset,
+    split: Split,
+    tokenizer: Tokenizer,
+    own: Mapping[str, float],
+    max_unknown: float,
+) -> Joins:
     """Measures the joins of a split whose shards have been read.
 
     Args:
         dataset: the data set.
         split: one of its splits.
         tokenizer: the model's.
-        own: the training split's own shares; nothing for the training split itself, and for a model without any.
+        own: the training split's own shares; nothing for the training split itself, and for a model
+            without any.
         max_unknown: by how much a share may be larger before it is a warning.
     """
     report = split.report
     titles = _titles_in_view(dataset, split)
     words, unknown_words = tokenizer.count(titles)
     found = shares(report, words, unknown_words)
-    lines = split.warnings + warnings(split.name, found, own, max_unknown, lambda name: _sides(name, dataset, split))
+    lines = split.warnings + warnings(
+        split.name, found, own, max_unknown, lambda name: _sides(name, dataset, split)
+    )
     if report["clicks"] == report["click_not_in_view"] > report["unknown_click"]:
         lines.append(
-            f"{split.name}: no click is on an article in view{_sides('unknown_clicks', dataset, split)}. Look at "
+            f"{split.name}: no click is on an article in "
+            f"view{_sides('unknown_clicks', dataset, split)}. Look at "
             "column `article_ids_clicked`: it must hold ids of `article_ids_inview`."
         )
     if titles and not words:
         lines.append(
-            f"{split.name}: no title in view has a word, so all articles look alike. Look at column `title` of "
+            f"{split.name}: no title in view has a word, so all articles look alike. Look at "
+            f"column `title` of "
             "articles.parquet: it is null or empty."
         )
     return Joins(found, lines)
 
 
 def refuse_strangers(dataset: Dataset, split: Split, few: int = 1) -> None:
-    """Refuses a split, all of whose shards have been read, with `few` candidates or more and none in articles.parquet.
+    """Refuses a split, all of whose shards have been read, with `few` candidates or more and none
+    in articles.parquet.
 
     Raises:
         SchemaError: it is one; names the file that is wrong, as far as the histories tell.
@@ -214,7 +242,8 @@ def refuse_strange_files(
     cache: Path,
     where: str,
 ) -> None:
-    """The same for files that are not read whole: stops at the first candidate that is in articles.parquet.
+    """The same for files that are not read whole: stops at the first candidate that is in
+    articles.parquet.
 
     Raises:
         SchemaError: there is none, or the clicks are 0/1 masks; `where` is the split's folder.
@@ -228,7 +257,11 @@ def refuse_strange_files(
             for batch in reader.batches("article_ids_inview", "article_ids_clicked"):
                 clicks, in_view = batch.get("article_ids_clicked"), batch["article_ids_inview"]
                 candidates = unnest(in_view)[1]
-                if clicks is not None and is_mask(clicks, in_view) and not row_numbers(unnest(clicks)[1], ids).any():
+                if (
+                    clicks is not None
+                    and is_mask(clicks, in_view)
+                    and not row_numbers(unnest(clicks)[1], ids).any()
+                ):
                     raise mask_error(len(clicks), info.uri)
                 if row_numbers(candidates, ids).any():
                     return
@@ -246,11 +279,16 @@ class _Files:
 
 
 def _strangers(count: int, files: _Files, articles: pa.Array, where: str) -> SchemaError:
-    """None of `count` candidates is among the articles: which file is wrong, as far as the histories tell."""
+    """None of `count` candidates is among the articles: which file is wrong, as far as the
+    histories tell.
+    """
     candidates = _first_ids(files.behaviors, files.cache, BEHAVIORS, "article_ids_inview")
-    read_before = _first_ids(files.history, files.cache, HISTORY, "article_id_fixed").cast(articles.type)
+    read_before = _first_ids(files.history, files.cache, HISTORY, "article_id_fixed").cast(
+        articles.type
+    )
     received = (
-        f"none of the {count:,} candidate ids is in articles.parquet: candidates begin {first(candidates)}, "
+        f"none of the {count:,} candidate ids is in articles.parquet: candidates begin "
+        f"{first(candidates)}, "
         f"articles begin {first(articles)}"
     )
     todo = "Give the articles that these impressions are of, their ids written in the same way."
@@ -258,7 +296,8 @@ def _strangers(count: int, files: _Files, articles: pa.Array, where: str) -> Sch
         received += "; articles of the histories are"
         todo = "Look at column `article_ids_inview`: it must hold ids of articles.parquet."
     elif len(read_before):
-        # Two files against one. News is read for a day or two: candidates and histories need not have ids in common.
+        # Two files against one. News is read for a day or two: candidates and histories need not
+        # have ids in common.
         received += f"; nor are those of the histories, which begin {first(read_before)}"
         where = files.articles.uri
         todo = "Give the articles that both are of: these are others, or their ids were changed."
@@ -266,21 +305,22 @@ def _strangers(count: int, files: _Files, articles: pa.Array, where: str) -> Sch
 
 
 def why_no_click(dataset: Dataset, split: Split) -> str:
-    """What a split has, all of whose shards have been read, that has no click beside a non-click; and what to do."""
+    """What a split has, all of whose shards have been read, that has no click beside a non-click;
+    and what to do.
+    """
     report = split.report
     if not report["impressions"]:
         return "no impression. Check its behaviours files."
     if report["unlabelled"] == report["impressions"]:
         return "no column `article_ids_clicked` with a value. Add it."
     if not report["clicks"]:
-        return (
-            f"no click in {report['impressions']:,} impressions. Write the clicked articles as `article_ids_clicked`."
-        )
+        return f"no click in {report['impressions']:,} impressions. Write the clicked articles as `article_ids_clicked`."
     if report["click_not_in_view"] == report["clicks"]:
         sides = _sides("unknown_clicks", dataset, split)
         return f"{report['clicks']:,} clicks, none of them in view{sides}. Check column `article_ids_clicked`."
     return (
-        "clicks on all that was in view, or on articles that are not in articles.parquet. Check columns "
+        "clicks on all that was in view, or on articles that are not in articles.parquet. Check "
+        "columns "
         "`article_ids_inview` and `article_ids_clicked`."
     )
 
@@ -288,7 +328,9 @@ def why_no_click(dataset: Dataset, split: Split) -> str:
 def _titles_in_view(dataset: Dataset, split: Split) -> list[str]:
     """At most `_TITLES` titles of articles in view, spread evenly over articles.parquet."""
     rows = np.flatnonzero(split.in_view[1:])
-    return dataset.articles.titles.take(pa.array(rows[:: max(1, -(-len(rows) // _TITLES))])).to_pylist()
+    return dataset.articles.titles.take(
+        pa.array(rows[:: max(1, -(-len(rows) // _TITLES))])
+    ).to_pylist()
 
 
 def _sides(name: str, dataset: Dataset, split: Split) -> str:
@@ -304,8 +346,12 @@ def _sides(name: str, dataset: Dataset, split: Split) -> str:
     return f": {side.ids} begin {first(ids)}, {others} begin {first(table)}"
 
 
-def _first_ids(files: Sequence[storage.FileInfo], cache: Path, contract: tuple[Column, ...], column: str) -> pa.Array:
-    """The first ids of a column, those of thousands of rows, without nulls; empty where no file has any."""
+def _first_ids(
+    files: Sequence[storage.FileInfo], cache: Path, contract: tuple[Column, ...], column: str
+) -> pa.Array:
+    """The first ids of a column, those of thousands of rows, without nulls; empty where no file has
+    any.
+    """
     for info in files:
         with open_parquet(info, cache, contract, {}) as reader:
             for batch in reader.batches(column):

@@ -1,9 +1,12 @@
-"""Which files below a split's folder hold its impressions and its histories. Nothing is passed over in silence.
+"""Which files below a split's folder hold its impressions and its histories. Nothing is passed over
+in silence.
 
-    behaviors*.parquet, behaviors/*.parquet, behaviors/key=value/*.parquet    impressions; the same for history
-    behaviors.parquet/*.parquet                                               as Spark names the folder it writes
+    behaviors*.parquet, behaviors/*.parquet, behaviors/key=value/*.parquet    impressions; the same
+    for history behaviors.parquet/*.parquet                                               as Spark
+    names the folder it writes
 
-Any other Parquet file is refused by name, and so is a table of which the files alone do not say what is in it.
+Any other Parquet file is refused by name, and so is a table of which the files alone do not say
+what is in it.
 """
 
 from __future__ import annotations
@@ -18,21 +21,26 @@ from nrms.storage.commit import MANIFEST, SUCCESS
 
 STEMS = ("behaviors", "history")
 
-_PARQUET = re.compile(r"\.(parquet|parq|pq)(\.(gz|bz2|xz|zst|lz4|br|zip|snappy|tmp|part|inprogress))?$", re.IGNORECASE)
+_PARQUET = re.compile(
+    r"\.(parquet|parq|pq)(\.(gz|bz2|xz|zst|lz4|br|zip|snappy|tmp|part|inprogress))?$", re.IGNORECASE
+)
 _OTHER = re.compile(
-    r"\.(csv|tsv|txt|jsonl|ndjson|arrow|feather|ipc|orc|avro|xlsx)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE
+    r"\.(csv|tsv|txt|jsonl|ndjson|arrow|feather|ipc|orc|avro|xlsx)(\.(gz|bz2|xz|zst|zip))?$",
+    re.IGNORECASE,
 )
 # What a path says of the tool that wrote it: a pattern, what lies there, and what to do.
 _TABLES = (
     (
         re.compile(r"(^|/)_delta_log/"),
         "a Delta table, whose removed files still lie there",
-        "Write its current rows as Parquet, with polars.read_delta(...).write_parquet(...) for example.",
+        "Write its current rows as Parquet, with polars.read_delta(...).write_parquet(...) for "
+        "example.",
     ),
     (
         re.compile(r"(^|/)metadata/[^/]*\.metadata\.json$"),
         "an Iceberg table, whose removed files still lie there",
-        "Write its current rows as Parquet, with polars.scan_iceberg(...).sink_parquet(...) for example.",
+        "Write its current rows as Parquet, with polars.scan_iceberg(...).sink_parquet(...) for "
+        "example.",
     ),
     (
         re.compile(r"(^|/)\.hoodie/"),
@@ -71,20 +79,26 @@ def find_files(uri: str, but: str | None = None) -> SplitFiles:
 
     Args:
         uri: local or `gs://`.
-        but: a file that is something else: the data set's own articles, where they lie in the same folder.
+        but: a file that is something else: the data set's own articles, where they lie in the same
+            folder.
 
     Raises:
-        SchemaError: no behaviours or no history file, a Parquet file that is neither, a table of another format, or
-            a split that is not finished.
+        SchemaError: no behaviours or no history file, a Parquet file that is neither, a table of
+            another format, or a split that is not finished.
     """
-    everything = {_below(uri, info): info for info in storage.list_files(uri, hidden=True) if info.uri != but}
+    everything = {
+        _below(uri, info): info for info in storage.list_files(uri, hidden=True) if info.uri != but
+    }
     _refuse_unfinished(everything, uri)
     listed = {path: info for path, info in everything.items() if not re.search(r"(^|/)\.", path)}
-    files = {stem: {path: info for path, info in listed.items() if _holds(stem, path)} for stem in STEMS}
+    files = {
+        stem: {path: info for path, info in listed.items() if _holds(stem, path)} for stem in STEMS
+    }
     stray = [path for path in listed if _PARQUET.search(path) and not _read(path)]
     if stray:
         raise schema_error(
-            "Every Parquet file of a split must be behaviors*.parquet or history*.parquet, or lie in a folder "
+            "Every Parquet file of a split must be behaviors*.parquet or history*.parquet, or lie "
+            "in a folder "
             "behaviors/ or history/, in there perhaps in folders key=value/.",
             f"{len(stray)} that would not be read: {_some(stray)}",
             uri,
@@ -94,7 +108,9 @@ def find_files(uri: str, but: str | None = None) -> SplitFiles:
         if not found:
             raise _missing(stem, listed, uri)
     other = [path for path in listed if path.startswith(STEMS) and _OTHER.search(path)]
-    warnings = [f"{storage.name(uri)}: not read, being no Parquet: {_some(other)}."] if other else []
+    warnings = (
+        [f"{storage.name(uri)}: not read, being no Parquet: {_some(other)}."] if other else []
+    )
     return SplitFiles(files, warnings)
 
 
@@ -110,7 +126,10 @@ def describe(uri: str) -> str:
 
 
 def _holds(stem: str, path: str) -> bool:
-    return re.fullmatch(rf"{stem}([^/]*|(\.parquet)?(/[^/=]+=[^/]*)*/[^/]*)\.parquet", path) is not None
+    return (
+        re.fullmatch(rf"{stem}([^/]*|(\.parquet)?(/[^/=]+=[^/]*)*/[^/]*)\.parquet", path)
+        is not None
+    )
 
 
 def _read(path: str) -> bool:
@@ -143,15 +162,20 @@ def _refuse_unfinished(paths: dict[str, storage.FileInfo], uri: str) -> None:
 def _missing(stem: str, listed: dict[str, storage.FileInfo], uri: str) -> Exception:
     there = _some(list(listed)) if listed else describe(uri)
     parent = storage.parent(uri)
-    beside = {_below(parent, info).partition("/") for info in storage.list_files(parent, ".parquet")}
-    splits = sorted({name for name, slash, rest in beside if slash and _read(rest)} - {storage.name(uri)})
+    beside = {
+        _below(parent, info).partition("/") for info in storage.list_files(parent, ".parquet")
+    }
+    splits = sorted(
+        {name for name, slash, rest in beside if slash and _read(rest)} - {storage.name(uri)}
+    )
     if not any(map(_read, listed)) and splits:
         there += f"; splits beside it: {', '.join(splits[:5])}"
     return schema_error(
         f"A split must have {stem}.parquet, {stem}-*.parquet shards or a folder {stem}/ of them.",
         there,
         uri,
-        "Check the path and the split's name (--split, or --train-split and --validation-split), or run jobs.prepare.",
+        "Check the path and the split's name (--split, or --train-split and --validation-split), "
+        "or run jobs.prepare.",
     )
 
 

@@ -1,7 +1,7 @@
 """Keeps the clicks to predict out of the histories, where times allow to tell.
 
-A history may be recorded later than the impressions it is used for, and then holds the very clicks to
-predict. So an entry as late as the user's first impression of a split is not used in that split.
+A history may be recorded later than the impressions it is used for, and then holds the very clicks
+to predict. So an entry as late as the user's first impression of a split is not used in that split.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,17 @@ from nrms.errors import SchemaError
 
 TimeRange = tuple[np.datetime64, np.datetime64]
 
-# Later than any history entry: for users whose impressions have no times, and for users without impressions.
+# Later than any history entry: for users whose impressions have no times, and for users without
+# impressions.
 UNTIMED = np.iinfo(np.int64).max - 1
 NEVER = np.iinfo(np.int64).max
 
 
 def first_impressions(
-    shards: Sequence[storage.FileInfo], cache: Path, users: pa.Array, bad: dict[str, SchemaError] | None = None
+    shards: Sequence[storage.FileInfo],
+    cache: Path,
+    users: pa.Array,
+    bad: dict[str, SchemaError] | None = None,
 ) -> tuple[np.ndarray, TimeRange | None]:
     """When each user is first shown anything, in one pass over two columns of the shards.
 
@@ -36,9 +40,9 @@ def first_impressions(
         bad: Gets the shards that break the contract, which then count for nothing; None raises.
 
     Returns:
-        Microseconds since 1970 in UTC, or `UNTIMED` or `NEVER`; int64 of shape `(users + 1,)`, row 0 for all
-        who are not in `users`. And the first and last time of all impressions, datetime64[us]; None without
-        times.
+        Microseconds since 1970 in UTC, or `UNTIMED` or `NEVER`; int64 of shape `(users + 1,)`, row
+        0 for all who are not in `users`. And the first and last time of all impressions,
+        datetime64[us]; None without times.
 
     Raises:
         SchemaError: unreadable, against the contract, or a null user.
@@ -76,8 +80,9 @@ def count_clicked(
     articles: Articles,
     bad: dict[str, SchemaError] | None = None,
 ) -> int:
-    """How many of these history entries (`click_keys`) are clicks in the shards: a pass over two columns. `bad` is
-    that of `first_impressions`."""
+    """How many of these history entries (`click_keys`) are clicks in the shards: a pass over two
+    columns. `bad` is that of `first_impressions`.
+    """
     keys, counts = np.unique(entries, return_counts=True)
     clicked = np.zeros(len(keys), bool)
     for info in shards:

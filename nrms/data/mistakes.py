@@ -1,4 +1,6 @@
-"""What a column that is missing or wrong most likely is: one of another name, 0/1 masks in the place of ids."""
+"""What a column that is missing or wrong most likely is: one of another name, 0/1 masks in the
+place of ids.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +13,36 @@ import pyarrow.compute as pc
 
 from nrms.data.columns import unnest
 
-_NEAR = 0.8  # likeness, 0 to 1: `titles` and `Title_` are near `title`, `read_time_fixed` is not near `impression_time`
+# likeness, 0 to 1: `titles` and `Title_` are near `title`, `read_time_fixed` is not near
+# `impression_time`
+_NEAR = 0.8
 _NAMES = 1_000  # looked at: a hostile file may have any number
 _SHOWN, _LONG = 3, 40  # ids of a side, and characters of each
 _MASK = {"0", "1"}, {"0.0", "1.0"}, {"False", "True"}
 
 
 def near_name(name: str, names: Iterable[str]) -> str | None:
-    """The one of the names that is nearest in spelling, whatever its case; None where none is near."""
+    """The one of the names that is nearest in spelling, whatever its case; None
+    where none is near.
+    """
     spelled = {other.strip().lower(): other for other in list(names)[:_NAMES]}
     near = difflib.get_close_matches(name, spelled, n=1, cutoff=_NEAR)
     return spelled[near[0]] if near else None
 
 
 def is_mask(lists: pa.Array, in_view: pa.Array) -> bool:
-    """Whether each list that is not null has a 0 or a 1 for each candidate of its row, and both occur.
+    """Whether each list that is not null has a 0 or a 1 for each candidate of its row, and both
+    occur.
 
     Args:
         lists: lists of anything, shape `(n,)`.
         in_view: lists of candidates, shape `(n,)`.
     """
     given = lists.is_valid()
-    (offsets, values), (in_view_offsets, _) = unnest(lists.filter(given)), unnest(in_view.filter(given))
+    (offsets, values), (in_view_offsets, _) = (
+        unnest(lists.filter(given)),
+        unnest(in_view.filter(given)),
+    )
     if not np.array_equal(offsets, in_view_offsets):
         return False
     return {str(value) for value in pc.unique(values)[:3].to_pylist()} in _MASK

@@ -1,4 +1,6 @@
-"""The door that every Parquet file comes through: held against the contract, then read; what cannot be is named."""
+"""The door that every Parquet file comes through: held against the contract, then read; what cannot
+be is named.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -42,29 +44,40 @@ class ParquetReader:
         uri: Where the file came from, for messages.
         rows: Number of rows, from the footer.
         size: Bytes of all values before compression, from the footer.
-        present: Names of the contract's columns that hold values (an optional column of type null is absent).
+        present: Names of the contract's columns that hold values (an optional column of type null
+            is absent).
         zones: Of each column of times that is present, its time zone; None where it has none.
     """
 
-    def __init__(self, file: pq.ParquetFile, info: storage.FileInfo, path: Path, contract: tuple[Column, ...]) -> None:
+    def __init__(
+        self, file: pq.ParquetFile, info: storage.FileInfo, path: Path, contract: tuple[Column, ...]
+    ) -> None:
         self._file, self._info, self._path = file, info, path
         self._contract = {column.name: column for column in contract}
         self._keys: dict[str, pa.Scalar] = {}
         self.uri = info.uri
         self.rows: int = file.metadata.num_rows
-        self.size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        self.size = sum(
+            file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)
+        )
         self.present: set[str] = set()
         self.zones: dict[str, str | None] = {}
 
     def check(self, families: Families) -> None:
-        """Hold the footer, and the keys of the folders, against the contract. Raises SchemaError."""
+        """Hold the footer, and the keys of the folders, against the contract. Raises
+        SchemaError.
+        """
         for name, text in partition_keys(self.uri).items():
             column = self._contract.get(name)
-            if name not in self._file.schema_arrow.names and (column is None or column.kind not in LISTS):
+            if name not in self._file.schema_arrow.names and (
+                column is None or column.kind not in LISTS
+            ):
                 self._keys[name] = self._key(name, text, "text" if column is None else column.kind)
         schema = self._schema()
         try:
-            check_columns(schema, f"{self.rows:,} rows", self.uri, tuple(self._contract.values()), families)
+            check_columns(
+                schema, f"{self.rows:,} rows", self.uri, tuple(self._contract.values()), families
+            )
         except SchemaError as error:
             raise self._explained(error) from error
         for column in self._contract.values():
@@ -73,19 +86,25 @@ class ParquetReader:
             kind = schema.field(column.name).type
             if column.required or not pa.types.is_null(kind):
                 self.present.add(column.name)
-            values = kind.value_type if column.kind == "times" and not pa.types.is_null(kind) else kind
+            values = (
+                kind.value_type if column.kind == "times" and not pa.types.is_null(kind) else kind
+            )
             if pa.types.is_timestamp(values):
                 self.zones[column.name] = values.tz
 
     def read(self, *names: str) -> dict[str, pa.Array]:
-        """The named columns, by default all of the contract; a name that is not `present` is left out."""
+        """The named columns, by default all of the contract; a name that is not `present` is left
+        out.
+        """
         columns = [name for name in names or self.present if name in self.present]
         with self._reading(columns, self._read_whole):
             table = self._file.read(columns=[name for name in columns if name not in self._keys])
             return {name: self._column(name, table) for name in columns}
 
     def times_beside(self, name: str) -> np.ndarray | None:
-        """A column of timestamps beyond the contract, as `times_us` gives it; None where there is no such column."""
+        """A column of timestamps beyond the contract, as `times_us` gives it; None where there is
+        no such column.
+        """
         schema = self._file.schema_arrow
         if schema.names.count(name) != 1 or not pa.types.is_timestamp(schema.field(name).type):
             return None
@@ -104,29 +123,39 @@ class ParquetReader:
                 yield {name: self._column(name, batch) for name in columns}
 
     def tables(self) -> Iterator[pa.Table]:
-        """All columns, folders' keys too, as they are but for views: first no row, then `BATCH_ROWS` at a time."""
+        """All columns, folders' keys too, as they are but for views: first no row, then
+        `BATCH_ROWS` at a time.
+        """
         schema = self._schema()
         with self._reading(self._file.schema_arrow.names, self._read_batches):
             yield schema.empty_table()
             for batch in self._file.iter_batches(BATCH_ROWS):
                 keys = [pa.repeat(value, len(batch)) for value in self._keys.values()]
-                arrays = [column.cast(kind) for column, kind in zip(batch.columns, schema.types, strict=False)]
+                arrays = [
+                    column.cast(kind)
+                    for column, kind in zip(batch.columns, schema.types, strict=False)
+                ]
                 yield pa.Table.from_arrays([*arrays, *keys], schema=schema)
 
     def hints(self) -> dict[str, str]:
-        """By each optional column that the file lacks: what another column says that is most likely meant to be it."""
+        """By each optional column that the file lacks: what another column says that is most likely
+        meant to be it.
+        """
         schema, contract, found = self._schema(), tuple(self._contract.values()), {}
         for column in contract:
             if column.required or column.name in schema.names:
                 continue
             if (near := near_column(column, contract, schema)) is not None:
                 found[column.name] = (
-                    f"there is no column `{column.name}`, but `{near}`, which is not read. Rename it if that is it."
+                    f"there is no column `{column.name}`, but `{near}`, which is not read. Rename "
+                    f"it if that is it."
                 )
             elif column.name == CLICKS and (mask := self._mask(schema)) is not None:
                 found[column.name] = (
-                    f"there is no column `{column.name}`, but `{mask}` holds 0/1 masks of the candidates, which are "
-                    "not read. If these are the clicks, write the ids of the candidates whose mask is 1 as "
+                    f"there is no column `{column.name}`, but `{mask}` holds 0/1 masks of the "
+                    f"candidates, which are "
+                    "not read. If these are the clicks, write the ids of the candidates whose mask "
+                    "is 1 as "
                     f"`{column.name}`."
                 )
         return found
@@ -138,7 +167,11 @@ class ParquetReader:
             return error
         if column[1] == CLICKS and (lists := self._lists(CLICKS)) is not None and is_mask(*lists):
             return mask_error(len(lists[0]), self.uri)
-        if column[2] is None or (batch := next(self._file.iter_batches(BATCH_ROWS, columns=[column[1]]), None)) is None:
+        if (
+            column[2] is None
+            or (batch := next(self._file.iter_batches(BATCH_ROWS, columns=[column[1]]), None))
+            is None
+        ):
             return error
         ids = self._column(column[1], batch)
         ids = (unnest(ids)[1] if _is_list(ids.type) else ids).drop_null()
@@ -148,7 +181,11 @@ class ParquetReader:
 
     def _mask(self, schema: pa.Schema) -> str | None:
         """A column beyond the contract whose lists look like 0/1 masks of the candidates."""
-        lists = [field.name for field in schema if field.name not in self._contract and _is_list(field.type)]
+        lists = [
+            field.name
+            for field in schema
+            if field.name not in self._contract and _is_list(field.type)
+        ]
         for name in lists[:_LOOKED_AT]:
             # Nothing else reads these columns: one that cannot be read does no harm.
             with suppress(pa.ArrowException, OSError, UnicodeDecodeError):
@@ -157,9 +194,14 @@ class ParquetReader:
         return None
 
     def _lists(self, name: str) -> tuple[pa.Array, pa.Array] | None:
-        """The first rows of a column of lists, and of the in-view lists; None where one of both is none."""
+        """The first rows of a column of lists, and of the in-view lists; None where one of both is
+        none.
+        """
         schema = self._file.schema_arrow
-        if any(schema.names.count(each) != 1 or not _is_list(schema.field(each).type) for each in (name, IN_VIEW)):
+        if any(
+            schema.names.count(each) != 1 or not _is_list(schema.field(each).type)
+            for each in (name, IN_VIEW)
+        ):
             return None
         batch = next(self._file.iter_batches(BATCH_ROWS, columns=[name, IN_VIEW]), None)
         return None if batch is None else (batch.column(name), batch.column(IN_VIEW))
@@ -194,7 +236,9 @@ class ParquetReader:
         return self._in_range(self._contract[name], array)
 
     def _in_range(self, column: Column, array: pa.Array) -> pa.Array:
-        """Times as microseconds; ids as they are. Raises SchemaError where they are beyond int64."""
+        """Times as microseconds; ids as they are. Raises SchemaError where they are
+        beyond int64.
+        """
         nested = column.kind in LISTS and not pa.types.is_null(array.type)
         values = array.type.value_type if nested else array.type
         if values == pa.uint64() and column.names in ("article", "user"):
@@ -254,17 +298,21 @@ def open_parquet(
         info: The file, as `storage.stat` or `storage.list_files` described it.
         cache: Folder for the local copy of a `gs://` object.
         contract: `ARTICLES`, `BEHAVIORS` or `HISTORY`.
-        families: int64 or string for each thing already seen. Things first met in this file are added.
+        families: int64 or string for each thing already seen. Things first met in this file are
+            added.
 
     Raises:
-        SchemaError: not Parquet, cut short, a column missing, of the wrong type or there twice; also when the
-            data turns out to be unreadable inside the `with` block.
+        SchemaError: not Parquet, cut short, a column missing, of the wrong type or there twice;
+            also when the data turns out to be unreadable inside the `with` block.
         StorageError: the file could not be fetched, or changed since `info`.
     """
     path = storage.fetch(info, cache)
     try:
-        # INT96, as older Spark and Hive write times, has no unit: as nanoseconds it would wrap after the year 2262.
-        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us", page_checksum_verification=True) as file:
+        # INT96, as older Spark and Hive write times, has no unit: as nanoseconds it would wrap
+        # after the year 2262.
+        with pq.ParquetFile(
+            path, coerce_int96_timestamp_unit="us", page_checksum_verification=True
+        ) as file:
             reader = ParquetReader(file, info, path, contract)
             reader.check(families)
             yield reader
@@ -272,17 +320,25 @@ def open_parquet(
         raise _unreadable(error, info, path) from error
 
 
-def _unreadable(error: BaseException, info: storage.FileInfo, path: Path, column: str | None = None) -> SchemaError:
+def _unreadable(
+    error: BaseException, info: storage.FileInfo, path: Path, column: str | None = None
+) -> SchemaError:
     if (found := looks_like(path)) is not None:
         name, todo = found
-        return schema_error(RULE, f"{info.size:,} bytes that look like {name}, not Parquet", info.uri, todo)
+        return schema_error(
+            RULE, f"{info.size:,} bytes that look like {name}, not Parquet", info.uri, todo
+        )
     rule, todo = cause(error)
     where = f" in column `{column}`" if column else ""
-    return schema_error(rule, f"{info.size:,} bytes that fail{where} with '{error}'", info.uri, todo)
+    return schema_error(
+        rule, f"{info.size:,} bytes that fail{where} with '{error}'", info.uri, todo
+    )
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
 
 
 def _microseconds(kind: pa.DataType) -> pa.DataType:

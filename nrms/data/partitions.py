@@ -1,4 +1,6 @@
-"""Columns that are not in a Parquet file but in the names of its folders, `key=value`, as Hive and Spark write them."""
+"""Columns that are not in a Parquet file but in the names of its folders, `key=value`, as Hive and
+Spark write them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-# Within the folder of the table: what a data set itself lies in, date=2026-11-21 say, is no column of it.
+# Within the folder of the table: what a data set itself lies in, date=2026-11-21 say, is no column
+# of it.
 _FOLDERS = re.compile(r"(?:^|/)(?:behaviors|history)[^/]*((?:/[^/=]+=[^/]*)+)/[^/]*$")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 

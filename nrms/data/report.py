@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import SupportsInt
 
-# The order is the order of the printed lines. Keys are stable: they go to logs, trackers and artifacts.
+# The order is the order of the printed lines. Keys are stable: they go to logs, trackers and
+# artifacts.
 OUTCOMES = {
     "articles": "articles",
     "null_title": "articles without a title (read as an empty title)",

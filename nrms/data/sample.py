@@ -9,8 +9,8 @@ from nrms.data.impressions import Impressions
 
 
 class ImpressionSample:
-    """A uniform sample, without replacement, of the impressions with a click and a non-click: a pure function of the
-    seed and the shards.
+    """A uniform sample, without replacement, of the impressions with a click and a non-click: a
+    pure function of the seed and the shards.
 
     Args:
         size: impressions kept at most.
@@ -37,8 +37,11 @@ class ImpressionSample:
         self.shards.append(impressions.take(telling[kept]))
         limit = np.append(np.sort(np.concatenate(self._keys)), np.inf)[: self._size + 1][-1]
         pieces = [
-            (keys, shard, np.flatnonzero(keys < limit)) for keys, shard in zip(self._keys, self.shards, strict=True)
+            (keys, shard, np.flatnonzero(keys < limit))
+            for keys, shard in zip(self._keys, self.shards, strict=True)
         ]
         pieces = [piece for piece in pieces if len(piece[2])]
         self._keys = [keys[kept] for keys, _, kept in pieces]
-        self.shards = [shard if len(kept) == len(shard) else shard.take(kept) for _, shard, kept in pieces]
+        self.shards = [
+            shard if len(kept) == len(shard) else shard.take(kept) for _, shard, kept in pieces
+        ]

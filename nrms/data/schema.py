@@ -1,9 +1,11 @@
-"""The Parquet contract: the columns of each file, their types, and what is said of a file that breaks it.
+"""The Parquet contract: the columns of each file, their types, and what is said of a file that
+breaks it.
 
-Ids are integers of any width or strings; inside they are int64 or string, one of the two for all ids of one
-thing (article, user, impression). A list is a list, a large_list or a fixed_size_list. Columns beyond the
-contract may be of any type: they are never read. A column that the file lacks may be the key of a folder `key=value`
-that the file lies in; where the file has it, the file's own counts.
+Ids are integers of any width or strings; inside they are int64 or string, one of the two for all
+ids of one thing (article, user, impression). A list is a list, a large_list or a fixed_size_list.
+Columns beyond the contract may be of any type: they are never read. A column that the file lacks
+may be the key of a folder `key=value` that the file lies in; where the file has it, the file's own
+counts.
 """
 
 from collections.abc import Iterator
@@ -74,8 +76,12 @@ def schema_error(rule: str, received: str, uri: str, todo: str) -> SchemaError:
     return SchemaError(f"{rule} Received: {received}, in {uri}. {todo}", parts)
 
 
-def check_columns(schema: pa.Schema, rows: str, uri: str, contract: tuple[Column, ...], families: Families) -> None:
-    """Hold a footer's columns against the contract; `families` as `open_parquet` has them. Raises SchemaError."""
+def check_columns(
+    schema: pa.Schema, rows: str, uri: str, contract: tuple[Column, ...], families: Families
+) -> None:
+    """Hold a footer's columns against the contract; `families` as `open_parquet` has them. Raises
+    SchemaError.
+    """
     for column in contract:
         found = schema.names.count(column.name)
         if found > 1:
@@ -91,7 +97,9 @@ def check_columns(schema: pa.Schema, rows: str, uri: str, contract: tuple[Column
                 f"Column `{column.name}` ({EXPECTED[column.kind]}) is required.",
                 f"{rows} of columns {', '.join(schema.names) or '(none)'}",
                 uri,
-                "Add or rename the column." if near is None else f"Rename `{near}` if that is it, or add the column.",
+                "Add or rename the column."
+                if near is None
+                else f"Rename `{near}` if that is it, or add the column.",
             )
         if not found:
             continue
@@ -108,7 +116,8 @@ def check_columns(schema: pa.Schema, rows: str, uri: str, contract: tuple[Column
             continue
         if families.setdefault(column.names, family) != family:
             raise schema_error(
-                f"Column `{column.name}` must hold {column.names} ids of the same type as the other files "
+                f"Column `{column.name}` must hold {column.names} ids of the same type as the "
+                f"other files "
                 f"({families[column.names]}).",
                 f"{arrived} ({rows})",
                 uri,
@@ -117,17 +126,29 @@ def check_columns(schema: pa.Schema, rows: str, uri: str, contract: tuple[Column
 
 
 def near_column(column: Column, contract: tuple[Column, ...], schema: pa.Schema) -> str | None:
-    """The column beyond the contract that is most likely meant: near in spelling and of the right type."""
+    """The column beyond the contract that is most likely meant: near in spelling and of the right
+    type.
+    """
     known = {other.name for other in contract}
-    names = [field.name for field in schema if field.name not in known and _family(field.type, column.kind) is not None]
+    names = [
+        field.name
+        for field in schema
+        if field.name not in known and _family(field.type, column.kind) is not None
+    ]
     return near_name(column.name, names)
 
 
 def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
-    """The type these values take inside, null for a column without values; None for the wrong type."""
+    """The type these values take inside, null for a column without values; None for
+    the wrong type.
+    """
     types, arrived = pa.types, plain(arrived)
     if kind in LISTS and not types.is_null(arrived):
-        if not (types.is_list(arrived) or types.is_large_list(arrived) or types.is_fixed_size_list(arrived)):
+        if not (
+            types.is_list(arrived)
+            or types.is_large_list(arrived)
+            or types.is_fixed_size_list(arrived)
+        ):
             return None
         arrived = arrived.value_type
     if types.is_dictionary(arrived):
@@ -147,7 +168,9 @@ def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
 
 @contextmanager
 def set_aside(info: storage.FileInfo, bad: dict[str, SchemaError] | None) -> Iterator[None]:
-    """Note a SchemaError about a file in `bad`, by uri, instead of raising it; with None it is raised."""
+    """Note a SchemaError about a file in `bad`, by uri, instead of raising it; with None it is
+    raised.
+    """
     try:
         yield
     except SchemaError as error:

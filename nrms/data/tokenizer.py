@@ -20,10 +20,11 @@ _CHUNK = 16_384  # titles, so that the tokenizers' own objects never take much m
 
 
 class Tokenizer:
-    """Lower-cased Unicode words and numbers, of Danish and English alike; everything else separates them.
+    """Lower-cased Unicode words and numbers, of Danish and English alike; everything else separates
+    them.
 
-    Ids: 0 is padding, 1 an unknown word, then words by falling frequency in the training titles, equals by
-    code point. The same titles, in any order, give the same ids.
+    Ids: 0 is padding, 1 an unknown word, then words by falling frequency in the training titles,
+    equals by code point. The same titles, in any order, give the same ids.
 
     Example:
         tokenizer = Tokenizer.train(titles, min_count=2)
@@ -51,7 +52,9 @@ class Tokenizer:
         )
         counter.train_from_iterator(titles, trainer)
         vocabulary = counter.get_vocab()
-        if not vocabulary and not any(counter.pre_tokenizer.pre_tokenize_str(title) for title in titles):
+        if not vocabulary and not any(
+            counter.pre_tokenizer.pre_tokenize_str(title) for title in titles
+        ):
             raise schema_error(
                 "Column `title` must hold words.",
                 f"{len(titles):,} titles, all of them null, empty or without a letter or digit",
@@ -60,7 +63,8 @@ class Tokenizer:
             )
         if not vocabulary:
             raise ConfigError(
-                f"The titles must hold a word that occurs at least `min_count` times. Received: `min_count` "
+                f"The titles must hold a word that occurs at least `min_count` times. Received: "
+                f"`min_count` "
                 f"= {min_count} and no such word. Lower it, or check the titles."
             )
         words = [_PAD_WORD, _UNK_WORD, *sorted(vocabulary, key=vocabulary.__getitem__)]
@@ -95,7 +99,9 @@ class Tokenizer:
         return len(self.words)
 
     def encode(self, titles: Sequence[str], title_size: int) -> np.ndarray:
-        """Ids of each title's first `title_size` words: int32 `[titles, title_size]`, padded at the end."""
+        """Ids of each title's first `title_size` words: int32 `[titles, title_size]`, padded at the
+        end.
+        """
         rows = np.full((len(titles), title_size), PAD, np.int32)
         for start in range(0, len(titles), _CHUNK):
             encodings = self._pipeline.encode_batch_fast(titles[start : start + _CHUNK])
@@ -111,8 +117,8 @@ class Tokenizer:
         return sum(map(len, ids)), sum(row.count(UNK) for row in ids)
 
     def unseen_share(self, titles: Sequence[str], min_count: int) -> float:
-        """The share of words that the vocabulary would lack, had it been learned without the title they stand in: what
-        to expect of new titles of the same kind (Good, Biometrika 1953).
+        """The share of words that the vocabulary would lack, had it been learned without the title
+        they stand in: what to expect of new titles of the same kind (Good, Biometrika 1953).
 
         Args:
             titles: those that the vocabulary was learned from, at least one word in them.
@@ -131,12 +137,15 @@ class Tokenizer:
 def _pipeline(model: models.Model) -> tokenizers.Tokenizer:
     pipeline = tokenizers.Tokenizer(model)
     pipeline.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    pipeline.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\p{L}\p{M}\p{N}]+"), behavior="removed", invert=True)
+    pipeline.pre_tokenizer = pre_tokenizers.Split(
+        Regex(r"[\p{L}\p{M}\p{N}]+"), behavior="removed", invert=True
+    )
     return pipeline
 
 
 def _damaged(path: Path, received: str) -> ArtifactError:
     return ArtifactError(
-        f"A vocabulary must be a whole tokenizer.json of this project. Received: {received}, in {path}. "
+        f"A vocabulary must be a whole tokenizer.json of this project. Received: {received}, in "
+        f"{path}. "
         f"Publish the model again."
     )

@@ -1,4 +1,6 @@
-"""Pre-trained word vectors in text form: fastText's `.vec` (with a header line) and GloVe's `.txt` (without)."""
+"""Pre-trained word vectors in text form: fastText's `.vec` (with a header line) and GloVe's `.txt`
+(without).
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,14 @@ logger = logging.getLogger(__name__)
 _SPREAD = 0.1  # of the vectors drawn when no word was found
 
 
-def read_word_vectors(path: Path, words: Sequence[str], word_dim: int, seed: int) -> tuple[np.ndarray, float]:
+def read_word_vectors(
+    path: Path, words: Sequence[str], word_dim: int, seed: int
+) -> tuple[np.ndarray, float]:
     """Reads the vectors of a vocabulary, line by line: memory holds the vocabulary, not the file.
 
-    A word takes the first line that spells it so, else the first that does once lower-cased and composed
-    (NFC). The others are drawn from a normal distribution with the spread of the vectors found.
+    A word takes the first line that spells it so, else the first that does once lower-cased and
+    composed (NFC). The others are drawn from a normal distribution with the spread of the vectors
+    found.
 
     Args:
         path: `.vec` or `.txt`, or either with `.gz`. Header or not is seen from the first line.
@@ -35,12 +40,14 @@ def read_word_vectors(path: Path, words: Sequence[str], word_dim: int, seed: int
         seed: draws the vectors of words that the file does not have.
 
     Returns:
-        The matrix, float32 `[len(words), word_dim]`, zeros for PAD; and the share of words found, PAD and UNK
-        aside.
+        The matrix, float32 `[len(words), word_dim]`, zeros for PAD; and the share of words found,
+        PAD and UNK aside.
 
     Raises:
-        ConfigError: no such file, a suffix of another format, or vectors of another size than `word_dim`.
-        SchemaError: a line cut short or a number that is none (file and line are named), or a damaged file.
+        ConfigError: no such file, a suffix of another format, or vectors of another size than
+            `word_dim`.
+        SchemaError: a line cut short or a number that is none (file and line are named), or a
+            damaged file.
     """
     wanted = {word.encode(): row for row, word in enumerate(words) if row not in (PAD, UNK)}
     matrix = np.zeros((len(words), word_dim), np.float32)
@@ -75,16 +82,21 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if plain.suffix not in (".vec", ".txt"):
         raise ConfigError(
-            f"Word vectors must be a text file, .vec (fastText) or .txt (GloVe), or .gz of one. Received: "
+            f"Word vectors must be a text file, .vec (fastText) or .txt (GloVe), or .gz of one. "
+            f"Received: "
             f"{path}. Convert the file."
         )
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield cast("IO[bytes]", file)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise ConfigError(f"Word vectors must be in a file. Received: {path}, which is none.") from error
+        raise ConfigError(
+            f"Word vectors must be in a file. Received: {path}, which is none."
+        ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise SchemaError(f"A .gz file must be whole. Received: {error}, in {path}. Copy it again.") from error
+        raise SchemaError(
+            f"A .gz file must be whole. Received: {error}, in {path}. Copy it again."
+        ) from error
 
 
 def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[int, bytes]]:
@@ -100,7 +112,8 @@ def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[
             size = header[1] if header else spaces
             if size != word_dim:
                 raise ConfigError(
-                    f"`word_dim` must be the size of the word vectors. Received: `word_dim` = {word_dim}, and "
+                    f"`word_dim` must be the size of the word vectors. Received: `word_dim` = "
+                    f"{word_dim}, and "
                     f"vectors of {size} in {path}. Set `word_dim` to {size} or give another file."
                 )
             if header:
@@ -108,15 +121,19 @@ def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[
                 continue
         if spaces < word_dim:
             raise SchemaError(
-                f"A line must hold a word and {word_dim} numbers. Received: {spaces} numbers, in {path}, line "
+                f"A line must hold a word and {word_dim} numbers. Received: {spaces} numbers, in "
+                f"{path}, line "
                 f"{number:,}. The file is cut short or damaged: copy it again."
             )
         yield number, line
     if number == 0:
-        raise SchemaError(f"A file of word vectors must hold some. Received: no line, in {path}. Copy it again.")
+        raise SchemaError(
+            f"A file of word vectors must hold some. Received: no line, in {path}. Copy it again."
+        )
     if promised is not None and number - 1 != promised:
         raise SchemaError(
-            f"The first line must give the number of vectors. Received: {promised:,} promised, {number - 1:,} "
+            f"The first line must give the number of vectors. Received: {promised:,} promised, "
+            f"{number - 1:,} "
             f"there, in {path}. The file is cut short: copy it again."
         )
 
@@ -141,7 +158,8 @@ def _numbers(fields: Sequence[bytes], path: Path, number: int) -> np.ndarray:
         vector = np.array(np.nan)
     if not np.isfinite(vector).all():
         raise SchemaError(
-            f"A word vector must hold finite numbers. Received: another value in {path}, line {number:,}. The "
+            f"A word vector must hold finite numbers. Received: another value in {path}, line "
+            f"{number:,}. The "
             f"file is damaged: copy it again."
         )
     return vector

@@ -1,6 +1,8 @@
-"""Rankings that need no model, to print beside one: random, popularity, newest, and the oracle of demo data.
+"""Rankings that need no model, to print beside one: random, popularity, newest, and the oracle of
+demo data.
 
-A baseline is a function from `Impressions` to float32 scores `[c]`, or to None where the data allows none.
+A baseline is a function from `Impressions` to float32 scores `[c]`, or to None where the data
+allows none.
 """
 
 from __future__ import annotations
@@ -17,8 +19,12 @@ Baseline = Callable[[Impressions], np.ndarray | None]
 _HOUR = 3_600_000_000  # microseconds
 
 
-def standard_baselines(popularity: Popularity, published: np.ndarray | None, seed: int) -> dict[str, Baseline]:
-    """The baselines that a report prints, by name: `random` (drawn from `seed`), `popularity`, `newest`, `oracle`."""
+def standard_baselines(
+    popularity: Popularity, published: np.ndarray | None, seed: int
+) -> dict[str, Baseline]:
+    """The baselines that a report prints, by name: `random` (drawn from `seed`), `popularity`,
+    `newest`, `oracle`.
+    """
     rng = np.random.default_rng(seed)
     return {
         "random": lambda impressions: rng.random(len(impressions.candidates), np.float32),
@@ -50,12 +56,14 @@ def newest(published: np.ndarray | None) -> Baseline:
 class Popularity:
     """Counts an article's recent clicks, as a counter on the live site would.
 
-    An impression at time `t` scores an article by its clicks in `[t - hours, t)` of the evaluated split: strictly
-    before, so never by its own click. Hence all shards of the split are added before the first one is scored, in any
-    order, and training and batch job give one number for one split. An impression without a time knows of no click. An
-    unknown article (row 0) has a neutral place.
+    An impression at time `t` scores an article by its clicks in `[t - hours, t)` of the evaluated
+    split: strictly before, so never by its own click. Hence all shards of the split are added
+    before the first one is scored, in any order, and training and batch job give one number for one
+    split. An impression without a time knows of no click. An unknown article (row 0) has a neutral
+    place.
 
-    Memory: 8 bytes for each click, 20 before and while the first shard is scored, and 8 for each article.
+    Memory: 8 bytes for each click, 20 before and while the first shard is scored, and 8 for each
+    article.
 
     Args:
         hours: length of the window, > 0.
@@ -69,9 +77,11 @@ class Popularity:
 
     def __init__(self, hours: float = 24) -> None:
         self._window = round(hours * _HOUR)
-        self._timed_clicks: list[tuple[np.ndarray, np.ndarray]] = []  # articles and microseconds, not sorted yet
-        # One integer for each click, sorted: article * span + time in units since the origin. A span is longer than
-        # all clicks' times, so that a moment after them has its place, too.
+        self._timed_clicks: list[
+            tuple[np.ndarray, np.ndarray]
+        ] = []  # articles and microseconds, not sorted yet
+        # One integer for each click, sorted: article * span + time in units since the origin. A
+        # span is longer than all clicks' times, so that a moment after them has its place, too.
         self._keys = np.zeros(0, np.int64)
         self._articles, self._origin, self._span, self._unit = 0, 0, 1, 1
 
@@ -87,7 +97,9 @@ class Popularity:
         self._timed_clicks.append((articles[kept], _microseconds(times[kept])))
 
     def scores(self, impressions: Impressions) -> np.ndarray | None:
-        """Clicks of each candidate, float32 `[c]`; None where no impression of the shard has a time."""
+        """Clicks of each candidate, float32 `[c]`; None where no impression of the shard has a
+        time.
+        """
         if impressions.time is None or np.isnat(impressions.time).all():
             return None
         articles = impressions.candidates
@@ -98,9 +110,13 @@ class Popularity:
         def place(moment: np.ndarray) -> np.ndarray:
             return base + np.clip(moment // self._unit - self._origin, 0, self._span - 1)
 
-        # Sorted, since neighbouring look-ups then touch neighbouring keys: seven times as fast among ten million.
+        # Sorted, since neighbouring look-ups then touch neighbouring keys: seven times as fast
+        # among ten million.
         order = np.argsort(articles, kind="stable")
-        before, old = (np.searchsorted(self._keys, place(moment)[order]) for moment in (now, now - self._window))
+        before, old = (
+            np.searchsorted(self._keys, place(moment)[order])
+            for moment in (now, now - self._window)
+        )
         recent = np.empty(len(articles), np.float32)
         recent[order] = before - old
         recent[np.repeat(np.isnat(impressions.time), np.diff(impressions.offsets))] = 0
@@ -111,12 +127,20 @@ class Popularity:
         if not parts:
             return
         if len(self._keys):
-            parts.append((self._keys // self._span, (self._keys % self._span + self._origin) * self._unit))
-        moments = [bound for _, times in parts if len(times) for bound in (int(times.min()), int(times.max()))] or [0]
+            parts.append(
+                (self._keys // self._span, (self._keys % self._span + self._origin) * self._unit)
+            )
+        moments = [
+            bound
+            for _, times in parts
+            if len(times)
+            for bound in (int(times.min()), int(times.max()))
+        ] or [0]
         # Articles from here on have no click.
         self._articles = 1 + max(int(articles.max(initial=0)) for articles, _ in parts)
         length = 2 + max(moments) - min(moments)
-        # Microseconds, but for a catalogue and a time too large for 63 bits: a million articles over 53 days.
+        # Microseconds, but for a catalogue and a time too large for 63 bits: a million articles
+        # over 53 days.
         self._unit = 1 + (self._articles + 1) * length // 2**62
         self._origin = min(moments) // self._unit
         self._span = 2 + max(moments) // self._unit - self._origin
@@ -133,7 +157,11 @@ class Popularity:
 
 def _clicks(impressions: Impressions) -> np.ndarray:
     """Places of the clicked candidates in the flat arrays."""
-    return np.zeros(0, np.int64) if impressions.clicked is None else np.flatnonzero(impressions.clicked)
+    return (
+        np.zeros(0, np.int64)
+        if impressions.clicked is None
+        else np.flatnonzero(impressions.clicked)
+    )
 
 
 def _microseconds(times: np.ndarray | np.datetime64) -> np.ndarray:

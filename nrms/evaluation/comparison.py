@@ -23,7 +23,9 @@ def interval_text(metrics: Mapping[str, Any]) -> str:
 def summary(metrics: Mapping[str, Any]) -> str:
     """One line: the AUC with its interval, beside the baselines'."""
     rankings = {"AUC": metrics, **metrics.get("baselines", {})}
-    return "; ".join(f"{name} {auc_text(found)}" for name, found in rankings.items() if "auc" in found)
+    return "; ".join(
+        f"{name} {auc_text(found)}" for name, found in rankings.items() if "auc" in found
+    )
 
 
 def above_chance(metrics: Mapping[str, Any]) -> bool:
@@ -44,14 +46,18 @@ def warnings(split: str, metrics: Mapping[str, Any]) -> list[str]:
     measured = metrics["impressions"] - metrics["unlabelled"] - metrics["skipped_one_class"]
     if not above_chance(metrics):
         lines.append(
-            f"{split}: the model must rank better than chance, whose AUC is {CHANCE}. Received: {auc_text(metrics)} "
-            f"over {measured:,} impressions, not wholly above it. Look at the joins and at the clicks, train longer, "
+            f"{split}: the model must rank better than chance, whose AUC is {CHANCE}. Received: "
+            f"{auc_text(metrics)} "
+            f"over {measured:,} impressions, not wholly above it. Look at the joins and at the "
+            f"clicks, train longer, "
             "or give more impressions."
         )
     popularity = metrics.get("baselines", {}).get("popularity", {}).get("auc")
     if popularity is not None and popularity > metrics["auc"]:
         lines.append(
-            f"{split}: the model should rank better than popularity, which needs no model. Received: AUC "
-            f"{metrics['auc']:.4f}, popularity {popularity:.4f}. Train longer or on more data, or rank by popularity."
+            f"{split}: the model should rank better than popularity, which needs no model. "
+            f"Received: AUC "
+            f"{metrics['auc']:.4f}, popularity {popularity:.4f}. Train longer or on more data, or "
+            f"rank by popularity."
         )
     return lines

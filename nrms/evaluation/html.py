@@ -1,6 +1,8 @@
-"""One HTML file that says how a split was scored, for people: it requests nothing, so it can be mailed or archived.
+"""One HTML file that says how a split was scored, for people: it requests nothing, so it can be
+mailed or archived.
 
-Whatever comes from data is escaped, and isolated (`<bdi>`) so that a title's writing direction ends with it.
+Whatever comes from data is escaped, and isolated (`<bdi>`) so that a title's writing direction ends
+with it.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ class Example:
         user_id: as it came in.
         time: in UTC; None or NaT when unknown.
         history: titles of the clicks that the model saw, oldest first; None for an unknown article.
-        candidates: title (None for an unknown article), score, and whether it was clicked (None: unlabelled), best
-            first.
+        candidates: title (None for an unknown article), score, and whether it was clicked (None:
+            unlabelled), best first.
     """
 
     impression_id: object
@@ -71,9 +73,10 @@ def write_report(
     Args:
         path: the file to be written, `.html`; replaced when it is there.
         title: heading of the page.
-        metrics: as `Evaluation.metrics()` gives them; any further whole number is shown among the counts.
-        figures: as `Evaluation.figures()` gives them; `auc_by_hour` stands with the table `by_hour`, and so on. The
-            name, in words, is what a screen reader says.
+        metrics: as `Evaluation.metrics()` gives them; any further whole number is shown among the
+            counts.
+        figures: as `Evaluation.figures()` gives them; `auc_by_hour` stands with the table
+            `by_hour`, and so on. The name, in words, is what a screen reader says.
         examples: impressions to show, in this order.
         facts: model version, data, date, library versions and the like, by name.
 
@@ -87,16 +90,32 @@ def write_report(
         _headline(metrics),
         _pairs("AUC, 95% interval", _intervals(metrics)),
         _pairs("Run", facts.items()),
-        _pairs("Counts", ((_count_name(name), f"{count:,}") for name, count in metrics.items() if _is_count(count))),
         _pairs(
-            "Unknown", ((name.replace("_", " "), f"{share:.1%}") for name, share in metrics.get("joins", {}).items())
+            "Counts",
+            (
+                (_count_name(name), f"{count:,}")
+                for name, count in metrics.items()
+                if _is_count(count)
+            ),
         ),
-        *(_groups(attribute, metrics[attribute], figures.get(_plot_name(attribute))) for attribute in grouped),
+        _pairs(
+            "Unknown",
+            (
+                (name.replace("_", " "), f"{share:.1%}")
+                for name, share in metrics.get("joins", {}).items()
+            ),
+        ),
+        *(
+            _groups(attribute, metrics[attribute], figures.get(_plot_name(attribute)))
+            for attribute in grouped
+        ),
         *(_plot(name, figures[name]) for name in ungrouped),
         _examples(examples),
     ]
     path.write_text(
-        _PAGE.substitute(title=escape(title), body="\n".join(filter(None, sections))), "utf-8", newline="\n"
+        _PAGE.substitute(title=escape(title), body="\n".join(filter(None, sections))),
+        "utf-8",
+        newline="\n",
     )
     return path
 
@@ -104,13 +123,17 @@ def write_report(
 def _warnings(texts: Sequence[str]) -> str:
     """A banner: what says that all below may be wrong."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return items and f'<section class="warnings" role="alert"><h2>Warnings</h2><ul>{items}</ul></section>'
+    return (
+        items
+        and f'<section class="warnings" role="alert"><h2>Warnings</h2><ul>{items}</ul></section>'
+    )
 
 
 def _headline(metrics: Mapping) -> str:
     if "auc" not in metrics:
         why = (
-            "These impressions are unlabelled: without clicks, nothing can be said about how well they are ranked."
+            "These impressions are unlabelled: without clicks, nothing can be said about how well "
+            "they are ranked."
             if 0 < metrics.get("unlabelled", 0) == metrics.get("impressions")
             else "No labelled impression has a clicked candidate beside one that was not: there is nothing to measure."
         )
@@ -134,7 +157,11 @@ def _tile(metric: str, name: str, metrics: Mapping) -> str:
 def _intervals(metrics: Mapping) -> Iterable[tuple[str, str]]:
     """The interval of each ranking."""
     rankings = {"this model": metrics, **metrics.get("baselines", {})}
-    return ((ranking, interval_text(found)) for ranking, found in rankings.items() if "auc_interval" in found)
+    return (
+        (ranking, interval_text(found))
+        for ranking, found in rankings.items()
+        if "auc_interval" in found
+    )
 
 
 def _pairs(heading: str, pairs: Iterable[tuple[str, str]]) -> str:
@@ -157,12 +184,18 @@ def _plot_name(attribute: str) -> str:
 
 def _plot(name: str, figure: Figure) -> str:
     png = plots.attempt(name, _png, figure)
-    return "" if png is None else f'<img alt="{escape(name.replace("_", " "))}" src="data:image/png;base64,{png}">'
+    return (
+        ""
+        if png is None
+        else f'<img alt="{escape(name.replace("_", " "))}" src="data:image/png;base64,{png}">'
+    )
 
 
 def _png(figure: Figure) -> str:
     file = io.BytesIO()
-    plots.save(figure, file, dpi=180, transparent=True)  # the page's own background shows, light or dark
+    plots.save(
+        figure, file, dpi=180, transparent=True
+    )  # the page's own background shows, light or dark
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -190,11 +223,17 @@ def _example(example: Example) -> str:
     if example.time is not None and not np.isnat(example.time):
         when = f" · {str(np.datetime_as_string(example.time, 'm')).replace('T', ' ')} UTC"
     clicks = [place for place, (_, _, clicked) in enumerate(example.candidates, 1) if clicked]
-    where = f" · click ranked {' and '.join(map(str, clicks))} of {len(example.candidates)}" if clicks else ""
+    where = (
+        f" · click ranked {' and '.join(map(str, clicks))} of {len(example.candidates)}"
+        if clicks
+        else ""
+    )
     return (
-        f"<article><h3>Impression {_text(example.impression_id)} · user {_text(example.user_id)}{when}{where}</h3>"
+        f"<article><h3>Impression {_text(example.impression_id)} · user "
+        f"{_text(example.user_id)}{when}{where}</h3>"
         f"<div><h4>Read before, latest first</h4>{_history(example.history)}</div>"
-        f"<div><h4>Candidates, best score first</h4>{_candidates(example.candidates)}</div></article>"
+        f"<div><h4>Candidates, best score "
+        f"first</h4>{_candidates(example.candidates)}</div></article>"
     )
 
 
@@ -214,13 +253,19 @@ def _candidates(candidates: Sequence[tuple[str | None, float, bool | None]]) -> 
         if place <= BEST or clicked:
             rows += _gap(place - before - 1)
             mark = " <mark>clicked</mark>" if clicked else ""
-            rows.append(f"<tr><td>{place}</td><td>{_title(title)}{mark}</td><td>{score:.3f}</td></tr>")
+            rows.append(
+                f"<tr><td>{place}</td><td>{_title(title)}{mark}</td><td>{score:.3f}</td></tr>"
+            )
             before = place
     return f"<table>{''.join(rows + _gap(len(candidates) - before))}</table>"
 
 
 def _gap(left_out: int) -> list[str]:
-    return [f'<tr class="quiet gap"><td>⋮</td><td colspan="2">{left_out:,} more</td></tr>'] if left_out else []
+    return (
+        [f'<tr class="quiet gap"><td>⋮</td><td colspan="2">{left_out:,} more</td></tr>']
+        if left_out
+        else []
+    )
 
 
 def _title(title: str | None) -> str:
@@ -233,8 +278,9 @@ def _text(value: object) -> str:
     return f"<bdi>{escape(str(value))}</bdi>"
 
 
-# Dark applies to screens only: paper is white. Plots are drawn for white; in the dark they are inverted, and their
-# hues turned back. The policy forbids any request, whatever should slip through.
+# Dark applies to screens only: paper is white. Plots are drawn for white; in the dark they are
+# inverted, and their hues turned back. The policy forbids any request, whatever should slip
+# through.
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>

@@ -1,8 +1,10 @@
-"""How far a mean AUC may be from the true one: a bootstrap over impressions that no order of shards can move.
+"""How far a mean AUC may be from the true one: a bootstrap over impressions that no order of shards
+can move.
 
-A replicate draws each impression a Poisson(1) number of times (Chamandy et al., "Estimating uncertainty for massive
-data streams", 2012). How often is a hash of the impression and the replicate, so no draw depends on what was added
-before, by whom, or where: intervals of parts add up to that of the whole, to the last digit.
+A replicate draws each impression a Poisson(1) number of times (Chamandy et al., "Estimating
+uncertainty for massive data streams", 2012). How often is a hash of the impression and the
+replicate, so no draw depends on what was added before, by whom, or where: intervals of parts add up
+to that of the whole, to the last digit.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from nrms.data.columns import hashes
 
 LEVEL = 0.95
 _REPLICATES = 1000
-# Impressions are counted in as many groups, by hash, and a group is drawn as one: the mean's spread is the same, and
-# memory and time do not grow with the impressions.
+# Impressions are counted in as many groups, by hash, and a group is drawn as one: the mean's spread
+# is the same, and memory and time do not grow with the impressions.
 _GROUPS = 4096
-_UNIT = 2**32  # AUCs are summed in whole numbers of 1 / _UNIT: integers add up to the same in any order
+_UNIT = (
+    2**32
+)  # AUCs are summed in whole numbers of 1 / _UNIT: integers add up to the same in any order
 
 
 class AucInterval:
@@ -27,8 +31,8 @@ class AucInterval:
 
     Example:
         interval = AucInterval()
-        interval.add(impression_keys(shard.impression_id, shard.user_id), impression_metrics(...).auc)
-        low, high = interval.result()
+        interval.add(impression_keys(shard.impression_id, shard.user_id),
+        impression_metrics(...).auc) low, high = interval.result()
     """
 
     def __init__(self) -> None:
@@ -62,7 +66,9 @@ class AucInterval:
 
 
 def impression_keys(impression_id: pa.Array, user_id: pa.Array) -> np.ndarray:
-    """What the draws of impressions depend on: uint64 `[n]`. The user, too: some sites' impressions share an id."""
+    """What the draws of impressions depend on: uint64 `[n]`. The user, too: some sites' impressions
+    share an id.
+    """
     return hashes(hashes(impression_id) ^ (hashes(user_id) * np.uint64(3)))
 
 
@@ -71,4 +77,6 @@ def _draws() -> np.ndarray:
     """How often each replicate draws each group: int64 `(groups, replicates)`, Poisson(1)."""
     uniform = hashes(np.arange(_GROUPS * _REPLICATES, dtype=np.uint64)) / 2.0**64
     probability = np.exp(-1) / np.cumprod([1.0, *range(1, 16)])
-    return np.searchsorted(np.cumsum(probability), uniform, side="right").reshape(_GROUPS, _REPLICATES)
+    return np.searchsorted(np.cumsum(probability), uniform, side="right").reshape(
+        _GROUPS, _REPLICATES
+    )

@@ -1,7 +1,9 @@
-"""Figures for people: each function returns a Matplotlib `Figure` of its own and touches no global state.
+"""Figures for people: each function returns a Matplotlib `Figure` of its own and touches no global
+state.
 
 They look the same everywhere: the user's matplotlibrc, which may ask for LaTeX, has no say.
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; kinds differ in line style, too.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; kinds differ in line style,
+too.
 """
 
 from __future__ import annotations
@@ -33,15 +35,21 @@ BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#8A8A8A", "#404040"
 
 
 def attempt(what: str, draw: Callable[..., Drawn], *args: Any) -> Drawn | None:
-    """What `draw` gives; None, and a WARNING, where it fails: no picture is worth the model or the night it shows. A
-    full disk is no picture's fault, and passes through."""
+    """What `draw` gives; None, and a WARNING, where it fails: no picture is worth the model or the
+    night it shows. A full disk is no picture's fault, and passes through.
+    """
     try:
         return draw(*args)
     except Exception as error:
         if refused(error, what):
             raise
         reason = (str(error).splitlines() or [""])[0]
-        logger.warning("going on without %s, which could not be made: %s: %s", what, type(error).__name__, reason)
+        logger.warning(
+            "going on without %s, which could not be made: %s: %s",
+            what,
+            type(error).__name__,
+            reason,
+        )
         return None
 
 
@@ -55,13 +63,16 @@ def _default_style(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
 
 
 @_default_style
-def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[str, float] | None = None) -> Figure:
+def training_curves(
+    history: Mapping[str, Sequence[float]], baselines: Mapping[str, float] | None = None
+) -> Figure:
     """Loss, and validation AUC with its best epoch, by epoch.
 
     Args:
-        history: `loss` (nats) and `val_auc`, one number an epoch, from epoch 1; `train_auc`, of a sample of the
-            training split, where there is one.
-        baselines: AUC of other rankings of the same impressions, by name, drawn as lines to compare with.
+        history: `loss` (nats) and `val_auc`, one number an epoch, from epoch 1; `train_auc`, of a
+            sample of the training split, where there is one.
+        baselines: AUC of other rankings of the same impressions, by name, drawn as lines to compare
+            with.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     loss, auc = figure.subplots(1, 2)
@@ -71,9 +82,18 @@ def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[s
     (validation,) = auc.plot(epochs, values, color=ORANGE, marker="o", zorder=3)
     if "train_auc" in history:
         validation.set_label("validation")
-        auc.plot(epochs, history["train_auc"], color=BLUE, linestyle="--", marker="s", label="training (a sample)")
+        auc.plot(
+            epochs,
+            history["train_auc"],
+            color=BLUE,
+            linestyle="--",
+            marker="s",
+            label="training (a sample)",
+        )
     best = int(np.argmax(values))
-    auc.set_title(f"best {values[best]:.3f} in epoch {epochs[best]}", loc="right", fontsize=9, color=DARK)
+    auc.set_title(
+        f"best {values[best]:.3f} in epoch {epochs[best]}", loc="right", fontsize=9, color=DARK
+    )
     auc.plot(epochs[best], values[best], "o", markersize=13, fillstyle="none", color=ORANGE)
     for (name, value), line in zip((baselines or {}).items(), itertools.cycle(("--", ":", "-."))):
         auc.axhline(value, color=DARK, linestyle=line, linewidth=1.2, label=f"{name} {value:.3f}")
@@ -94,8 +114,12 @@ def training_curves(history: Mapping[str, Sequence[float]], baselines: Mapping[s
 
 @_default_style
 def auc_by_history_length(groups: Mapping[str, GroupMean]) -> Figure:
-    """Mean AUC by the number of clicks that the model saw, under the given names, in the given order."""
-    return _auc_by(list(groups), list(groups.values()), "AUC by history length", "clicks in the user's history")
+    """Mean AUC by the number of clicks that the model saw, under the given names, in the given
+    order.
+    """
+    return _auc_by(
+        list(groups), list(groups.values()), "AUC by history length", "clicks in the user's history"
+    )
 
 
 @_default_style
@@ -115,7 +139,8 @@ def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, i
     """Density of scores, one outline a kind, between the 0.1% and the 99.9% quantile.
 
     Args:
-        samples: float `[any]`, finite, not empty, by kind (`clicked`, ...): its scores or a uniform sample of them.
+        samples: float `[any]`, finite, not empty, by kind (`clicked`, ...): its scores or a uniform
+            sample of them.
         counts: by kind, how many scores there were.
     """
     figure = Figure(figsize=(6.5, 3.8), layout="constrained")
@@ -123,7 +148,9 @@ def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, i
     everything = np.concatenate(list(samples.values()))
     low, high = np.quantile(everything, [0.001, 0.999])
     pad = max(1e-3, 0.02 * (high - low))
-    bins = int(np.clip(4 * min(map(len, samples.values())) ** (1 / 3), 10, 60))  # fewer scores, smoother outline
+    bins = int(
+        np.clip(4 * min(map(len, samples.values())) ** (1 / 3), 10, 60)
+    )  # fewer scores, smoother outline
     edges = np.linspace(low - pad, high + pad, bins + 1)
     styles = ((ORANGE, "-"), (BLUE, "--"), (DARK, "-"))
     for (kind, scores), (colour, line) in zip(samples.items(), styles[: len(samples)], strict=True):
@@ -141,9 +168,13 @@ def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, i
 
 @_default_style
 def parallel_coordinates(
-    values: Mapping[str, Sequence[Any]], results: Sequence[float], title: str, logarithmic: Collection[str] = ()
+    values: Mapping[str, Sequence[Any]],
+    results: Sequence[float],
+    title: str,
+    logarithmic: Collection[str] = (),
 ) -> Figure:
-    """A line for each trial of a search through its values, coloured by its result; the best is drawn last, thick.
+    """A line for each trial of a search through its values, coloured by its result; the best is
+    drawn last, thick.
 
     Args:
         values: by parameter, one value a trial. What is no number is spread evenly over its axis.
@@ -159,20 +190,31 @@ def parallel_coordinates(
     low, high = min(results), max(results)
     colours = ScalarMappable(Normalize(low - (1e-3 if low == high else 0), high), "viridis_r")
     along = np.linspace(0, 1, 30)
-    bend = along * along * (3 - 2 * along)  # level at the axes, so that a line can be followed through a shared point
+    bend = (
+        along * along * (3 - 2 * along)
+    )  # level at the axes, so that a line can be followed through a shared point
     order = np.argsort(results, kind="stable")
     for trial in order:
         x = np.concatenate([i + along for i in range(len(columns) - 1)])
         y = np.concatenate([a + (b - a) * bend for a, b in itertools.pairwise(heights[trial])])
         best = trial == order[-1]
         width, shade = (3.5, 1.0) if best else (1.3, 0.75)
-        axes.plot(x, y, color=colours.to_rgba(results[trial]), linewidth=width, alpha=shade, solid_capstyle="round")
+        axes.plot(
+            x,
+            y,
+            color=colours.to_rgba(results[trial]),
+            linewidth=width,
+            alpha=shade,
+            solid_capstyle="round",
+        )
     for x, (_, ticks) in enumerate(columns):
         axes.axvline(x, color=DARK, linewidth=1)
         for height, label in ticks:
             axes.plot([x - 0.02, x + 0.02], [height, height], color=DARK, linewidth=1)
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
-            axes.text(x + 0.04, height, label, fontsize=8, color=DARK, va="center", bbox=box, zorder=4)
+            axes.text(
+                x + 0.04, height, label, fontsize=8, color=DARK, va="center", bbox=box, zorder=4
+            )
     axes.set_xticks(range(len(columns)), [*values, title])
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.1, len(columns) - 1 + 0.35)
@@ -180,14 +222,18 @@ def parallel_coordinates(
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.set_title("Trials", loc="left")
-    axes.set_title(f"thick: best of {len(results)}, {high:.4f}", loc="right", fontsize=9, color=DARK)
+    axes.set_title(
+        f"thick: best of {len(results)}, {high:.4f}", loc="right", fontsize=9, color=DARK
+    )
     figure.colorbar(colours, ax=axes, label=title, pad=0.01, aspect=30)
     return figure
 
 
 @_default_style
 def save(figure: Figure, file: Destination, **options: Any) -> Destination:
-    """Writes the figure in the format of the path's suffix, PNG, SVG or PDF, or as PNG to an open file."""
+    """Writes the figure in the format of the path's suffix, PNG, SVG or PDF, or as PNG to an open
+    file.
+    """
     figure.savefig(file, **{"dpi": 150, **options})
     return file
 
@@ -195,7 +241,10 @@ def save(figure: Figure, file: Destination, **options: Any) -> Destination:
 def save_all(figures: Mapping[str, Figure | None], folder: Path) -> dict[str, Path]:
     """Writes them as `<name>.png`; gives the paths of those that could be drawn, by name."""
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
-    paths = {name: attempt(f"{name}.png", save, figure, folder / f"{name}.png") for name, figure in drawn.items()}
+    paths = {
+        name: attempt(f"{name}.png", save, figure, folder / f"{name}.png")
+        for name, figure in drawn.items()
+    }
     return {name: path for name, path in paths.items() if path is not None}
 
 
@@ -208,7 +257,9 @@ def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabe
     means = [groups[place].mean for place in filled]
     interval = [1.96 * groups[place].standard_error for place in filled]
     auc.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
-    auc.errorbar(filled, means, interval, fmt="o", color=ORANGE, ecolor=ORANGE, elinewidth=1.2, capsize=3)
+    auc.errorbar(
+        filled, means, interval, fmt="o", color=ORANGE, ecolor=ORANGE, elinewidth=1.2, capsize=3
+    )
     auc.set_title(title, loc="left")
     auc.set_title("whiskers: 95% interval; dashed: random", loc="right", fontsize=9, color=DARK)
     auc.set_ylabel("mean AUC per impression")
@@ -223,19 +274,30 @@ def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabe
     return figure
 
 
-def _coordinates(values: list[Any], logarithmic: bool) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Where values lie on an axis from 0 to 1, and its ticks: at each value if they are few, else at round numbers."""
+def _coordinates(
+    values: list[Any], logarithmic: bool
+) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Where values lie on an axis from 0 to 1, and its ticks: at each value if they are few, else
+    at round numbers.
+    """
     marks: Sequence[Any]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         marks, numbers = sorted(set(values)), np.asarray(values, float)
         if len(marks) > 6:
             whole = all(isinstance(value, int) for value in values)
             locator = LogLocator(numticks=6) if logarithmic else MaxNLocator(5, integer=whole)
-            marks = [mark for mark in locator.tick_values(marks[0], marks[-1]) if marks[0] <= mark <= marks[-1]]
+            marks = [
+                mark
+                for mark in locator.tick_values(marks[0], marks[-1])
+                if marks[0] <= mark <= marks[-1]
+            ]
         places, labels = np.asarray(marks, float), [f"{mark:.6g}" for mark in marks]
     else:
         labels = sorted({str(value) for value in values})
-        places, numbers = np.arange(len(labels)), np.array([labels.index(str(value)) for value in values])
+        places, numbers = (
+            np.arange(len(labels)),
+            np.array([labels.index(str(value)) for value in values]),
+        )
     if logarithmic:
         numbers, places = np.log10(numbers), np.log10(places)
     low, span = numbers.min(), np.ptp(numbers)

@@ -1,18 +1,19 @@
 """Exact per-impression ranking metrics over ragged shards: AUC, MRR, nDCG@5, nDCG@10, and ranks.
 
-The definitions are the field's (MIND: Wu et al., ACL 2020, and its evaluation script; EB-NeRD's benchmark):
-each metric is computed within an impression and averaged over impressions.
+The definitions are the field's (MIND: Wu et al., ACL 2020, and its evaluation script; EB-NeRD's
+benchmark): each metric is computed within an impression and averaged over impressions.
 
 - AUC: share of (click, non-click) pairs in which the click scores higher.
 - MRR: mean over the impression's clicks of `1 / rank`.
 - nDCG@k: gain `2^click - 1`, discount `1 / log2(rank + 1)`, over the best order's value.
 
-Tied scores have no order of their own, so every metric is its **expected value over all orders of the
-ties**: a tied pair counts one half in AUC (as in scikit-learn), and a tied candidate gets the mean reciprocal
-rank and the mean discount of the positions that its ties share. Neither the order of candidates nor a seed
-matters.
+Tied scores have no order of their own, so every metric is its **expected value over all orders of
+the ties**: a tied pair counts one half in AUC (as in scikit-learn), and a tied candidate gets the
+mean reciprocal rank and the mean discount of the positions that its ties share. Neither the order
+of candidates nor a seed matters.
 
-Shards are ragged: impression `i` owns the candidates `offsets[i]:offsets[i + 1]` of the flat arrays.
+Shards are ragged: impression `i` owns the candidates `offsets[i]:offsets[i + 1]` of the flat
+arrays.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class ImpressionMetrics:
     """The metrics of each impression.
 
     Attributes:
-        values: float64 `[4, n]`, rows as in `METRICS`; NaN for an impression without a click or without a
-            non-click, where AUC is undefined.
+        values: float64 `[4, n]`, rows as in `METRICS`; NaN for an impression without a click or
+            without a non-click, where AUC is undefined.
         candidates: number of candidates in all impressions.
     """
 
@@ -48,7 +49,9 @@ class ImpressionMetrics:
 
 @dataclass
 class MetricSums:
-    """Averages over impressions, shard after shard: what one pass over all gives, up to float64 rounding."""
+    """Averages over impressions, shard after shard: what one pass over all gives, up to float64
+    rounding.
+    """
 
     totals: np.ndarray | None = None
     impressions: int = 0
@@ -64,8 +67,9 @@ class MetricSums:
         self.skipped_one_class += int(np.isnan(metrics.auc).sum())
 
     def result(self) -> dict[str, float]:
-        """`impressions`, `candidates`, `skipped_one_class`, and the means over the impressions not skipped:
-        `auc`, `mrr`, `ndcg@5`, `ndcg@10`, absent when all were."""
+        """`impressions`, `candidates`, `skipped_one_class`, and the means over the impressions not
+        skipped: `auc`, `mrr`, `ndcg@5`, `ndcg@10`, absent when all were.
+        """
         counted = self.impressions - self.skipped_one_class
         means = {}
         if self.totals is not None and counted:
@@ -79,7 +83,8 @@ class MetricSums:
 
 @dataclass(frozen=True)
 class GroupMean:
-    """The mean of a group, addable over shards: of one quantity (floats), or of several (float64 `[m]`).
+    """The mean of a group, addable over shards: of one quantity (floats), or of several (float64
+    `[m]`).
 
     Attributes:
         total: sum of the values.
@@ -92,11 +97,15 @@ class GroupMean:
     count: int
 
     def __add__(self, other: GroupMean) -> GroupMean:
-        return GroupMean(self.total + other.total, self.squares + other.squares, self.count + other.count)
+        return GroupMean(
+            self.total + other.total, self.squares + other.squares, self.count + other.count
+        )
 
     def __getitem__(self, row: int) -> GroupMean:
         """One of several quantities alone."""
-        return GroupMean(float(np.asarray(self.total)[row]), float(np.asarray(self.squares)[row]), self.count)
+        return GroupMean(
+            float(np.asarray(self.total)[row]), float(np.asarray(self.squares)[row]), self.count
+        )
 
     @property
     def mean(self) -> float | np.ndarray:
@@ -110,7 +119,9 @@ class GroupMean:
         return (variance / max(1, self.count - 1)) ** 0.5
 
 
-def impression_metrics(offsets: np.ndarray, scores: np.ndarray, clicked: np.ndarray) -> ImpressionMetrics:
+def impression_metrics(
+    offsets: np.ndarray, scores: np.ndarray, clicked: np.ndarray
+) -> ImpressionMetrics:
     """Computes all metrics of a shard from one sort, without Python per impression.
 
     Args:
@@ -123,11 +134,14 @@ def impression_metrics(offsets: np.ndarray, scores: np.ndarray, clicked: np.ndar
         ValueError: the arrays' lengths do not belong together.
     """
     if len(clicked) != len(scores):
-        raise ValueError(f"`clicked` must be as long as `scores`. Received: {len(clicked)} and {len(scores)}.")
+        raise ValueError(
+            f"`clicked` must be as long as `scores`. Received: {len(clicked)} and {len(scores)}."
+        )
     impression, key, order = _sort(offsets, scores)
     lengths = np.diff(offsets)
 
-    # Only clicks count from here on, and those are few. Ties are runs of equal keys, within an impression.
+    # Only clicks count from here on, and those are few. Ties are runs of equal keys, within an
+    # impression.
     at = np.flatnonzero(np.asarray(clicked, bool)[order])
     key = key[order]
     starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
@@ -140,7 +154,9 @@ def impression_metrics(offsets: np.ndarray, scores: np.ndarray, clicked: np.ndar
     rank = np.arange(1, lengths.max(initial=0) + 1)
 
     def per_impression(weight: np.ndarray) -> np.ndarray:
-        """Sum over an impression's clicks of `weight[rank]`, averaged over the ranks that a tie shares."""
+        """Sum over an impression's clicks of `weight[rank]`, averaged over the ranks that a tie
+        shares.
+        """
         upto = np.append(0.0, np.cumsum(weight))
         return np.bincount(owner, (upto[end] - upto[first]) / (end - first), minlength=len(lengths))
 
@@ -150,7 +166,8 @@ def impression_metrics(offsets: np.ndarray, scores: np.ndarray, clicked: np.ndar
         return per_impression(discount) / best[clicks]
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The non-clicks above a click number its rank less the clicks at or above it (Mann and Whitney).
+        # The non-clicks above a click number its rank less the clicks at or above it (Mann and
+        # Whitney).
         above = per_impression(rank) - clicks * (clicks + 1) / 2
         auc = 1 - above / (clicks * (lengths - clicks))
         values = np.stack([auc, per_impression(1 / rank) / clicks, ndcg(5), ndcg(10)])
@@ -159,7 +176,8 @@ def impression_metrics(offsets: np.ndarray, scores: np.ndarray, clicked: np.ndar
 
 
 def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The place of each candidate in its impression: int32 `[c]`, 1 = best, equal scores in the given order.
+    """The place of each candidate in its impression: int32 `[c]`, 1 = best, equal scores in the
+    given order.
 
     Raises:
         SchemaError: a score is NaN.
@@ -172,7 +190,8 @@ def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def place_unknown(offsets: np.ndarray, scores: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Gives candidates of which nothing is known the mean score of their impression's known ones: a neutral place.
+    """Gives candidates of which nothing is known the mean score of their impression's known ones: a
+    neutral place.
 
     Args:
         offsets: int64 `[n + 1]`.
@@ -180,7 +199,8 @@ def place_unknown(offsets: np.ndarray, scores: np.ndarray, known: np.ndarray) ->
         known: bool `[c]`.
 
     Returns:
-        float32 `[c]`: where all are known, `scores` itself; where none of an impression is, all of it are 0.
+        float32 `[c]`: where all are known, `scores` itself; where none of an impression is, all of
+        it are 0.
     """
     if known.all():
         return scores
@@ -205,7 +225,10 @@ def by_group(values: np.ndarray, keys: np.ndarray) -> dict[Any, GroupMean]:
         for rows in (values, values**2)
     )
     counts = np.bincount(member, minlength=len(groups)).tolist()
-    return {key: GroupMean(*sums) for key, *sums in zip(groups.tolist(), totals, squares, counts, strict=True)}
+    return {
+        key: GroupMean(*sums)
+        for key, *sums in zip(groups.tolist(), totals, squares, counts, strict=True)
+    }
 
 
 def check_scores(offsets: np.ndarray, scores: np.ndarray) -> None:
@@ -214,25 +237,30 @@ def check_scores(offsets: np.ndarray, scores: np.ndarray) -> None:
     if len(missing):
         row = np.searchsorted(offsets, missing[0], side="right") - 1
         raise SchemaError(
-            f"Scores must be numbers. Received: NaN for {len(missing):,} of {len(scores):,} candidates, first in row "
-            f"{row:,} of the shard (counted from 0). The model that made them is broken: train it again, or use "
+            f"Scores must be numbers. Received: NaN for {len(missing):,} of {len(scores):,} "
+            f"candidates, first in row "
+            f"{row:,} of the shard (counted from 0). The model that made them is broken: train it "
+            f"again, or use "
             f"another version."
         )
 
 
 def _sort(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Impression and sort key of each candidate (both int64 `[c]`), and the stable order of the keys: by
-    impression, then best score first."""
+    """Impression and sort key of each candidate (both int64 `[c]`), and the stable order of the
+    keys: by impression, then best score first.
+    """
     offsets = np.asarray(offsets)
     scores = np.asarray(scores, np.float32)
     check_scores(offsets, scores)
     if offsets[0] != 0 or offsets[-1] != len(scores):
         raise ValueError(
-            f"`offsets` must run from 0 to the number of scores. Received: {offsets[0]} to {offsets[-1]}, "
+            f"`offsets` must run from 0 to the number of scores. Received: {offsets[0]} to "
+            f"{offsets[-1]}, "
             f"{len(scores)} scores."
         )
     impression = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    # A float's bits as an integer, mirrored below zero, sort as the float does; adding 0 makes -0 equal 0.
+    # A float's bits as an integer, mirrored below zero, sort as the float does; adding 0 makes -0
+    # equal 0.
     bits = (scores + np.float32(0)).view(np.int32)
     ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     key = (impression << 32) - ascending

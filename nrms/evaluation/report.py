@@ -1,4 +1,5 @@
-"""Everything that is said about a split's scores, gathered shard by shard, for training and for batch jobs.
+"""Everything that is said about a split's scores, gathered shard by shard, for training and for
+batch jobs.
 
 Memory does not grow with the number of impressions: sums, and a sample of scores for the plot.
 """
@@ -36,11 +37,13 @@ _AUC = METRICS.index("auc")
 
 
 class Evaluation:
-    """Takes scored shards one by one; at any time gives the metrics and the figures over all of them.
+    """Takes scored shards one by one; at any time gives the metrics and the figures over all of
+    them.
 
     Args:
-        baselines: what to rank beside the model, such as `standard_baselines(...)`; each costs more than the
-            model's own metrics, so leave them out where they were reported before (a later epoch).
+        baselines: what to rank beside the model, such as `standard_baselines(...)`; each costs more
+            than the model's own metrics, so leave them out where they were reported before (a later
+            epoch).
         seed: draws the sample of scores.
 
     Example:
@@ -55,14 +58,20 @@ class Evaluation:
         self._baselines = baselines or {}
         self._model = _Ranking()
         self._ranked = {name: _Ranking() for name in self._baselines}
-        self._groups: dict[str, dict[Any, GroupMean]] = {"hour": {}, "history_length": {}, "device": {}}
+        self._groups: dict[str, dict[Any, GroupMean]] = {
+            "hour": {},
+            "history_length": {},
+            "device": {},
+        }
         self._counts = dict.fromkeys(
             ("impressions", "candidates", "unlabelled", "unknown_articles", "empty_histories"), 0
         )
         rng = np.random.default_rng(seed)
         self._samples = {kind: _Sample(SAMPLE, rng) for kind in (CLICKED, NOT_CLICKED, UNLABELLED)}
 
-    def add(self, impressions: Impressions, history_lengths: np.ndarray, scores: np.ndarray) -> None:
+    def add(
+        self, impressions: Impressions, history_lengths: np.ndarray, scores: np.ndarray
+    ) -> None:
         """Adds a shard.
 
         Args:
@@ -87,7 +96,11 @@ class Evaluation:
         metrics = impression_metrics(impressions.offsets, scores, impressions.clicked)
         keys = impression_keys(impressions.impression_id, impressions.user_id)
         self._model.add(metrics, keys)
-        self._group("history_length", metrics.values, np.searchsorted(_STARTS, history_lengths, side="right") - 1)
+        self._group(
+            "history_length",
+            metrics.values,
+            np.searchsorted(_STARTS, history_lengths, side="right") - 1,
+        )
         if impressions.time is not None:
             known = ~np.isnat(impressions.time)
             hours = impressions.time[known].astype("datetime64[h]").astype(np.int64) % 24
@@ -97,22 +110,29 @@ class Evaluation:
             self._group("device", metrics.values[:, known], impressions.device[known])
         for name, baseline in self._baselines.items():
             if (ranking := baseline(impressions)) is not None:
-                self._ranked[name].add(impression_metrics(impressions.offsets, ranking, impressions.clicked), keys)
+                self._ranked[name].add(
+                    impression_metrics(impressions.offsets, ranking, impressions.clicked), keys
+                )
 
     def metrics(self) -> dict[str, Any]:
         """Everything countable, ready for JSON.
 
-        `auc`, `mrr`, `ndcg@5`, `ndcg@10`; `auc_interval`, the ends of the AUC's 95% interval; the counts `impressions`,
-        `candidates`, `unlabelled` (impressions), `skipped_one_class` (impressions), `unknown_articles` (candidates),
-        `empty_histories` (impressions); `baselines` by name; `by_hour` (UTC), `by_history_length` and `by_device`, each
-        `{group: {"auc", "mrr", "ndcg@5", "ndcg@10", "impressions"}}`, where impressions are those not skipped.
-        What could not be computed is absent, not zero.
+        `auc`, `mrr`, `ndcg@5`, `ndcg@10`; `auc_interval`, the ends of the AUC's 95% interval; the
+        counts `impressions`, `candidates`, `unlabelled` (impressions), `skipped_one_class`
+        (impressions), `unknown_articles` (candidates), `empty_histories` (impressions); `baselines`
+        by name; `by_hour` (UTC), `by_history_length` and `by_device`, each `{group: {"auc", "mrr",
+        "ndcg@5", "ndcg@10", "impressions"}}`, where impressions are those not skipped. What could
+        not be computed is absent, not zero.
         """
         found: dict[str, Any] = {}
         if self._model.sums.impressions:
             found |= self._model.result()
         found |= self._counts
-        if reported := {name: ranking.result() for name, ranking in self._ranked.items() if ranking.sums.impressions}:
+        if reported := {
+            name: ranking.result()
+            for name, ranking in self._ranked.items()
+            if ranking.sums.impressions
+        }:
             found["baselines"] = reported
         for attribute, groups in self._groups.items():
             if groups:
@@ -126,8 +146,9 @@ class Evaluation:
         return found
 
     def figures(self) -> dict[str, Figure]:
-        """`score_distribution`, `auc_by_history_length`, `auc_by_hour`: those for which there is data, and that could
-        be drawn."""
+        """`score_distribution`, `auc_by_history_length`, `auc_by_hour`: those for which there is
+        data, and that could be drawn.
+        """
         drawings: dict[str, Callable[[], Figure]] = {}
         samples = {kind: sample for kind, sample in self._samples.items() if sample.seen}
         if samples:
@@ -139,7 +160,9 @@ class Evaluation:
             named = {_NAMES[key]: lengths[key][_AUC] for key in sorted(lengths)}
             drawings["auc_by_history_length"] = lambda: plots.auc_by_history_length(named)
         if hours := self._groups["hour"]:
-            drawings["auc_by_hour"] = lambda: plots.auc_by_hour({hour: hours[hour][_AUC] for hour in hours})
+            drawings["auc_by_hour"] = lambda: plots.auc_by_hour(
+                {hour: hours[hour][_AUC] for hour in hours}
+            )
         figures = {name: plots.attempt(name, draw) for name, draw in drawings.items()}
         return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -166,7 +189,9 @@ class _Ranking:
 
 
 class _Sample:
-    """A uniform sample without replacement of all finite values seen: those with the smallest random keys."""
+    """A uniform sample without replacement of all finite values seen: those with the smallest
+    random keys.
+    """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self._size, self._rng = size, rng
@@ -179,5 +204,9 @@ class _Sample:
         self.seen += len(values)
         keys = np.concatenate([self._keys, self._rng.random(len(values))])
         values = np.concatenate([self.values, values])
-        kept = np.argpartition(keys, self._size)[: self._size] if len(keys) > self._size else slice(None)
+        kept = (
+            np.argpartition(keys, self._size)[: self._size]
+            if len(keys) > self._size
+            else slice(None)
+        )
         self._keys, self.values = keys[kept], values[kept]

@@ -12,14 +12,16 @@ from nrms.models.self_attention import MASKED
 class AdditiveAttention(keras.layers.Layer):
     """Pools a sequence into one vector: `softmax(q . tanh(x W + b))` weighs the positions.
 
-    The pooling of NRMS (Wu et al., EMNLP-IJCNLP 2019, equations 3, 4 and 7, 8), after Bahdanau et al. (ICLR 2015).
+    The pooling of NRMS (Wu et al., EMNLP-IJCNLP 2019, equations 3, 4 and 7, 8), after Bahdanau et
+    al. (ICLR 2015).
 
     Args:
         attention_dim: size of the hidden projection.
 
     Call arguments:
         inputs: float tensor of shape `(batch, length, dim)`.
-        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: its weight is 0.
+        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: its
+            weight is 0.
 
     Returns:
         Tensor of shape `(batch, dim)`; zeros for a sequence of padding only.
@@ -35,13 +37,16 @@ class AdditiveAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         if attention_dim < 1:
             raise ValueError(
-                f"`attention_dim` should be a positive integer. Received: `attention_dim` = {attention_dim}."
+                f"`attention_dim` should be a positive integer. Received: `attention_dim` = "
+                f"{attention_dim}."
             )
         self.attention_dim = attention_dim
 
     def build(self, inputs_shape: tuple) -> None:
         """Creates the projection, its bias and the query vector."""
-        self.projection = self.add_weight(name="projection", shape=(inputs_shape[-1], self.attention_dim))
+        self.projection = self.add_weight(
+            name="projection", shape=(inputs_shape[-1], self.attention_dim)
+        )
         self.bias = self.add_weight(name="bias", shape=(self.attention_dim,), initializer="zeros")
         self.query = self.add_weight(name="query", shape=(self.attention_dim, 1))
         self.built = True

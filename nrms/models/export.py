@@ -15,7 +15,8 @@ from nrms.models.onnx_encoders import OnnxEncoders
 from nrms.models.recommender import Recommender
 from nrms.models.sequence_encoder import SequenceEncoder
 
-PARITY = 1e-5  # largest difference allowed between Keras and ONNX Runtime, relative to the largest vector entry
+# largest difference allowed between Keras and ONNX Runtime, relative to the largest vector entry
+PARITY = 1e-5
 
 
 def export_model(model: Recommender, folder: Path, titles: np.ndarray) -> float:
@@ -24,10 +25,12 @@ def export_model(model: Recommender, folder: Path, titles: np.ndarray) -> float:
     Args:
         model: a float32 model.
         folder: an existing local folder.
-        titles: int32 word ids of shape `(articles, title)`, a sample of the catalogue to compare the runtimes on.
+        titles: int32 word ids of shape `(articles, title)`, a sample of the catalogue to compare
+            the runtimes on.
 
     Returns:
-        The largest difference between a vector by Keras and by ONNX Runtime, relative to the largest entry.
+        The largest difference between a vector by Keras and by ONNX Runtime, relative to the
+        largest entry.
 
     Raises:
         ArtifactError: the difference is above `PARITY`.
@@ -48,7 +51,8 @@ def export_model(model: Recommender, folder: Path, titles: np.ndarray) -> float:
     sequences = [layer for layer in model._flatten_layers() if isinstance(layer, SequenceEncoder)]
     buckets = [layer.buckets for layer in sequences]
     for layer in sequences:
-        # A graph of an eighth of the size: it exports in a third of the time and runs small batches twice as fast.
+        # A graph of an eighth of the size: it exports in a third of the time and runs small batches
+        # twice as fast.
         layer.buckets = 1
     try:
         with warnings.catch_warnings():
@@ -66,7 +70,10 @@ def export_model(model: Recommender, folder: Path, titles: np.ndarray) -> float:
 
 
 def _check_parity(model: Recommender, folder: Path, titles: np.ndarray) -> float:
-    runtimes = KerasEncoders(model), OnnxEncoders(folder / "news_encoder.onnx", folder / "user_encoder.onnx")
+    runtimes = (
+        KerasEncoders(model),
+        OnnxEncoders(folder / "news_encoder.onnx", folder / "user_encoder.onnx"),
+    )
     news = [encoders.encode_news(titles) for encoders in runtimes]
     # Histories of every length that the sample allows, the empty one among them.
     history = np.tril(np.tile(np.arange(1, len(titles), dtype=np.int32), (len(titles), 1)), -1)
@@ -74,7 +81,8 @@ def _check_parity(model: Recommender, folder: Path, titles: np.ndarray) -> float
     worst = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) for a, b in (news, users))
     if not worst <= PARITY:
         raise ArtifactError(
-            f"the ONNX encoders must equal the Keras ones to {PARITY}. Received: a relative difference of {worst}. "
+            f"the ONNX encoders must equal the Keras ones to {PARITY}. Received: a relative "
+            f"difference of {worst}. "
             "The model was not published."
         )
     return worst

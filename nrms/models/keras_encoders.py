@@ -30,7 +30,10 @@ class KerasEncoders:
         )
         self._users = tf.function(
             lambda vectors, history: model.user_encoder(vectors, history),
-            input_signature=[tf.TensorSpec((None, None), tf.float32), tf.TensorSpec((None, None), tf.int32)],
+            input_signature=[
+                tf.TensorSpec((None, None), tf.float32),
+                tf.TensorSpec((None, None), tf.int32),
+            ],
             autograph=False,
         )
 

@@ -12,8 +12,9 @@ from nrms.models.sequence_encoder import SequenceEncoder
 class NewsEncoder(keras.Model):
     """The news encoder of NRMS (Wu et al., EMNLP-IJCNLP 2019, section 2.1).
 
-    Word embedding, dropout, multi-head self-attention, dropout, additive attention. A batch's distinct words are
-    embedded, dropped out and projected once: within a batch, a word has one dropout mask wherever it stands.
+    Word embedding, dropout, multi-head self-attention, dropout, additive attention. A batch's
+    distinct words are embedded, dropped out and projected once: within a batch, a word has one
+    dropout mask wherever it stands.
 
     Args:
         vocabulary_size: number of word ids, PAD (0) and UNK (1) included.
@@ -57,10 +58,16 @@ class NewsEncoder(keras.Model):
         self.dropout = dropout
         self.train_word_vectors = train_word_vectors
         self.embedding = keras.layers.Embedding(
-            vocabulary_size, word_dim, trainable=train_word_vectors, name="words", dtype=self.dtype_policy
+            vocabulary_size,
+            word_dim,
+            trainable=train_word_vectors,
+            name="words",
+            dtype=self.dtype_policy,
         )
         self.word_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        self.title = SequenceEncoder(heads, head_dim, attention_dim, dropout, name="title", dtype=self.dtype_policy)
+        self.title = SequenceEncoder(
+            heads, head_dim, attention_dim, dropout, name="title", dtype=self.dtype_policy
+        )
 
     def build(self, titles_shape: tuple | None = None) -> None:
         """Creates all weights; their shapes do not depend on the input's."""

@@ -1,4 +1,6 @@
-"""The ONNX Runtime of the two encoders: without TensorFlow, for what must start fast and stay small."""
+"""The ONNX Runtime of the two encoders: without TensorFlow, for what must start fast and stay
+small.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from nrms.errors import ArtifactError
 
 
 class OnnxEncoders:
-    """Runs a model's `news_encoder.onnx` and `user_encoder.onnx` on the CPU (see `nrms.scoring.Encoders`).
+    """Runs a model's `news_encoder.onnx` and `user_encoder.onnx` on the CPU (see
+    `nrms.scoring.Encoders`).
 
     Args:
         news_encoder: file of the news encoder.
@@ -27,9 +30,12 @@ class OnnxEncoders:
         options = onnxruntime.SessionOptions()
         # The arena never shrinks: half the memory without it, a tenth slower.
         options.enable_cpu_mem_arena = False
-        # Idle threads would wait in a loop, and take the processor from all else for a while after each call.
+        # Idle threads would wait in a loop, and take the processor from all else for a while after
+        # each call.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # warnings about the graph's making are nothing a user can act on
+        options.log_severity_level = (
+            3  # warnings about the graph's making are nothing a user can act on
+        )
         self._news, self._users = (_session(path, options) for path in (news_encoder, user_encoder))
 
     def encode_news(self, titles: np.ndarray) -> np.ndarray:
@@ -47,5 +53,6 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
     except Exception as error:  # the library's own exceptions have no common base
         received = " ".join(str(error).split())[:300]
         raise ArtifactError(
-            f"{path.name}: must be a model that ONNX Runtime loads. Received: {received}. Train the model again."
+            f"{path.name}: must be a model that ONNX Runtime loads. Received: {received}. Train "
+            f"the model again."
         ) from error

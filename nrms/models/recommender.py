@@ -12,18 +12,21 @@ from nrms.models.sequence_encoder import ends
 class Recommender(keras.Model):
     """Scores candidates by the dot product of a user vector and news vectors.
 
-    The batch holds row numbers only. Its distinct articles are encoded once and gathered back, so an article that
-    stands in a hundred histories of the batch costs as much as one that stands in one.
+    The batch holds row numbers only. Its distinct articles are encoded once and gathered back, so
+    an article that stands in a hundred histories of the batch costs as much as one that stands in
+    one.
 
     Args:
         news_encoder: model of `titles`, int32 `(articles, title)`, to vectors, `(articles, dim)`.
-        user_encoder: model of `news_vectors`, `(articles, dim)`, and `history`, int32 `(batch, history)` of row
-            numbers into them (0 = padding), to vectors, `(batch, dim)`.
+        user_encoder: model of `news_vectors`, `(articles, dim)`, and `history`, int32 `(batch,
+            history)` of row numbers into them (0 = padding), to vectors, `(batch, dim)`.
 
     Call arguments:
-        titles: int32 tensor of shape `(articles + 1, title)`, word ids of the whole catalogue; row 0 is empty.
+        titles: int32 tensor of shape `(articles + 1, title)`, word ids of the whole catalogue; row
+            0 is empty.
         history: int32 tensor of shape `(batch, history)`, row numbers into `titles`, 0 = padding.
-        candidates: int32 tensor of shape `(batch, candidates)`, row numbers into `titles`, 0 = no candidate.
+        candidates: int32 tensor of shape `(batch, candidates)`, row numbers into `titles`, 0 = no
+            candidate.
 
     Returns:
         Logits of shape `(batch, candidates)` in float32; -1e9 where there is no candidate.
@@ -47,9 +50,11 @@ class Recommender(keras.Model):
 
     def call(self, titles, history, candidates, training=False):
         """See the class."""
-        # Row 0 first, then the histories: so distinct article 0 is padding, and the articles that the user encoder
-        # needs are the first ones.
-        rows = ops.concatenate([ops.zeros((1,), "int32"), ops.reshape(history, (-1,)), ops.reshape(candidates, (-1,))])
+        # Row 0 first, then the histories: so distinct article 0 is padding, and the articles that
+        # the user encoder needs are the first ones.
+        rows = ops.concatenate(
+            [ops.zeros((1,), "int32"), ops.reshape(history, (-1,)), ops.reshape(candidates, (-1,))]
+        )
         articles, distinct = ops.unique(rows, sorted=False, return_inverse=True)
         split = 1 + ops.size(history)
         history = ops.reshape(distinct[1:split], ops.shape(history))
@@ -60,7 +65,9 @@ class Recommender(keras.Model):
         vectors = self.news_encoder(article_titles[:, :longest], training=training)
         in_histories = ops.max(history, initial=0) + 1
         users = self.user_encoder(vectors[:in_histories], history, training=training)
-        logits = ops.squeeze(ops.matmul(ops.take(vectors, candidate_vectors_at, axis=0), users[:, :, None]), -1)
+        logits = ops.squeeze(
+            ops.matmul(ops.take(vectors, candidate_vectors_at, axis=0), users[:, :, None]), -1
+        )
         return ops.where(candidates != 0, ops.cast(logits, "float32"), -1e9)
 
     def get_config(self) -> dict:
@@ -75,7 +82,9 @@ class Recommender(keras.Model):
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> Recommender:
         """See `keras.layers.Layer.from_config`."""
         encoders = {
-            name: keras.saving.deserialize_keras_object(config.pop(name), custom_objects=custom_objects)
+            name: keras.saving.deserialize_keras_object(
+                config.pop(name), custom_objects=custom_objects
+            )
             for name in ("news_encoder", "user_encoder")
         }
         return cls(**encoders, **config)

@@ -1,4 +1,6 @@
-"""The models that `--model` can name. A model is a pair of encoders; nothing else knows which one it is."""
+"""The models that `--model` can name. A model is a pair of encoders; nothing else knows which one
+it is.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,14 @@ if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):
 
 
 def nrms(config: ModelConfig, vocabulary_size: int, dtype: str) -> Recommender:
-    """NRMS (Wu et al., EMNLP-IJCNLP 2019): self-attention and additive attention in both encoders."""
-    attention = {"heads": config.heads, "head_dim": config.head_dim, "attention_dim": config.attention_dim}
+    """NRMS (Wu et al., EMNLP-IJCNLP 2019): self-attention and additive attention in
+    both encoders.
+    """
+    attention = {
+        "heads": config.heads,
+        "head_dim": config.head_dim,
+        "attention_dim": config.attention_dim,
+    }
     news_encoder = NewsEncoder(
         vocabulary_size,
         config.word_dim,
@@ -34,7 +42,9 @@ def nrms(config: ModelConfig, vocabulary_size: int, dtype: str) -> Recommender:
         name="news_encoder",
         **attention,
     )
-    return Recommender(news_encoder, UserEncoder(dtype=dtype, name="user_encoder", **attention), dtype=dtype)
+    return Recommender(
+        news_encoder, UserEncoder(dtype=dtype, name="user_encoder", **attention), dtype=dtype
+    )
 
 
 MODELS: dict[str, Callable[[ModelConfig, int, str], Recommender]] = {"nrms": nrms}
@@ -51,7 +61,8 @@ def build_model(
     Args:
         config: the model's dimensions.
         vocabulary_size: number of word ids, PAD and UNK included.
-        word_vectors: float32 array of shape `(vocabulary_size, word_dim)` to start from, or None for random ones.
+        word_vectors: float32 array of shape `(vocabulary_size, word_dim)` to start from, or None
+            for random ones.
         precision: Keras dtype policy of the computation; the weights are float32 in each.
 
     Returns:

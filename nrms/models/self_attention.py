@@ -5,17 +5,19 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-# Added to a score, or in its place, where there is padding: finite in float16, and 0 after the softmax.
+# Added to a score, or in its place, where there is padding: finite in float16, and 0 after the
+# softmax.
 MASKED = -3e4
 
 
 @keras.saving.register_keras_serializable(package="nrms")
 class SelfAttention(keras.layers.Layer):
-    """Multi-head self-attention (Vaswani et al., NeurIPS 2017) as NRMS uses it: no positions, no biases.
+    """Multi-head self-attention (Vaswani et al., NeurIPS 2017) as NRMS uses it: no positions, no
+    biases.
 
-    Without positions, an item's query, key and value do not depend on where it stands. So each distinct item is
-    projected once (`project`), and the sequences gather the projections: most of the arithmetic of a title or a
-    history is the projection, and words and articles repeat.
+    Without positions, an item's query, key and value do not depend on where it stands. So each
+    distinct item is projected once (`project`), and the sequences gather the projections: most of
+    the arithmetic of a title or a history is the projection, and words and articles repeat.
 
     Args:
         heads: number of attention heads.
@@ -24,10 +26,12 @@ class SelfAttention(keras.layers.Layer):
     Call arguments:
         projected: queries, keys and values of the distinct items, what `project` gave.
         rows: int32 tensor of shape `(batch, length)`, row numbers of the items.
-        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: it gets no weight.
+        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: it
+            gets no weight.
 
     Returns:
-        Tensor of shape `(batch, length, heads * head_dim)`. Positions that are padding themselves hold values
+        Tensor of shape `(batch, length, heads * head_dim)`. Positions that are padding themselves
+        hold values
         that mean nothing: mask them again in the pooling.
 
     Example:
@@ -43,14 +47,19 @@ class SelfAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         for name, value in (("heads", heads), ("head_dim", head_dim)):
             if value < 1:
-                raise ValueError(f"`{name}` should be a positive integer. Received: `{name}` = {value}.")
+                raise ValueError(
+                    f"`{name}` should be a positive integer. Received: `{name}` = {value}."
+                )
         self.heads = heads
         self.head_dim = head_dim
 
     def build(self, items_shape: tuple) -> None:
-        """Creates the projection of shape `(dim, 3 * heads * head_dim)`: queries, keys and values side by side."""
+        """Creates the projection of shape `(dim, 3 * heads * head_dim)`: queries, keys and values
+        side by side.
+        """
         dim, width = items_shape[-1], self.heads * self.head_dim
-        # Glorot limits of the three (dim, width) matrices that stand side by side, not of the wide one.
+        # Glorot limits of the three (dim, width) matrices that stand side by side, not of the wide
+        # one.
         limit = (6.0 / (dim + width)) ** 0.5
         self.projection = self.add_weight(
             name="projection",
@@ -60,8 +69,12 @@ class SelfAttention(keras.layers.Layer):
         self.built = True
 
     def project(self, items):
-        """Queries, keys and values of `items`, `(items, dim)`: three tensors of shape `(items, heads * head_dim)`."""
-        query, key, value = ops.split(ops.matmul(items, ops.cast(self.projection, items.dtype)), 3, axis=1)
+        """Queries, keys and values of `items`, `(items, dim)`: three tensors of shape `(items,
+        heads * head_dim)`.
+        """
+        query, key, value = ops.split(
+            ops.matmul(items, ops.cast(self.projection, items.dtype)), 3, axis=1
+        )
         return query * self.head_dim**-0.5, key, value
 
     def call(self, projected, rows, padding_mask):
@@ -69,7 +82,10 @@ class SelfAttention(keras.layers.Layer):
         batch, length = ops.shape(rows)[0], ops.shape(rows)[1]
         query, key, value = (
             ops.transpose(
-                ops.reshape(ops.take(part, rows, axis=0), (batch, length, self.heads, self.head_dim)), (0, 2, 1, 3)
+                ops.reshape(
+                    ops.take(part, rows, axis=0), (batch, length, self.heads, self.head_dim)
+                ),
+                (0, 2, 1, 3),
             )
             for part in projected
         )

@@ -19,8 +19,10 @@ class UserEncoder(keras.Model):
         attention_dim: hidden size of the pooling.
 
     Call arguments:
-        news_vectors: float tensor of shape `(articles, dim)`, distinct articles. Row 0 stands for padding.
-        history: int32 tensor of shape `(batch, history)`, row numbers into `news_vectors`, 0 = padding.
+        news_vectors: float tensor of shape `(articles, dim)`, distinct articles. Row 0 stands for
+            padding.
+        history: int32 tensor of shape `(batch, history)`, row numbers into `news_vectors`, 0 =
+            padding.
 
     Returns:
         User vectors, a tensor of shape `(batch, heads * head_dim)`; zeros for an empty history.
@@ -37,9 +39,13 @@ class UserEncoder(keras.Model):
         self.heads = heads
         self.head_dim = head_dim
         self.attention_dim = attention_dim
-        self.history = SequenceEncoder(heads, head_dim, attention_dim, name="history", dtype=self.dtype_policy)
+        self.history = SequenceEncoder(
+            heads, head_dim, attention_dim, name="history", dtype=self.dtype_policy
+        )
 
-    def build(self, news_vectors_shape: tuple | None = None, history_shape: tuple | None = None) -> None:
+    def build(
+        self, news_vectors_shape: tuple | None = None, history_shape: tuple | None = None
+    ) -> None:
         """Creates all weights; their shapes do not depend on the input's."""
         self.history.build((None, self.heads * self.head_dim))
         self.built = True

@@ -11,9 +11,11 @@ import numpy as np
 from nrms.models.recommender import Recommender
 
 
-def take_weights(model: Recommender, words: Sequence[str], file: Path, file_words: Sequence[str]) -> int:
-    """Gives the model the weights of a saved one. Word vectors go by the word: those of words that only the model has
-    stay as they were drawn.
+def take_weights(
+    model: Recommender, words: Sequence[str], file: Path, file_words: Sequence[str]
+) -> int:
+    """Gives the model the weights of a saved one. Word vectors go by the word: those of words that
+    only the model has stay as they were drawn.
 
     Args:
         model: its weights created, of the sizes of the saved one.
@@ -31,7 +33,8 @@ def take_weights(model: Recommender, words: Sequence[str], file: Path, file_word
     vectors[shared] = saved_vectors[[row[words[i]] for i in shared]]
     model.news_encoder.embedding.set_weights([vectors])
     others, saved_others = (
-        [weight for weight in m.weights if weight is not m.news_encoder.embedding.weights[0]] for m in (model, saved)
+        [weight for weight in m.weights if weight is not m.news_encoder.embedding.weights[0]]
+        for m in (model, saved)
     )
     for weight, value in zip(others, saved_others, strict=True):
         weight.assign(value)

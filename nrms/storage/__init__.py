@@ -1,15 +1,17 @@
 """Local paths and `gs://bucket/name` behind one small interface.
 
-- A write is whole or invisible: locally a temporary file is renamed; in a bucket the object appears once the
+- A write is whole or invisible: locally a temporary file is renamed; in a bucket the object appears
+once the
   server has checked the crc32c that was declared with it.
-- Every write to a bucket carries `if_generation_match`, so that trying again after a fault cannot undo what
+- Every write to a bucket carries `if_generation_match`, so that trying again after a fault cannot
+undo what
   somebody else wrote in between.
 - A `FileInfo` pins one generation of a file: reading it gives exactly those bytes or an error.
 - Faults that pass (408, 429, 5xx, broken connections) are tried again with backoff, for at most
   `NRMS_RETRY_SECONDS` (environment variable, default 120) without progress.
 
-`STORAGE_EMULATOR_HOST` (for example `http://localhost:4443`) is used without credentials; otherwise Google's
-application default credentials apply.
+`STORAGE_EMULATOR_HOST` (for example `http://localhost:4443`) is used without credentials; otherwise
+Google's application default credentials apply.
 """
 
 import hashlib
@@ -55,7 +57,8 @@ def is_gcs(uri: Location) -> bool:
 
 
 def normal(uri: Location) -> str:
-    """The one way to write a location: without empty parts, `.` and a slash at the end, in a bucket as on a disk.
+    """The one way to write a location: without empty parts, `.` and a slash at the end, in a bucket
+    as on a disk.
 
     Raises StorageError for a name that is no UTF-8.
     """
@@ -82,7 +85,9 @@ def parent(uri: Location) -> str:
 
 
 def stat(uri: Location) -> FileInfo:
-    """The file's current generation. Raises ObjectNotFound (for a folder too), AccessDenied, StorageError."""
+    """The file's current generation. Raises ObjectNotFound (for a folder too), AccessDenied,
+    StorageError.
+    """
     uri = normal(uri)
     if is_gcs(uri):
         with gcs.errors(uri, "read"):
@@ -92,7 +97,9 @@ def stat(uri: Location) -> FileInfo:
 
 
 def exists(uri: Location) -> bool:
-    """Whether there is such a file. Raises AccessDenied or StorageError where that cannot be known."""
+    """Whether there is such a file. Raises AccessDenied or StorageError where that
+    cannot be known.
+    """
     try:
         stat(uri)
     except ObjectNotFound:
@@ -103,9 +110,10 @@ def exists(uri: Location) -> bool:
 def list_files(folder: Location, suffix: str = "", hidden: bool = False) -> list[FileInfo]:
     """All files below `folder` whose name ends in `suffix`, sorted by uri.
 
-    Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out, unless `hidden`. Links
-    to folders are followed. A folder that does not exist is empty, a bucket that does not exist raises ObjectNotFound,
-    no access AccessDenied; a link to nothing, what is no file, and a name that is no UTF-8 raise StorageError.
+    Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out,
+    unless `hidden`. Links to folders are followed. A folder that does not exist is empty, a bucket
+    that does not exist raises ObjectNotFound, no access AccessDenied; a link to nothing, what is no
+    file, and a name that is no UTF-8 raise StorageError.
     """
     folder = normal(folder)
     if is_gcs(folder):
@@ -126,9 +134,9 @@ def list_paths(folder: Location, suffix: str = "") -> dict[str, FileInfo]:
 def fetch(info: FileInfo, cache: Path) -> Path:
     """The path of a local file that holds exactly the generation `info`.
 
-    A local file is returned as it is; an object is downloaded into `cache` once and found there from then on.
-    Raises PreconditionFailed when the file was replaced or deleted since `info` was taken, StorageError when
-    it arrives damaged, AccessDenied.
+    A local file is returned as it is; an object is downloaded into `cache` once and found there
+    from then on. Raises PreconditionFailed when the file was replaced or deleted since `info` was
+    taken, StorageError when it arrives damaged, AccessDenied.
     """
     if not is_gcs(info.uri):
         if not exists(info.uri) or stat(info.uri).generation != info.generation:
@@ -142,7 +150,8 @@ def fetch(info: FileInfo, cache: Path) -> Path:
 
 
 def read_bytes(source: Location | FileInfo) -> bytes:
-    """The whole content: of the current generation of a location, or of the generation that a FileInfo pins.
+    """The whole content: of the current generation of a location, or of the generation that a
+    FileInfo pins.
 
     Raises ObjectNotFound, AccessDenied, and what `fetch` raises.
     """
@@ -167,9 +176,10 @@ def upload(path: Location, uri: Location, *, if_generation: str | None = None) -
     Args:
         path: Local file.
         uri: Local path or `gs://bucket/name`.
-        if_generation: None replaces whatever is there. ABSENT creates the file once. Any other generation
-            replaces exactly that one (compare-and-swap). A local file that moves by compare-and-swap should
-            be written in no other way once it exists: its lock binds only those who take it.
+        if_generation: None replaces whatever is there. ABSENT creates the file once. Any other
+            generation replaces exactly that one (compare-and-swap). A local file that moves by
+            compare-and-swap should be written in no other way once it exists: its lock binds only
+            those who take it.
 
     Returns:
         What was written.
@@ -185,7 +195,9 @@ def upload(path: Location, uri: Location, *, if_generation: str | None = None) -
 
 
 def tidy(folder: Location) -> None:
-    """Takes away what writes into a folder left when their processes were killed. A bucket shows nothing of them."""
+    """Takes away what writes into a folder left when their processes were killed. A bucket shows
+    nothing of them.
+    """
     if not is_gcs(folder):
         scratch.tidy(Path(folder))
 

@@ -1,12 +1,13 @@
 """The one way a folder becomes valid, local or in a bucket.
 
-    <folder>/manifest.json    first the plan alone: all that the content depends on; at the end all about the files, too
-    <folder>/...              the files
-    <folder>/_SUCCESS         empty; written last: without it, nothing here is valid
+    <folder>/manifest.json    first the plan alone: all that the content depends on; at the end all
+    about the files, too <folder>/...              the files <folder>/_SUCCESS         empty;
+    written last: without it, nothing here is valid
 
-Whatever is killed or runs twice, three rules keep the folder whole. The plan is claimed by compare-and-swap before
-anything else. Each part names the plan it was made for, so a part of any other plan counts as missing. Each write
-names the generation it replaces, so of two runs at once one writes a part and the other reads it.
+Whatever is killed or runs twice, three rules keep the folder whole. The plan is claimed by
+compare-and-swap before anything else. Each part names the plan it was made for, so a part of any
+other plan counts as missing. Each write names the generation it replaces, so of two runs at once
+one writes a part and the other reads it.
 
 What is complete is checked, not believed: `Found.is_complete` compares the files with the manifest.
 """
@@ -80,7 +81,9 @@ def remove(uri: str) -> None:
     for info in storage.list_files(uri):
         storage.delete(info.uri)
     if not storage.is_gcs(uri):
-        shutil.rmtree(uri, ignore_errors=True)  # hidden files that a killed process left, and the folders
+        shutil.rmtree(
+            uri, ignore_errors=True
+        )  # hidden files that a killed process left, and the folders
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,21 @@ class Found:
     files: dict[str, storage.FileInfo]
 
     def is_occupied(self, belongs: Callable[[str], bool]) -> bool:
-        """Whether there is anything of an output: what makes it valid, or a file that `belongs` picks by path."""
-        return self.generation != storage.ABSENT or self.success is not None or any(map(belongs, self.files))
+        """Whether there is anything of an output: what makes it valid, or a file that `belongs`
+        picks by path.
+        """
+        return (
+            self.generation != storage.ABSENT
+            or self.success is not None
+            or any(map(belongs, self.files))
+        )
 
     def is_complete(self, verify: bool = False) -> bool:
-        """Whether the folder was finished and its files are as they were written; those that are not are logged.
+        """Whether the folder was finished and its files are as they were written; those that are
+        not are logged.
 
-        Sizes are compared, and checksums: those of a bucket, which cost nothing; those of a local file where it changed
-        after the folder was finished, and of each with `verify`.
+        Sizes are compared, and checksums: those of a bucket, which cost nothing; those of a local
+        file where it changed after the folder was finished, and of each with `verify`.
         """
         if self.success is None:
             return False
@@ -133,7 +143,12 @@ class Found:
         if info.crc32c is not None:
             return info.crc32c == entry.get("crc32c")
         done = None if self.success is None else self.success.changed_ns
-        if not verify and info.changed_ns is not None and done is not None and info.changed_ns < done:
+        if (
+            not verify
+            and info.changed_ns is not None
+            and done is not None
+            and info.changed_ns < done
+        ):
             return True
         try:
             return crc32c_of(Path(info.uri)) == entry.get("crc32c")
@@ -143,7 +158,8 @@ class Found:
 
 def look(uri: str) -> Found:
     """What lies in a folder. Raises StorageError: it cannot be read."""
-    # The listing before the manifest: what another run writes in between must not look like something else.
+    # The listing before the manifest: what another run writes in between must not look like
+    # something else.
     below = storage.join(uri, "x")[:-1]
     files = {info.uri.removeprefix(below): info for info in storage.list_files(uri)}
     success = files.pop(SUCCESS, None)
@@ -152,7 +168,8 @@ def look(uri: str) -> Found:
 
 
 def clear(found: Found, belongs: Callable[[str], bool]) -> None:
-    """Deletes what makes the folder valid, then its manifest, then the files that `belongs` picks by path.
+    """Deletes what makes the folder valid, then its manifest, then the files that `belongs` picks
+    by path.
 
     Raises ConfigError where one of them is in a folder that is a link: it is somebody else's.
     """
@@ -167,15 +184,19 @@ def _refuse_links(uri: str, names: Iterable[str]) -> None:
         path = Path(uri, name)
         if not storage.is_gcs(uri) and path.parent.resolve() != (Path(uri).resolve() / name).parent:
             raise ConfigError(
-                f"--output must hold no link to a folder that would be cleared. Received: {path.parent}, which leads "
+                f"--output must hold no link to a folder that would be cleared. Received: "
+                f"{path.parent}, which leads "
                 f"to {path.parent.resolve()}. Remove the link, or choose another --output."
             )
 
 
 def taken(content: str, uri: str, why: str) -> ConfigError:
-    """The error of an output that must not be replaced: what it may hold, where, which relative clause says why not."""
+    """The error of an output that must not be replaced: what it may hold, where, which relative
+    clause says why not.
+    """
     return ConfigError(
-        f"--output must be empty or hold {content}. Received: {uri}, {why}. Choose another --output or pass "
+        f"--output must be empty or hold {content}. Received: {uri}, {why}. Choose another "
+        f"--output or pass "
         "--overwrite to replace what is there."
     )
 
@@ -186,7 +207,8 @@ class Output:
     Args:
         uri: the folder.
         plan: what the manifest says from the start, JSON-ready. Equal plans mean equal files.
-        belongs: whether a file, by its path below the folder, is one that such an output could have written.
+        belongs: whether a file, by its path below the folder, is one that such an output could have
+            written.
         content: what the folder may hold already, for messages.
 
     Attributes:
@@ -213,11 +235,14 @@ class Output:
         """The error of a folder that holds something else."""
         return taken(self._content, found.uri, self._difference(found.manifest))
 
-    def claim(self, wanted: Iterable[str] = (), overwrite: bool = False, verify: bool = False) -> bool:
+    def claim(
+        self, wanted: Iterable[str] = (), overwrite: bool = False, verify: bool = False
+    ) -> bool:
         """Makes the folder this plan's, unless it is and is complete.
 
         Args:
-            wanted: names of files that it must hold to be complete, beside those that its manifest lists.
+            wanted: names of files that it must hold to be complete, beside those that its manifest
+                lists.
             overwrite: take a folder that holds the files of another plan.
             verify: read what is complete and compare its checksums.
 
@@ -233,12 +258,17 @@ class Output:
             _refuse_links(self.uri, filter(self._belongs, found.files))
             self._generation = found.generation
             planned = self.is_planned(found)
-            if planned and found.is_complete(verify) and set(wanted) <= {f["name"] for f in found.manifest["files"]}:
+            if (
+                planned
+                and found.is_complete(verify)
+                and set(wanted) <= {f["name"] for f in found.manifest["files"]}
+            ):
                 return False
             if not planned and found.is_occupied(self._belongs) and not overwrite:
                 raise self.taken(found)
             if found.success is not None:
-                # Before the claim: a run that ends between the two must leave nothing that looks whole.
+                # Before the claim: a run that ends between the two must leave nothing that looks
+                # whole.
                 storage.delete(self._at(SUCCESS))
             if planned:
                 return True
@@ -248,8 +278,11 @@ class Output:
             except PreconditionFailed:
                 continue  # another run claimed it first: look again
 
-    def part(self, name: str, take: Callable[[Path], Value | None], make: Callable[[Path], Value]) -> Value:
-        """A Parquet file of this output: the one that is there if it is whole and of this plan, else a new one.
+    def part(
+        self, name: str, take: Callable[[Path], Value | None], make: Callable[[Path], Value]
+    ) -> Value:
+        """A Parquet file of this output: the one that is there if it is whole and of this plan,
+        else a new one.
 
         Args:
             name: of the file.
@@ -307,7 +340,8 @@ class Output:
         """
         uri = self._at(path.name)
         while True:
-            # In this order: whoever takes the folder after the check also changes the file after the look at it.
+            # In this order: whoever takes the folder after the check also changes the file after
+            # the look at it.
             try:
                 generation = storage.stat(uri).generation
             except ObjectNotFound:
@@ -330,7 +364,9 @@ class Output:
             StorageError: writing failed, or a run with another plan took the folder.
         """
         self._check_ours()
-        left = [name for name in look(self.uri).files if self._belongs(name) and name not in self.files]
+        left = [
+            name for name in look(self.uri).files if self._belongs(name) and name not in self.files
+        ]
         _refuse_links(self.uri, left)
         for name in left:
             storage.delete(self._at(name))
@@ -339,7 +375,8 @@ class Output:
                 self._write_manifest({**self._plan, **about, "files": list(self.files.values())})
                 break
             except PreconditionFailed:
-                self._check_ours()  # it is another run of the same plan, with files as whole as ours
+                # it is another run of the same plan, with files as whole as ours
+                self._check_ours()
         storage.write_bytes(b"", self._at(SUCCESS))
 
     @property
@@ -351,13 +388,16 @@ class Output:
 
     def _write_manifest(self, manifest: Plan) -> None:
         data = json.dumps(manifest, indent=1).encode() + b"\n"
-        self._generation = storage.write_bytes(data, self._at(MANIFEST), if_generation=self._generation).generation
+        self._generation = storage.write_bytes(
+            data, self._at(MANIFEST), if_generation=self._generation
+        ).generation
 
     def _check_ours(self) -> None:
         manifest, self._generation = _manifest(self.uri)
         if not self._is_plan_of(manifest):
             raise StorageError(
-                f"{self.uri}: is now written by a run of other data or another model, {self._difference(manifest)}. "
+                f"{self.uri}: is now written by a run of other data or another model, "
+                f"{self._difference(manifest)}. "
                 "This run stopped; give each its own --output."
             )
 
@@ -371,11 +411,18 @@ class Output:
 
     def _note(self, name: str, path: Path) -> None:
         rows = {"rows": parquet.rows(path)} if name.endswith(".parquet") else {}
-        self.files[name] = {"name": name, **rows, "size": path.stat().st_size, "crc32c": crc32c_of(path)}
+        self.files[name] = {
+            "name": name,
+            **rows,
+            "size": path.stat().st_size,
+            "crc32c": crc32c_of(path),
+        }
 
 
 def difference(plan: Plan, other: Plan) -> str:
-    """The fields in which two plans differ, as words that follow "whose": what the other has, then what `plan` has."""
+    """The fields in which two plans differ, as words that follow "whose": what the other has, then
+    what `plan` has.
+    """
     fields, inputs = [], []
     for path, wanted, found in _differences(plan, other, ()):
         if any(isinstance(value, dict) and "crc32c" in value for value in (wanted, found)):
@@ -384,13 +431,21 @@ def difference(plan: Plan, other: Plan) -> str:
             fields.append((".".join(path[1:] or path), found, wanted))
     if len(fields) > 1:  # a hash says nothing to a person that another field does not say
         fields = [field for field in fields if not field[0].endswith("sha256")] or fields
-    parts = [f"{name} is {_shown(found)} and not {_shown(wanted)}" for name, found, wanted in fields[:_SHOWN]]
+    parts = [
+        f"{name} is {_shown(found)} and not {_shown(wanted)}"
+        for name, found, wanted in fields[:_SHOWN]
+    ]
     if inputs:
-        parts.append(f"input differs in {', '.join(inputs[:_SHOWN])}{' and others' if inputs[_SHOWN:] else ''}")
+        parts.append(
+            f"input differs in "
+            f"{', '.join(inputs[:_SHOWN])}{' and others' if inputs[_SHOWN:] else ''}"
+        )
     return ", ".join(parts)
 
 
-def _differences(plan: Any, other: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], Any, Any]]:
+def _differences(
+    plan: Any, other: Any, path: tuple[str, ...]
+) -> Iterable[tuple[tuple[str, ...], Any, Any]]:
     plan, other = _by_name(plan), _by_name(other)
     if isinstance(plan, dict) and isinstance(other, dict) and "crc32c" not in plan:
         for name in [*plan, *(other.keys() - plan.keys())]:
@@ -413,7 +468,9 @@ def _manifest(uri: str) -> tuple[Plan, str]:
 
 def _by_name(value: Any) -> Any:
     """A list of files as a dictionary; any other value as it is."""
-    if isinstance(value, list) and all(isinstance(file, dict) and isinstance(file.get("name"), str) for file in value):
+    if isinstance(value, list) and all(
+        isinstance(file, dict) and isinstance(file.get("name"), str) for file in value
+    ):
         return {file["name"]: file for file in value}
     return value
 

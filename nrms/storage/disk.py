@@ -8,17 +8,20 @@ from nrms.errors import NrmsError, StorageError
 from nrms.storage.fileinfo import Location, check_utf8
 
 _FILES = {errno.EMFILE, errno.ENFILE}
-_FULL = {getattr(errno, name, errno.EIO) for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")}  # Windows lacks one
+_FULL = {
+    getattr(errno, name, errno.EIO) for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")
+}  # Windows lacks one
 _SHORT = re.compile(r"\d requested and \d+ written")  # all that NumPy says of it
 
 
 def refused(error: BaseException, where: Location) -> StorageError | None:
-    """The error of a disk that is full or read-only, of a process with too many open files, or of a name that is no
-    UTF-8; None for any other.
+    """The error of a disk that is full or read-only, of a process with too many open files, or of a
+    name that is no UTF-8; None for any other.
 
     Args:
-        error: what was raised. Libraries have errors of their own for it, or fail once more while they clean up: the
-            message counts as well, and so does what an error was raised in the handling of.
+        error: what was raised. Libraries have errors of their own for it, or fail once more while
+            they clean up: the message counts as well, and so does what an error was raised in the
+            handling of.
         where: the folder that was written, for errors that name no file.
     """
     seen = set()
@@ -36,7 +39,11 @@ def refused(error: BaseException, where: Location) -> StorageError | None:
             if getattr(found, "errno", None) == number or reason in text:
                 named = getattr(found, "filename", None)
                 place = named if isinstance(named, str) else os.fspath(where)
-                todo = "raise the limit, `ulimit -n`" if number in _FILES else "make room there, or name another folder"
+                todo = (
+                    "raise the limit, `ulimit -n`"
+                    if number in _FILES
+                    else "make room there, or name another folder"
+                )
                 return StorageError(f"{place}: could not be written: {reason}; {todo}")
         found = found.__cause__ or found.__context__
     return None

@@ -1,4 +1,6 @@
-"""What files and objects have in common: their description and the errors of a condition that does not hold."""
+"""What files and objects have in common: their description and the errors of a condition that does
+not hold.
+"""
 
 import os
 from dataclasses import dataclass, field
@@ -8,7 +10,9 @@ from nrms.errors import PreconditionFailed, StorageError, shown
 Location = str | os.PathLike[str]
 
 ABSENT = "0"
-"""The generation of a file that does not exist: `if_generation=ABSENT` writes only where nothing is yet."""
+"""The generation of a file that does not exist: `if_generation=ABSENT` writes only where nothing is
+yet.
+"""
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,10 @@ class FileInfo:
         uri: Local path or `gs://bucket/name`.
         size: Bytes.
         generation: Token that changes with every write; meaningful only for this `uri`.
-        crc32c: Checksum of the content (RFC 4960; base64 of the big-endian value), None for local files.
-        changed_ns: When a local file last changed in any way, nanoseconds; None for objects, whose crc32c says more.
+        crc32c: Checksum of the content (RFC 4960; base64 of the big-endian value), None for local
+            files.
+        changed_ns: When a local file last changed in any way, nanoseconds; None for objects, whose
+            crc32c says more.
     """
 
     uri: str
@@ -31,7 +37,9 @@ class FileInfo:
 
 
 def check_utf8(uri: Location) -> None:
-    """Raises StorageError where a byte in it is no UTF-8: no manifest or log could hold the name."""
+    """Raises StorageError where a byte in it is no UTF-8: no manifest or log could
+    hold the name.
+    """
     text = os.fspath(uri)
     if shown(text) != text:
         raise StorageError(f"{shown(text)}: a name must be UTF-8; rename it")
@@ -40,7 +48,8 @@ def check_utf8(uri: Location) -> None:
 def changed(info: FileInfo) -> PreconditionFailed:
     """The error of reading a pinned generation that is no longer there."""
     return PreconditionFailed(
-        f"{info.uri}: was replaced or deleted during the run: generation {info.generation} is gone; run again"
+        f"{info.uri}: was replaced or deleted during the run: generation {info.generation} is "
+        f"gone; run again"
     )
 
 

@@ -1,4 +1,6 @@
-"""Objects in buckets of Google Cloud Storage. Only here is google.cloud imported, by the functions that need it."""
+"""Objects in buckets of Google Cloud Storage. Only here is google.cloud imported, by the functions
+that need it.
+"""
 
 import logging
 import math
@@ -23,8 +25,11 @@ _TIMEOUT = (10, 60)  # seconds to connect, seconds between two packets
 
 
 def _client() -> "Client":
-    # One client for each process (a fork must not share its sockets) and environment (tests change it).
-    settings = (os.environ.get(name) for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"))
+    # One client for each process (a fork must not share its sockets) and environment (tests change
+    # it).
+    settings = (
+        os.environ.get(name) for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS")
+    )
     return _connect(os.getpid(), *settings)
 
 
@@ -34,13 +39,17 @@ def _connect(process: int, emulator: str | None, credentials: str | None) -> "Cl
     from google.cloud import storage
 
     if emulator and "://" not in emulator:
-        raise ConfigError(f"STORAGE_EMULATOR_HOST must begin with http:// or https://. Received: {emulator}")
+        raise ConfigError(
+            f"STORAGE_EMULATOR_HOST must begin with http:// or https://. Received: {emulator}"
+        )
     # Else the library looks each bucket up in a thread of its own, for traces that nobody reads.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     if emulator:
         return storage.Client(project=None, client_options={"api_endpoint": emulator.rstrip("/")})
     if credentials and not Path(credentials).is_file():
-        raise DefaultCredentialsError(f"GOOGLE_APPLICATION_CREDENTIALS names {credentials}, which is no file")
+        raise DefaultCredentialsError(
+            f"GOOGLE_APPLICATION_CREDENTIALS names {credentials}, which is no file"
+        )
     try:
         return storage.Client(project=None)
     except GoogleAuthError:
@@ -63,7 +72,9 @@ def _blob(uri: Location, info: FileInfo | None = None) -> "Blob":
 
 
 def _info(blob: "Blob") -> FileInfo:
-    return FileInfo(f"gs://{blob.bucket.name}/{blob.name}", blob.size or 0, str(blob.generation), blob.crc32c)
+    return FileInfo(
+        f"gs://{blob.bucket.name}/{blob.name}", blob.size or 0, str(blob.generation), blob.crc32c
+    )
 
 
 def _one_line(error: BaseException) -> str:
@@ -71,7 +82,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def _retry(
-    uri: Location, *, also: Callable[[Exception], bool] | None = None, faults: list[Exception] | None = None
+    uri: Location,
+    *,
+    also: Callable[[Exception], bool] | None = None,
+    faults: list[Exception] | None = None,
 ) -> "Retry":
     """Backoff for faults that pass and those that `also` picks; `faults` collects what was met."""
     from google.api_core.retry import Retry
@@ -83,7 +97,9 @@ def _retry(
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise ConfigError(f"NRMS_RETRY_SECONDS must be a number of seconds, 0 or more. Received: {setting!r}")
+        raise ConfigError(
+            f"NRMS_RETRY_SECONDS must be a number of seconds, 0 or more. Received: {setting!r}"
+        )
 
     def note(error: Exception) -> None:
         logger.warning("%s: trying again after: %s", uri, _one_line(error))
@@ -111,24 +127,30 @@ def errors(uri: Location, verb: str) -> Iterator[None]:
     except GoogleAuthError as error:
         raise AccessDenied(
             f"{uri}: may not be {verb}: no working Google credentials: {_one_line(error)}; "
-            "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+            "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to "
+            "a key file"
         ) from error
     except (api.Forbidden, api.Unauthorized) as error:
         raise AccessDenied(
             f"{uri}: may not be {verb} with these credentials (HTTP {error.code}); reading needs "
-            f"roles/storage.objectViewer on the bucket, writing roles/storage.objectUser: {_one_line(error)}"
+            f"roles/storage.objectViewer on the bucket, writing roles/storage.objectUser: "
+            f"{_one_line(error)}"
         ) from error
     except api.NotFound as error:
         bucket = _split(uri)[0]
         if _bucket_missing(bucket):
-            raise ObjectNotFound(f"gs://{bucket}: no such bucket; correct {uri} or create it") from error
+            raise ObjectNotFound(
+                f"gs://{bucket}: no such bucket; correct {uri} or create it"
+            ) from error
         raise ObjectNotFound(f"{uri}: no such object in the bucket") from error
     except (api.GoogleAPIError, RequestException) as error:
         raise StorageError(f"{uri}: could not be {verb}: {_one_line(error)}") from error
 
 
 def _bucket_missing(bucket: str) -> bool:
-    """Tell a 404 of the bucket from one of the object, with no permission but that to list objects."""
+    """Tell a 404 of the bucket from one of the object, with no permission but that
+    to list objects.
+    """
     from google.api_core import exceptions as api
 
     try:
@@ -163,7 +185,11 @@ def list_files(folder: Location, suffix: str, hidden: bool) -> Iterator[FileInfo
     for blob in _client().list_blobs(bucket, prefix=prefix, timeout=_TIMEOUT, retry=_retry(folder)):
         parts = blob.name.removeprefix(prefix).split("/")
         # An object whose name ends in "/" is how the console shows an empty folder.
-        if parts[-1].endswith(suffix) and parts[-1] and (hidden or not any(part.startswith(".") for part in parts)):
+        if (
+            parts[-1].endswith(suffix)
+            and parts[-1]
+            and (hidden or not any(part.startswith(".") for part in parts))
+        ):
             yield _info(blob)
 
 
@@ -179,16 +205,21 @@ def download(uri: Location, stream: BinaryIO, info: FileInfo | None) -> None:
     with errors(uri, "read"):
         blob = _blob(uri, info)
         try:
-            # Raw, because the checksum of an object stored with gzip encoding is that of its stored bytes.
-            # Checked below, because the library's own check leaves out downloads that were resumed half-way.
-            blob.download_to_file(stream, raw_download=True, checksum=None, timeout=_TIMEOUT, retry=_retry(uri))
+            # Raw, because the checksum of an object stored with gzip encoding is that of its stored
+            # bytes. Checked below, because the library's own check leaves out downloads that were
+            # resumed half-way.
+            blob.download_to_file(
+                stream, raw_download=True, checksum=None, timeout=_TIMEOUT, retry=_retry(uri)
+            )
         except NotFound:
             if info:
                 raise changed(info) from None
             raise
     arrived, stored = _crc32c(stream), info.crc32c if info else blob.crc32c
     if arrived != stored:
-        raise StorageError(f"{uri}: arrived damaged: its crc32c is {arrived}, stored was {stored}; run again")
+        raise StorageError(
+            f"{uri}: arrived damaged: its crc32c is {arrived}, stored was {stored}; run again"
+        )
 
 
 def upload(source: BinaryIO, uri: Location, if_generation: str | None) -> FileInfo:
@@ -230,7 +261,8 @@ def upload(source: BinaryIO, uri: Location, if_generation: str | None) -> FileIn
         # The server lost the upload session, unless there is no bucket.
         return getattr(error, "code", None) in (404, 410) and not _bucket_missing(_split(uri)[0])
 
-    # Not the library's own retry, which stays in one upload session: a restarted server does not know it any more.
+    # Not the library's own retry, which stays in one upload session: a restarted server does not
+    # know it any more.
     return _retry(uri, also=start_over, faults=faults)(attempt)()
 
 
@@ -242,6 +274,8 @@ def delete(uri: Location) -> None:
         current = _find(uri)
         if current:
             with suppress(api.NotFound):
-                _blob(uri).delete(if_generation_match=int(current.generation), timeout=_TIMEOUT, retry=_retry(uri))
+                _blob(uri).delete(
+                    if_generation_match=int(current.generation), timeout=_TIMEOUT, retry=_retry(uri)
+                )
 
     _retry(uri, also=lambda error: isinstance(error, api.PreconditionFailed))(attempt)()

@@ -17,17 +17,22 @@ from nrms.storage.scratch import lock_path, scratch_file
 
 @contextmanager
 def errors(uri: Location, verb: str) -> Iterator[None]:
-    """Make the operating system's errors in the block ours; `uri` is what could not be `verb` ("read", ...)."""
+    """Make the operating system's errors in the block ours; `uri` is what could not be `verb`
+    ("read", ...).
+    """
     try:
         yield
     except FileExistsError as error:
-        raise StorageError(f"{uri}: could not be {verb}: {error.filename} is a file, not a folder") from error
+        raise StorageError(
+            f"{uri}: could not be {verb}: {error.filename} is a file, not a folder"
+        ) from error
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         kind = ObjectNotFound if verb == "read" else StorageError
         raise kind(f"{uri}: no file can be {verb} here: {error.strerror}") from error
     except PermissionError as error:
         raise AccessDenied(
-            f"{uri}: may not be {verb}: {error.strerror}; check the owner and mode of the file and its folders"
+            f"{uri}: may not be {verb}: {error.strerror}; check the owner and mode of the file and "
+            f"its folders"
         ) from error
     except OSError as error:
         raise StorageError(f"{uri}: could not be {verb}: {error.strerror or error}") from error
@@ -57,12 +62,15 @@ def _find(uri: Location) -> FileInfo | None:
 
 
 def list_files(folder: Location, suffix: str, hidden: bool) -> Iterator[FileInfo]:
-    """The files below `folder` whose name ends in `suffix`, in no order; hidden ones only if asked for. Links are
-    followed."""
+    """The files below `folder` whose name ends in `suffix`, in no order; hidden ones only if asked
+    for. Links are followed.
+    """
     return _walk(Path(folder), suffix, hidden, frozenset())
 
 
-def _walk(folder: Path, suffix: str, hidden: bool, above: frozenset[tuple[int, int]]) -> Iterator[FileInfo]:
+def _walk(
+    folder: Path, suffix: str, hidden: bool, above: frozenset[tuple[int, int]]
+) -> Iterator[FileInfo]:
     with errors(folder, "listed"):
         try:
             status, entries = folder.stat(), list(os.scandir(folder))
@@ -76,7 +84,10 @@ def _walk(folder: Path, suffix: str, hidden: bool, above: frozenset[tuple[int, i
         if entry.name.startswith(".") and not hidden:
             continue
         # Whatever hidden things are, they harm nobody.
-        with suppress(StorageError) if entry.name.startswith(".") else nullcontext(), errors(path, "listed"):
+        with (
+            suppress(StorageError) if entry.name.startswith(".") else nullcontext(),
+            errors(path, "listed"),
+        ):
             if entry.is_dir():
                 yield from _walk(path, suffix, hidden, above | {here})
             elif entry.name.endswith(suffix) and (info := _listed(path)):
@@ -90,7 +101,9 @@ def _listed(path: Path) -> FileInfo | None:
         return stat(path)
     except FileNotFoundError:
         if path.is_symlink():
-            raise StorageError(f"{path}: is a link to {path.readlink()}, where nothing is; mend or remove it") from None
+            raise StorageError(
+                f"{path}: is a link to {path.readlink()}, where nothing is; mend or remove it"
+            ) from None
         return None
 
 
@@ -113,7 +126,8 @@ def write(uri: Location, fill: Callable[[BinaryIO], Any], if_generation: str | N
             with temporary.open("r+b") as stream:
                 fill(stream)
                 stream.flush()
-                # The kernel's own clock for this may stand still for milliseconds; generations would repeat.
+                # The kernel's own clock for this may stand still for milliseconds; generations
+                # would repeat.
                 os.utime(stream.fileno(), ns=(time.time_ns(), time.time_ns()))
                 os.fsync(stream.fileno())
                 info = _info(uri, os.fstat(stream.fileno()))
@@ -138,7 +152,8 @@ def _publish(temporary: Path, target: Path, if_generation: str | None) -> None:
                     raise not_expected(target, if_generation, current)
                 temporary.replace(target)
             finally:
-                # Whoever waits for it locks another then: see what FileLock does where the file has gone.
+                # Whoever waits for it locks another then: see what FileLock does where the file has
+                # gone.
                 with suppress(OSError):  # Windows keeps what is open
                     lock.unlink()
 

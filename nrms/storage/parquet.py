@@ -1,7 +1,8 @@
 """Parquet files that this package writes and reads back.
 
-Each page carries its checksum, which any reader may verify. Footer and page headers have none in Parquet, so the footer
-also holds the crc32c of the whole file (with its own place blank): whatever bit is flipped, `metadata` sees it.
+Each page carries its checksum, which any reader may verify. Footer and page headers have none in
+Parquet, so the footer also holds the crc32c of the whole file (with its own place blank): whatever
+bit is flipped, `metadata` sees it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,15 +23,18 @@ _FOOTER = b"PAR1"
 
 
 def write(
-    path: Path, tables: pa.Table | Iterable[pa.Table], metadata: Mapping[bytes, bytes] | None = None, **options: Any
+    path: Path,
+    tables: pa.Table | Iterable[pa.Table],
+    metadata: Mapping[bytes, bytes] | None = None,
+    **options: Any,
 ) -> int:
     """Writes a local file.
 
     Args:
         path: the file.
         tables: at least one, all with the same columns.
-        metadata: what the file shall say of itself; its keys begin with `nrms.`. Such keys of the tables are left out:
-            they are of the file that a table was read from.
+        metadata: what the file shall say of itself; its keys begin with `nrms.`. Such keys of the
+            tables are left out: they are of the file that a table was read from.
         options: of `pyarrow.parquet.ParquetWriter`.
 
     Returns:
@@ -41,10 +45,17 @@ def write(
     """
     tables = iter([tables] if isinstance(tables, pa.Table) else tables)
     first = next(tables)
-    passed_on = {key: value for key, value in (first.schema.metadata or {}).items() if not key.startswith(_OWN)}
+    passed_on = {
+        key: value
+        for key, value in (first.schema.metadata or {}).items()
+        if not key.startswith(_OWN)
+    }
     rows = 0
     with pq.ParquetWriter(
-        path, first.schema.with_metadata(passed_on), write_page_checksum=True, **{"compression": "zstd", **options}
+        path,
+        first.schema.with_metadata(passed_on),
+        write_page_checksum=True,
+        **{"compression": "zstd", **options},
     ) as writer:
         for table in chain([first], tables):
             writer.write_table(table.replace_schema_metadata(passed_on))
@@ -60,7 +71,9 @@ def write(
 
 
 def metadata(path: Path) -> dict[bytes, bytes] | None:
-    """What a local file says of itself, if it is byte for byte as `write` left it; None of any other."""
+    """What a local file says of itself, if it is byte for byte as `write` left it; None of any
+    other.
+    """
     try:
         return pq.read_metadata(path).metadata if _is_whole(path) else None
     except (OSError, pa.ArrowException):
@@ -73,7 +86,8 @@ def rows(path: Path) -> int:
 
 
 def read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Reads a local file and verifies whatever checksums it has: of itself as `write` left it, of its pages.
+    """Reads a local file and verifies whatever checksums it has: of itself as `write` left it, of
+    its pages.
 
     Raises:
         StorageError: it is damaged, or cannot be read.

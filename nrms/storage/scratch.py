@@ -1,8 +1,10 @@
-"""Temporary files and folders that go with their process, or else with the next one: each bears its process' lock.
+"""Temporary files and folders that go with their process, or else with the next one: each bears its
+process' lock.
 
-A lock ends with its process, however that ends, and unlike a number it is nobody else's afterwards. What bears none is
-left over: whoever makes the next one in the same place takes it away. Where there are no such locks, on Windows and on
-some network file systems, nothing is taken for left over.
+A lock ends with its process, however that ends, and unlike a number it is nobody else's afterwards.
+What bears none is left over: whoever makes the next one in the same place takes it away. Where
+there are no such locks, on Windows and on some network file systems, nothing is taken for left
+over.
 """
 
 from __future__ import annotations
@@ -41,11 +43,14 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
         parent: where; None for the system's temporary folder, which `TMPDIR` names.
 
     Raises:
-        StorageError: its disk takes no more, in the block too; what else the block raises passes through.
+        StorageError: its disk takes no more, in the block too; what else the block raises passes
+            through.
     """
     where = parent or temporary_folder()
     try:
-        with _owned(where, _FOLDER, f"nrms-{os.getpid()}-{{}}", lambda path: path.mkdir(0o700)) as path:
+        with _owned(
+            where, _FOLDER, f"nrms-{os.getpid()}-{{}}", lambda path: path.mkdir(0o700)
+        ) as path:
             yield path
     except Exception as error:
         if refusal := refused(error, where):
@@ -55,8 +60,9 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def as_temporary_folder() -> Iterator[None]:
-    """In the block, such a folder is the system's temporary one, for libraries and child processes too: they take away
-    no more than we do when they are killed."""
+    """In the block, such a folder is the system's temporary one, for libraries and child processes
+    too: they take away no more than we do when they are killed.
+    """
     before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
     with scratch_folder() as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
@@ -71,7 +77,9 @@ def as_temporary_folder() -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_file(folder: Path) -> Iterator[Path]:
-    """A new, empty file in a folder of the user's, hidden; after the block it is gone, unless it was renamed."""
+    """A new, empty file in a folder of the user's, hidden; after the block it is gone, unless it
+    was renamed.
+    """
     with _owned(folder, _FILE, ".{}.tmp", lambda path: path.touch(0o666, exist_ok=False)) as path:
         yield path
 
@@ -82,7 +90,9 @@ def tidy(folder: Path) -> None:
 
 
 def lock_path(target: Path) -> Path:
-    """A file beside `target` to lock, by flock, while `target` changes; that of a killed process is removed, too."""
+    """A file beside `target` to lock, by flock, while `target` changes; that of a killed process is
+    removed, too.
+    """
     return target.with_name(f".{uuid.uuid5(uuid.NAMESPACE_URL, target.name).hex}.lock")
 
 
@@ -93,15 +103,21 @@ def remove_own() -> None:
 
 
 def temporary_folder() -> Path:
-    """The system's, or what `as_temporary_folder` has put in its place. Raises StorageError where there is none."""
+    """The system's, or what `as_temporary_folder` has put in its place. Raises StorageError where
+    there is none.
+    """
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        raise StorageError(f"TMPDIR must name a folder that can be written. Received: {error.strerror}.") from None
+        raise StorageError(
+            f"TMPDIR must name a folder that can be written. Received: {error.strerror}."
+        ) from None
 
 
 @contextlib.contextmanager
-def _owned(folder: Path, names: re.Pattern, name: str, make: Callable[[Path], None]) -> Iterator[Path]:
+def _owned(
+    folder: Path, names: re.Pattern, name: str, make: Callable[[Path], None]
+) -> Iterator[Path]:
     _remove_left_over(folder, names)
     descriptor = path = None
     try:

@@ -46,7 +46,10 @@ def emoji(candidates: int) -> dict:
 
 def check_refused(answer) -> None:
     assert answer.status_code == 422, answer.text[:300]
-    assert ErrorBody.model_validate_json(answer.content).error.rule == f"An answer may have {LIMIT:,} bytes."
+    assert (
+        ErrorBody.model_validate_json(answer.content).error.rule
+        == f"An answer may have {LIMIT:,} bytes."
+    )
 
 
 def test_an_answer_beyond_its_bytes_is_refused_with_the_figure(bounded, world):
@@ -61,7 +64,9 @@ def test_an_answer_beyond_its_bytes_is_refused_with_the_figure(bounded, world):
                     "article_id_fixed": pa.array([[]] * 20, pa.list_(pa.int64()))})  # fmt: skip
     articles = parquet({"article_id": [NEW], "title": [EMOJI]})
     check_refused(bounded.predict(file, articles=articles, titles=True, max_rows=10_000))
-    assert bounded.memory() - before < 50 * 2**20  # the whole answers would be of 80 and 320 megabytes
+    assert (
+        bounded.memory() - before < 50 * 2**20
+    )  # the whole answers would be of 80 and 320 megabytes
     assert bounded.predict(file, articles=articles, max_rows=1).status_code == 200
 
 
@@ -71,12 +76,19 @@ def test_a_parquet_answer_has_the_same_bound(bounded, world):
     table = {
         "impression_id": rng.integers(0, 2**62, rows),
         "user_id": rng.integers(0, 2**62, rows),
-        "article_ids_inview": pa.array(rng.choice(world.article_ids, (rows, 2)).tolist(), pa.list_(pa.int64())),
+        "article_ids_inview": pa.array(
+            rng.choice(world.article_ids, (rows, 2)).tolist(), pa.list_(pa.int64())
+        ),
         "article_id_fixed": pa.array([[]] * rows, pa.list_(pa.int64())),
     }
     check_refused(bounded.predict(parquet(table), format="parquet"))
     few = {name: values[:1_000] for name, values in table.items()}
-    assert pq.read_table(pa.BufferReader(bounded.predict(parquet(few), format="parquet").content)).num_rows == 1_000
+    assert (
+        pq.read_table(
+            pa.BufferReader(bounded.predict(parquet(few), format="parquet").content)
+        ).num_rows
+        == 1_000
+    )
 
 
 def test_the_bound_holds_to_the_byte_and_nothing_stays_on_the_disk(tmp_path):
@@ -111,7 +123,14 @@ def test_rows_are_written_as_one_document_whatever_is_in_them(tmp_path, titles):
         report=DataReport(),
     )
     articles = SimpleNamespace(titles=pa.array(names))
-    scored = Scored(impressions, rng.random(offsets[-1], np.float32), 0, articles, impressions.report, Joins({}, []))
+    scored = Scored(
+        impressions,
+        rng.random(offsets[-1], np.float32),
+        0,
+        articles,
+        impressions.report,
+        Joins({}, []),
+    )
     with AnswerFile(tmp_path, 10**7) as file:
         results.write_json(file, {"part": 1}, scored, 100, titles)
         file.seek(0)
@@ -131,7 +150,10 @@ def test_rows_are_written_as_one_document_whatever_is_in_them(tmp_path, titles):
 
 
 def test_without_memory_a_body_is_answered_503_and_the_next_as_ever(world, tmp_path):
-    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": world.article_ids[:1] * 10_000}] * 40}
+    rows = {
+        "impressions": [{"impression_id": 1, "article_ids_inview": world.article_ids[:1] * 10_000}]
+        * 40
+    }
     body = json.dumps(rows)
     with RunningService(tmp_path / "log", MODEL_URI=world.models) as service:
         pid = service.process.pid
@@ -139,7 +161,9 @@ def test_without_memory_a_body_is_answered_503_and_the_next_as_ever(world, tmp_p
         def post(free: int) -> int:
             size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
             resource.prlimit(pid, resource.RLIMIT_AS, (size + free, resource.RLIM_INFINITY))
-            answer = service.client.post("/predict/json", content=body, headers={"Content-Type": "application/json"})
+            answer = service.client.post(
+                "/predict/json", content=body, headers={"Content-Type": "application/json"}
+            )
             if answer.status_code != 200:
                 assert answer.status_code == 503, answer.text
                 error = ErrorBody.model_validate_json(answer.content).error
@@ -181,19 +205,32 @@ def test_a_fault_of_the_service_is_answered_as_documented(world, tmp_path):
 # --- what else a request can ask for
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/info", "/metrics", "/docs", "/openapi.json", "/example"])
+@pytest.mark.parametrize(
+    "path", ["/", "/livez", "/readyz", "/info", "/metrics", "/docs", "/openapi.json", "/example"]
+)
 def test_head_is_answered_as_get_without_the_body(service, path):
     get, head = service.client.get(path), service.client.head(path)
     assert (head.status_code, head.content) == (get.status_code, b"") == (200, b"")
     assert head.headers["content-type"] == get.headers["content-type"]
-    assert service.client.head("/predict").status_code == service.client.get("/predict").status_code == 405
+    assert (
+        service.client.head("/predict").status_code
+        == service.client.get("/predict").status_code
+        == 405
+    )
     assert service.client.head("/nothing").status_code == 404
 
 
 def test_a_few_scores_come_without_a_histogram_unless_it_is_asked_for(service, world):
     known, *others = world.article_ids[:6]
-    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": others, "article_id_fixed": [known]}]}
-    short, long = (service.client.post("/predict/json", json=rows, params=query) for query in ({}, {"summary": True}))
+    rows = {
+        "impressions": [
+            {"impression_id": 1, "article_ids_inview": others, "article_id_fixed": [known]}
+        ]
+    }
+    short, long = (
+        service.client.post("/predict/json", json=rows, params=query)
+        for query in ({}, {"summary": True})
+    )
     assert "score_histogram" not in short.json()
     assert len(short.content) < 800 < len(long.content)
     assert PredictOut.model_validate(long.json()).score_histogram.edges
@@ -226,13 +263,18 @@ def test_a_histogram_without_outliers_covers_all_scores(scores):
     assert "outside" not in found
     assert sum(found["all"]) == len(scores)
     if scores:
-        assert (found["edges"][0], max(scores)) == (min(scores), min(found["edges"][-1], max(scores)))
+        assert (found["edges"][0], max(scores)) == (
+            min(scores),
+            min(found["edges"][-1], max(scores)),
+        )
 
 
 # --- which file is what
 
 
-def test_files_in_each_others_place_are_taken_by_their_columns_and_the_answer_says_so(service, world):
+def test_files_in_each_others_place_are_taken_by_their_columns_and_the_answer_says_so(
+    service, world
+):
     behaviors, history = parquet(world.behaviors(20)), parquet(world.history())
     articles = parquet({"article_id": [NEW], "title": ["a"]})
     expected = service.predict(behaviors, history)
@@ -249,26 +291,62 @@ def test_files_in_each_others_place_are_taken_by_their_columns_and_the_answer_sa
         assert answer.json()["taken"] == taken
         assert answer.json()["rows"] == expected.json()["rows"]
         whole = service.predict(**parts, format="parquet")
-        assert whole.headers["X-Taken"] == ", ".join(f"{name}={kind}" for name, kind in taken.items())
+        assert whole.headers["X-Taken"] == ", ".join(
+            f"{name}={kind}" for name, kind in taken.items()
+        )
 
 
 @pytest.mark.parametrize(
     ("parts", "where", "rule", "received", "todo"),
     [
-        ({"file": "history"}, "file", "a behaviours file", "a history file", "Send it as `history`, and a behaviours"),
-        ({"file": "articles"}, "file", "a behaviours file", "an articles file", "Send it as `articles`"),
-        ({"file": "history", "history": "history"}, "file", "a behaviours file", "a history file", "behaviours file"),
-        ({"file": "file", "history": "file"}, "history", "a history file", "a behaviours file", "Send a history file"),
-        ({"file": "file", "articles": "file"}, "articles", "an articles file", "a behaviours file", "leave it out"),
+        (
+            {"file": "history"},
+            "file",
+            "a behaviours file",
+            "a history file",
+            "Send it as `history`, and a behaviours",
+        ),
+        (
+            {"file": "articles"},
+            "file",
+            "a behaviours file",
+            "an articles file",
+            "Send it as `articles`",
+        ),
+        (
+            {"file": "history", "history": "history"},
+            "file",
+            "a behaviours file",
+            "a history file",
+            "behaviours file",
+        ),
+        (
+            {"file": "file", "history": "file"},
+            "history",
+            "a history file",
+            "a behaviours file",
+            "Send a history file",
+        ),
+        (
+            {"file": "file", "articles": "file"},
+            "articles",
+            "an articles file",
+            "a behaviours file",
+            "leave it out",
+        ),
     ],
 )
-def test_a_file_that_can_be_nothing_else_is_called_what_it_is(service, world, parts, where, rule, received, todo):
+def test_a_file_that_can_be_nothing_else_is_called_what_it_is(
+    service, world, parts, where, rule, received, todo
+):
     files = {
         "file": parquet(world.behaviors(20)),
         "history": parquet(world.history()),
         "articles": parquet({"article_id": [NEW], "title": ["a"]}),
     }
-    answer = service.predict(**{"file": None, **{name: files[kind] for name, kind in parts.items()}})
+    answer = service.predict(
+        **{"file": None, **{name: files[kind] for name, kind in parts.items()}}
+    )
     assert answer.status_code == 422
     error = answer.json()["error"]
     assert error["where"] == where
@@ -279,7 +357,11 @@ def test_a_file_that_can_be_nothing_else_is_called_what_it_is(service, world, pa
 @pytest.mark.parametrize(
     ("data", "received", "todo"),
     [
-        (b"1\tU1\t11/11/2019 9:05:58 AM\tN1 N2\tN3-1 N4-0\n" * 9, "look like TSV", "jobs.prepare --source mind"),
+        (
+            b"1\tU1\t11/11/2019 9:05:58 AM\tN1 N2\tN3-1 N4-0\n" * 9,
+            "look like TSV",
+            "jobs.prepare --source mind",
+        ),
         (("brugerå,artikelø\n" * 9).encode(), "look like CSV", "jobs.prepare --source mind"),
         (b"PK\3\4" + bytes(90), "look like a zip or Excel file", "Unpack it"),
     ],
@@ -304,16 +386,28 @@ def test_the_example_can_be_scored_with_any_catalogue(service, world, tmp_path):
     answer = service.client.get("/example")
     example = PredictIn.model_validate(answer.json())
     assert [len(set(row.article_ids_inview)) for row in example.impressions] == [6] * 3
-    assert all(set(row.article_id_fixed).isdisjoint(row.article_ids_inview) for row in example.impressions)
+    assert all(
+        set(row.article_id_fixed).isdisjoint(row.article_ids_inview) for row in example.impressions
+    )
     scored = score(service, answer.content, titles=True).json()
     counts = scored["counts"]
-    assert (counts["candidates"], counts["unknown_articles"], counts["empty_histories"]) == (18, 0, 0)
+    assert (counts["candidates"], counts["unknown_articles"], counts["empty_histories"]) == (
+        18,
+        0,
+        0,
+    )
     titles = {article.article_id: article.title for article in example.articles}
     for row in scored["rows"]:
         assert row["titles"] == [titles[article] for article in row["article_ids_inview"]]
-    for ids, name in (([7], "one"), (["N1", "N2", "N3"], "three"), ([2**62, 2**62 + 1, 3, 4, 5], "five")):
+    for ids, name in (
+        ([7], "one"),
+        (["N1", "N2", "N3"], "three"),
+        ([2**62, 2**62 + 1, 3, 4, 5], "five"),
+    ):
         path = tmp_path / f"{name}.parquet"
-        path.write_bytes(parquet({"article_id": ids, "title": ["a", None, "c", "d", "e"][: len(ids)]}))
+        path.write_bytes(
+            parquet({"article_id": ids, "title": ["a", None, "c", "d", "e"][: len(ids)]})
+        )
         with RunningService(tmp_path / name, MODEL_URI=world.models, ARTICLES_URI=path) as other:
             answer = other.client.get("/example")
             assert score(other, answer.content).status_code == 200

@@ -1,4 +1,6 @@
-"""Clients that say nothing, that speak slowly, that do not read: what they cost the others, and how long they may."""
+"""Clients that say nothing, that speak slowly, that do not read: what they cost the others, and how
+long they may.
+"""
 
 import os
 import resource
@@ -35,7 +37,10 @@ def connect():
     with ExitStack() as stack:
 
         def connect(service: RunningService, count: int, data: bytes) -> list[socket.socket]:
-            found = [stack.enter_context(socket.create_connection(address(service), 60)) for _ in range(count)]
+            found = [
+                stack.enter_context(socket.create_connection(address(service), 60))
+                for _ in range(count)
+            ]
             for one in found:
                 one.sendall(data)
             return found
@@ -64,9 +69,12 @@ def open_files(service: RunningService) -> int:
 
 
 def test_half_open_connections_keep_nobody_out(world, tmp_path, connect):
-    with RunningService(tmp_path / "log", files=256, MODEL_URI=world.models, HEAD_SECONDS=600) as service:
+    with RunningService(
+        tmp_path / "log", files=256, MODEL_URI=world.models, HEAD_SECONDS=600
+    ) as service:
         half_open = connect(service, HALF_OPEN, HALF_A_HEAD)
-        # No time is over yet: the newcomer has the place of the one that has said nothing for longest.
+        # No time is over yet: the newcomer has the place of the one that has said nothing for
+        # longest.
         for _ in range(10):
             with socket.create_connection(address(service), 60) as other:
                 other.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -75,7 +83,10 @@ def test_half_open_connections_keep_nobody_out(world, tmp_path, connect):
         assert series(service, "nrms_connections_cut_total", reason="no_room") > HALF_OPEN - 256
         assert ended(half_open[0])
         assert not ended(half_open[-1])
-        assert service.predict(parquet(world.behaviors(20)), parquet(world.history())).status_code == 200
+        assert (
+            service.predict(parquet(world.behaviors(20)), parquet(world.history())).status_code
+            == 200
+        )
         assert not [line for line in log_lines(service) if line["level"] != "INFO"]
 
 
@@ -107,7 +118,11 @@ def test_newcomers_end_no_upload_that_has_a_place(world, tmp_path, connect):
     limits = {"MAX_CONNECTIONS": 4, "WORKERS": 1, "QUEUE_SIZE": 1, "HEAD_SECONDS": 600}
     with RunningService(tmp_path / "log", MODEL_URI=world.models, **limits) as service:
         files = parquet(world.behaviors(20)), parquet(world.history())
-        with Upload(service, *files) as first, Upload(service, *files) as second, Upload(service, *files) as third:
+        with (
+            Upload(service, *files) as first,
+            Upload(service, *files) as second,
+            Upload(service, *files) as third,
+        ):
             for upload in (first, second):
                 upload.send(100)
             until(lambda: service.metric("nrms_requests_in_flight") == 2, "two uploads")
@@ -132,7 +147,9 @@ def test_connections_that_cannot_be_accepted_are_noted_once(world, tmp_path, con
         with socket.create_connection(address(service), 60) as other:
             other.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
             assert other.recv(1_000).startswith(b"HTTP/1.1 200 ")
-        assert [line["logger"] for line in log_lines(service) if line["level"] != "INFO"] == ["api.connections"]
+        assert [line["logger"] for line in log_lines(service) if line["level"] != "INFO"] == [
+            "api.connections"
+        ]
 
 
 # --- clients that do not read
@@ -167,30 +184,46 @@ def test_an_answer_has_its_place_until_it_is_taken(world, tmp_path, large):
         RunningService(tmp_path / "log", MODEL_URI=world.models, **limits) as service,
         not_reading(service, 2, large) as (first, second),
     ):
-        until(lambda: series(service, "nrms_stage_seconds_count", stage="respond") == 2, "two answers")
+        until(
+            lambda: series(service, "nrms_stage_seconds_count", stage="respond") == 2, "two answers"
+        )
         assert service.metric("nrms_requests_in_flight") == 2
         assert service.client.post("/predict/json", json={}).status_code == 429
         stream = first.makefile("rb")
         lines = iter(stream.readline, b"\r\n")
-        length = next(int(line.split()[1]) for line in lines if line.lower().startswith(b"content-length"))
+        length = next(
+            int(line.split()[1]) for line in lines if line.lower().startswith(b"content-length")
+        )
         assert length > 5 * 2**20
         for _ in lines:
             pass
         assert len(stream.read(length)) == length
-        until(lambda: service.metric("nrms_requests_in_flight") == 1, "the place of the one that has read")
+        until(
+            lambda: service.metric("nrms_requests_in_flight") == 1,
+            "the place of the one that has read",
+        )
         second.close()
-        until(lambda: service.metric("nrms_requests_in_flight") == 0, "the place of the one that has left")
+        until(
+            lambda: service.metric("nrms_requests_in_flight") == 0,
+            "the place of the one that has left",
+        )
 
 
 def left_to_the_system(service: RunningService) -> int:
-    """Connections that the service has closed and whose answer the system still offers: FIN_WAIT1."""
+    """Connections that the service has closed and whose answer the system still
+    offers: FIN_WAIT1.
+    """
     ours = f":{address(service)[1]:04X}"
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(local.endswith(ours) and state == "04" for _, local, _, state, *_ in sockets)
 
 
-@pytest.mark.parametrize(("places", "count"), [(4, 6), pytest.param(10, 30, marks=pytest.mark.long)])
-def test_clients_that_do_not_read_cost_no_memory_and_are_cut_off(world, tmp_path, large, places, count):
+@pytest.mark.parametrize(
+    ("places", "count"), [(4, 6), pytest.param(10, 30, marks=pytest.mark.long)]
+)
+def test_clients_that_do_not_read_cost_no_memory_and_are_cut_off(
+    world, tmp_path, large, places, count
+):
     environment = {"QUEUE_SIZE": places - 2, "ANSWER_SECONDS": 3}
     with RunningService(tmp_path / "log", MODEL_URI=world.models, **environment) as service:
 
@@ -202,7 +235,11 @@ def test_clients_that_do_not_read_cost_no_memory_and_are_cut_off(world, tmp_path
             until(lambda: service.metric("nrms_requests_in_flight") == 0, "free places")
         before = service.memory()
         with not_reading(service, count, large) as clients:
-            until(lambda: series(service, "nrms_requests_total", status="429") >= count - places, "refusals", 300)
+            until(
+                lambda: series(service, "nrms_requests_total", status="429") >= count - places,
+                "refusals",
+                300,
+            )
             until(lambda: answers() >= 2 * places, "answers", 300)
             after = service.memory()
             until(lambda: service.metric("nrms_requests_in_flight") == 0, "free places")
@@ -212,7 +249,9 @@ def test_clients_that_do_not_read_cost_no_memory_and_are_cut_off(world, tmp_path
                     while client.recv(1 << 20):
                         pass
         assert series(service, "nrms_connections_cut_total", reason="answer_too_slow") == 2 * places
-        assert after - before < 50 * 2**20, f"{before / 2**20:.0f} MiB and then {after / 2**20:.0f} MiB"
+        assert after - before < 50 * 2**20, (
+            f"{before / 2**20:.0f} MiB and then {after / 2**20:.0f} MiB"
+        )
         assert service.client.get("/livez").status_code == 200
 
 
@@ -222,7 +261,9 @@ def test_a_client_that_does_not_read_does_not_keep_the_service_from_ending(world
         RunningService(tmp_path / "log", MODEL_URI=world.models, **environment) as service,
         not_reading(service, 1, large),
     ):
-        until(lambda: series(service, "nrms_stage_seconds_count", stage="respond") == 1, "an answer")
+        until(
+            lambda: series(service, "nrms_stage_seconds_count", stage="respond") == 1, "an answer"
+        )
         service.process.terminate()
         assert service.process.wait(60) == 0
         assert "Traceback" not in service.log.read_text()
@@ -245,7 +286,15 @@ def test_what_keeps_the_service_from_listening_is_one_line(files, environment, c
         port = str(listener.getsockname()[1])
         variables = {name: value.replace("{taken}", port) for name, value in environment.items()}
         done = subprocess.run(
-            ["sh", "-c", f'{f"ulimit -n {files};" if files else ""} exec "$@"', "sh", sys.executable, "-m", "api"],
+            [
+                "sh",
+                "-c",
+                f'{f"ulimit -n {files};" if files else ""} exec "$@"',
+                "sh",
+                sys.executable,
+                "-m",
+                "api",
+            ],
             cwd=REPOSITORY,
             env={**os.environ, "MODEL_URI": "models", "HOST": "127.0.0.1", **variables},
             capture_output=True,

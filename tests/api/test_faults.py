@@ -1,4 +1,6 @@
-"""What happens to clients when processes are killed, the bucket vanishes, the disk is full, or the service must end."""
+"""What happens to clients when processes are killed, the bucket vanishes, the disk is full, or the
+service must end.
+"""
 
 import os
 import resource
@@ -35,7 +37,9 @@ def plain(world) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def large(plain) -> dict[str, bytes]:
     """The same in a few kilobytes."""
-    return plain | {"file": parquet(pq.read_table(pa.BufferReader(plain["file"])), compression="zstd")}
+    return plain | {
+        "file": parquet(pq.read_table(pa.BufferReader(plain["file"])), compression="zstd")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,9 @@ def small(world) -> dict[str, bytes]:
 def faulty(world, tmp_path_factory):
     """A service whose processes may be killed; it starts them again itself."""
     folder = tmp_path_factory.mktemp("faulty")
-    with RunningService(folder / "log", MODEL_URI=world.models, WORKERS=2, TMPDIR=folder) as service:
+    with RunningService(
+        folder / "log", MODEL_URI=world.models, WORKERS=2, TMPDIR=folder
+    ) as service:
         yield service
 
 
@@ -69,7 +75,9 @@ def unavailable(answer: httpx.Response) -> bool:
     if answer.status_code != 503:
         return False
     assert int(answer.headers["Retry-After"]) >= 1
-    assert answer.json()["error"]["rule"] == "The service must have room and processes for an upload."
+    assert (
+        answer.json()["error"]["rule"] == "The service must have room and processes for an upload."
+    )
     assert set(answer.json()["error"]) == {"rule", "received", "where", "todo"}
     return True
 
@@ -85,7 +93,10 @@ def test_an_upload_whose_reader_is_killed_is_read_again(faulty, large, backgroun
     killed = False
     while not killed:  # an upload may be read before its reader is found
         answer = background.submit(faulty.predict, **large)
-        found = until(lambda answer=answer: readers(faulty) or answer.done(), "a process that reads the upload")
+        found = until(
+            lambda answer=answer: readers(faulty) or answer.done(),
+            "a process that reads the upload",
+        )
         if isinstance(found, list):
             ((waiting, child), *_) = found
             killed = send(child if victim == "its child" else waiting, signal.SIGKILL)
@@ -100,7 +111,9 @@ def test_an_upload_whose_readers_are_all_killed_is_answered_503(faulty, large, b
         while not answer.done():
             for _, child in readers(faulty):
                 send(child, signal.SIGKILL)
-        if answer.result().status_code != 200:  # else, on a busy machine, a reader was quicker than we
+        if (
+            answer.result().status_code != 200
+        ):  # else, on a busy machine, a reader was quicker than we
             break
     assert unavailable(answer.result())
     assert faulty.predict(**large).status_code == 200
@@ -120,33 +133,49 @@ def test_processes_killed_under_load_cost_no_client_its_answer(faulty, world):
     until(lambda: faulty.metric("nrms_requests_in_flight") == 0, "no request in flight")
 
 
-def test_a_vanished_bucket_leaves_the_model_serving_and_is_visible_until_it_is_back(world, tmp_path, monkeypatch):
+def test_a_vanished_bucket_leaves_the_model_serving_and_is_visible_until_it_is_back(
+    world, tmp_path, monkeypatch
+):
     server = FakeGcs(tmp_path / "buckets")
     try:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         monkeypatch.setenv("NRMS_RETRY_SECONDS", "0.1")
         models = f"{server.create_bucket()}/models"
         version = world.publish(models)
-        with RunningService(tmp_path / "log", MODEL_URI=models) as service, Load(service, world, clients=1) as load:
+        with (
+            RunningService(tmp_path / "log", MODEL_URI=models) as service,
+            Load(service, world, clients=1) as load,
+        ):
             load.round()
             server.kill()
-            error = until(lambda: service.client.get("/info").json()["reload_error"], "an error in /info")
+            error = until(
+                lambda: service.client.get("/info").json()["reload_error"], "an error in /info"
+            )
             assert "could not be read" in error
             assert series(service, "nrms_reload_failing") == 1
             load.round()
             server.start()
-            until(lambda: service.client.get("/info").json()["reload_error"] is None, "no error in /info")
+            until(
+                lambda: service.client.get("/info").json()["reload_error"] is None,
+                "no error in /info",
+            )
             assert series(service, "nrms_reload_failing") == 0
             load.round()
         assert load.faults == []
         assert load.statuses() == {200}
-        assert {answer.json()["model"]["version"] for answer in load.answers} == {storage.name(version)}
+        assert {answer.json()["model"]["version"] for answer in load.answers} == {
+            storage.name(version)
+        }
     finally:
         server.kill()
 
 
-def test_a_full_disk_is_answered_503_until_there_is_room(world, disk, tmp_path, plain, large, small):
-    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": [1], "article_id_fixed": []}]}
+def test_a_full_disk_is_answered_503_until_there_is_room(
+    world, disk, tmp_path, plain, large, small
+):
+    rows = {
+        "impressions": [{"impression_id": 1, "article_ids_inview": [1], "article_id_fixed": []}]
+    }
     with RunningService(tmp_path / "log", MODEL_URI=world.models, TMPDIR=disk.path) as service:
         requests = [lambda files=files: service.predict(**files) for files in (plain, large, small)]
         requests.append(lambda: service.client.post("/predict/json", json=rows))
@@ -154,7 +183,10 @@ def test_a_full_disk_is_answered_503_until_there_is_room(world, disk, tmp_path, 
             load.round()
             for request in requests:
                 # Uploads that are scored meanwhile give their room back.
-                until(lambda request=request: disk.leave(0) or unavailable(request()), "an answer of 503")
+                until(
+                    lambda request=request: disk.leave(0) or unavailable(request()),
+                    "an answer of 503",
+                )
             assert service.client.get("/readyz").status_code == 200
             load.round()
             disk.clear()
@@ -183,7 +215,9 @@ def test_an_upload_that_cannot_be_written_is_answered_503_and_a_smaller_one_is_s
         assert service.predict(**small).status_code == 200
 
 
-def test_a_killed_service_leaves_no_process_and_the_next_start_takes_its_uploads_away(world, tmp_path, large):
+def test_a_killed_service_leaves_no_process_and_the_next_start_takes_its_uploads_away(
+    world, tmp_path, large
+):
     service = RunningService(tmp_path / "log", MODEL_URI=world.models, TMPDIR=tmp_path)
     with service, Upload(service, **large) as upload:
         processes = until(lambda: children(service.process.pid), "the processes that read uploads")
@@ -208,8 +242,12 @@ def refuses(service: RunningService) -> bool:
     return False
 
 
-def test_requests_in_flight_are_answered_before_the_service_ends(world, tmp_path, small, background):
-    with RunningService(tmp_path / "log", MODEL_URI=world.models, WORKERS=1, DECODE_SECONDS=600) as service:
+def test_requests_in_flight_are_answered_before_the_service_ends(
+    world, tmp_path, small, background
+):
+    with RunningService(
+        tmp_path / "log", MODEL_URI=world.models, WORKERS=1, DECODE_SECONDS=600
+    ) as service:
         (decoder,) = until(lambda: children(service.process.pid), "the process that reads uploads")
         assert send(decoder, signal.SIGSTOP)
         scored: Future = background.submit(service.predict, **small)
@@ -246,8 +284,12 @@ def test_a_service_that_waits_for_its_bucket_ends_at_once_when_it_is_told_to(tmp
 )
 def test_a_wrong_setting_ends_the_service_with_one_line(environment, named):
     command = [sys.executable, "-m", "api"]
-    variables = {name: value for name, value in os.environ.items() if name != "MODEL_URI"} | environment
-    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False)
+    variables = {
+        name: value for name, value in os.environ.items() if name != "MODEL_URI"
+    } | environment
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -256,10 +298,18 @@ def test_a_wrong_setting_ends_the_service_with_one_line(environment, named):
 
 def test_the_log_is_json_and_says_nothing_of_uploads(faulty, world):
     secret = "Zugzwang"
-    rows = {"impressions": [{"impression_id": secret, "user_id": secret, "article_ids_inview": [secret]}]}
-    assert faulty.client.post("/predict/json", json=rows, params={"format": secret}).status_code == 422
+    rows = {
+        "impressions": [
+            {"impression_id": secret, "user_id": secret, "article_ids_inview": [secret]}
+        ]
+    }
+    assert (
+        faulty.client.post("/predict/json", json=rows, params={"format": secret}).status_code == 422
+    )
     faulty.client.post("/predict/json", json=rows)
-    faulty.predict(secret.encode(), articles=parquet({"article_id": [1, 1], "title": [secret, secret]}))
+    faulty.predict(
+        secret.encode(), articles=parquet({"article_id": [1, 1], "title": [secret, secret]})
+    )
     faulty.client.get(f"/{secret}")
     for line in log_lines(faulty):
         assert line.keys() - {"exception"} == {"time", "level", "logger", "message"}

@@ -1,4 +1,6 @@
-"""Uploads that nobody would think of: made from the OpenAPI document, by Hypothesis, and by breaking what it made."""
+"""Uploads that nobody would think of: made from the OpenAPI document, by Hypothesis, and by
+breaking what it made.
+"""
 
 import itertools
 import random
@@ -30,14 +32,19 @@ BODIES, WARM = scaled(10_000), scaled(2_000)
 CLIENTS = 3
 EXAMPLES = scaled(200)
 MADE = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=EXAMPLES
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    max_examples=EXAMPLES,
 )
 BREAKABLE = ["POST /predict", "POST /predict/json"]  # the others take nothing that could be wrong
 OPERATIONS = [*BREAKABLE, "GET /livez", "GET /readyz", "GET /info", "GET /metrics", "GET /example"]
 LEFT_OUT = {
     # What the document cannot say, that a file must be Parquet in the contract, is refused too.
     "positive_data_acceptance",
-    # Without API_KEY the service asks for none, and takes what the document calls wrong for that reason alone.
+    # Without API_KEY the service asks for none, and takes what the document calls wrong for that
+    # reason alone.
     "ignored_auth",
     "negative_data_rejection",
 }
@@ -65,7 +72,9 @@ def test_requests_made_from_the_document_are_answered_as_it_says(service, operat
 
 def test_every_operation_of_the_document_is_tried(service):
     paths = service.client.get("/openapi.json").json()["paths"]
-    assert {f"{method.upper()} {path}" for path in paths for method in paths[path]} == set(OPERATIONS)
+    assert {f"{method.upper()} {path}" for path in paths for method in paths[path]} == set(
+        OPERATIONS
+    )
 
 
 class Upload(NamedTuple):
@@ -94,7 +103,9 @@ def files(draw: st.DrawFn, columns: dict[str, pa.Array]) -> bytes:
     columns = dict(draw(st.permutations(list(columns.items()))))
     rows = len(next(iter(columns.values())))
     if draw(st.booleans()):
-        columns[draw(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=9))] = pa.nulls(rows)
+        columns[
+            draw(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=9))
+        ] = pa.nulls(rows)
     return parquet(
         columns,
         compression=draw(st.sampled_from(["none", "snappy", "gzip", "zstd", "lz4", "brotli"])),
@@ -120,7 +131,8 @@ def ids(draw: st.DrawFn, count: int, unique: bool = False) -> pa.Array:
         )
     )
     array = pa.array(
-        draw(st.lists(values, min_size=count, max_size=count, unique=unique)), draw(st.sampled_from(kinds))
+        draw(st.lists(values, min_size=count, max_size=count, unique=unique)),
+        draw(st.sampled_from(kinds)),
     )
     return array.dictionary_encode() if draw(st.booleans()) else array
 
@@ -145,7 +157,10 @@ def uploads(draw: st.DrawFn) -> Upload:
     rows = [
         {"impression_id": impression, "user_id": user, "article_ids_inview": shown or []}
         for impression, user, shown in zip(
-            columns["impression_id"].to_pylist(), columns["user_id"].to_pylist(), candidates, strict=True
+            columns["impression_id"].to_pylist(),
+            columns["user_id"].to_pylist(),
+            candidates,
+            strict=True,
         )
     ]
     if draw(st.booleans()):
@@ -160,7 +175,10 @@ def uploads(draw: st.DrawFn) -> Upload:
         users = decoded(columns["user_id"]).unique()
         users = users[: draw(st.integers(0, len(users)))]
         clicks = draw(st.lists(CLICKS, min_size=len(users), max_size=len(users)))
-        history = {"user_id": users, "article_id_fixed": pa.array(clicks, list_of(draw, pa.int64()))}
+        history = {
+            "user_id": users,
+            "article_id_fixed": pa.array(clicks, list_of(draw, pa.int64())),
+        }
         parts["history"] = draw(files(history))
     if draw(st.booleans()):
         new = draw(st.lists(INTEGERS, min_size=1, max_size=5, unique=True))
@@ -181,7 +199,11 @@ def check_scored(answer: httpx.Response, rows: list[dict]) -> None:
         assert sorted(row.ranks) == list(range(1, len(row.ranks) + 1))
         ranked = [score for _, score in sorted(zip(row.ranks, row.scores, strict=True))]
         assert ranked == sorted(ranked, reverse=True)
-    assert sum(scored.score_histogram.all) == scored.counts.candidates == sum(len(row.scores) for row in scored.rows)
+    assert (
+        sum(scored.score_histogram.all)
+        == scored.counts.candidates
+        == sum(len(row.scores) for row in scored.rows)
+    )
 
 
 def test_whatever_keeps_the_contract_is_scored(service, world):
@@ -208,7 +230,24 @@ def made(count: int) -> list[Upload]:
     return found
 
 
-NUMBERS = [0, 1, -1, 2, 7, 100, 2**15, 2**20, 2**31 - 1, 2**31, -(2**31), 2**32, 2**40, 2**62, 2**63 - 1, -(2**63)]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    7,
+    100,
+    2**15,
+    2**20,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    2**32,
+    2**40,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+]
 
 
 def flip(data: bytes, chance: random.Random, start: int = 0) -> bytes:
@@ -234,7 +273,11 @@ def delete(data: bytes, chance: random.Random) -> bytes:
 
 def overwrite(data: bytes, chance: random.Random) -> bytes:
     at, size = chance.randrange(len(data)), chance.choice([1, 4, 16, 100])
-    return data[:at] + chance.choice([bytes(size), b"\xff" * size, chance.randbytes(size)]) + data[at + size :]
+    return (
+        data[:at]
+        + chance.choice([bytes(size), b"\xff" * size, chance.randbytes(size)])
+        + data[at + size :]
+    )
 
 
 def cut(data: bytes, chance: random.Random) -> bytes:
@@ -244,7 +287,10 @@ def cut(data: bytes, chance: random.Random) -> bytes:
 def structs(value: object) -> list[thrift.Struct]:
     """All structs in a value, itself included."""
     if isinstance(value, dict):
-        return [value, *itertools.chain.from_iterable(structs(inner) for _, inner in value.values())]
+        return [
+            value,
+            *itertools.chain.from_iterable(structs(inner) for _, inner in value.values()),
+        ]
     if isinstance(value, tuple):
         return list(itertools.chain.from_iterable(structs(inner) for inner in value[1]))
     return []
@@ -261,11 +307,16 @@ def forge(top: thrift.Struct, chance: random.Random) -> None:
         elif kind in (thrift.I16, thrift.I32, thrift.I64):
             struct[field] = kind, chance.choice([*NUMBERS, value + 1, value - 1, value * 2])
         elif kind == thrift.BINARY:
-            struct[field] = kind, chance.choice([b"", b"\xff", value[:-1], value * 2, b"user_id", b"x" * 10_000])
+            struct[field] = (
+                kind,
+                chance.choice([b"", b"\xff", value[:-1], value * 2, b"user_id", b"x" * 10_000]),
+            )
         elif kind == thrift.LIST and value[1]:
             items = list(value[1])
             one = chance.randrange(len(items))
-            items = chance.choice([items[:one] + items[one + 1 :], [*items, items[one]], items[::-1], items * 50])
+            items = chance.choice(
+                [items[:one] + items[one + 1 :], [*items, items[one]], items[::-1], items * 50]
+            )
             struct[field] = kind, (value[0], items)
 
 
@@ -286,7 +337,9 @@ def forge_page(data: bytes, chance: random.Random) -> bytes:
         return forge_footer(data, chance)
     chunk = chance.choice(chunks)
     # Arrow notes a dictionary at 0 where there is none.
-    first = thrift.DICTIONARY_PAGE if chunk.get(thrift.DICTIONARY_PAGE, (0, 0))[1] else thrift.DATA_PAGE
+    first = (
+        thrift.DICTIONARY_PAGE if chunk.get(thrift.DICTIONARY_PAGE, (0, 0))[1] else thrift.DATA_PAGE
+    )
     start, at = chunk[first][1], thrift.footer_at(data)
     header, body = thrift.read(data, start)
     forge(header, chance)
@@ -299,7 +352,18 @@ def forge_page(data: bytes, chance: random.Random) -> bytes:
     return thrift.with_footer(data[:at] + pages + data[at:], thrift.write(metadata))
 
 
-BREAKS = [flip, flip_in_footer, insert, delete, overwrite, cut, forge_footer, forge_footer, forge_page, forge_page]
+BREAKS = [
+    flip,
+    flip_in_footer,
+    insert,
+    delete,
+    overwrite,
+    cut,
+    forge_footer,
+    forge_footer,
+    forge_page,
+    forge_page,
+]
 
 
 def broken(legal: list[Upload], number: int) -> dict[str, bytes]:
@@ -310,7 +374,10 @@ def broken(legal: list[Upload], number: int) -> dict[str, bytes]:
     if chance.random() < 0.1:
         # The beginning of one file and the end of another, whose offsets then point anywhere.
         other = chance.choice(list(chance.choice(legal).parts.values()))
-        parts[name] = parts[name][: chance.randrange(len(parts[name]))] + other[chance.randrange(len(other)) :]
+        parts[name] = (
+            parts[name][: chance.randrange(len(parts[name]))]
+            + other[chance.randrange(len(other)) :]
+        )
     else:
         parts[name] = chance.choice(BREAKS)(parts[name], chance)
     return parts
@@ -327,7 +394,9 @@ def test_broken_uploads_are_refused_or_scored_in_flat_memory(world, tmp_path):
             with httpx.Client(base_url=service.url, timeout=60) as client:
                 for number in numbers:
                     parts = broken(legal, number)
-                    answer = client.post("/predict", files={name: (name, data) for name, data in parts.items()})
+                    answer = client.post(
+                        "/predict", files={name: (name, data) for name, data in parts.items()}
+                    )
                     assert answer.status_code in (200, 422), (
                         f"seed {SEED}, upload {number}: {answer.status_code} {answer.text}"
                     )
@@ -344,9 +413,14 @@ def test_broken_uploads_are_refused_or_scored_in_flat_memory(world, tmp_path):
         before = service.memory()
         send_all(WARM, BODIES)
         after = service.memory()
-        print(f"seed {SEED}: {dict(statuses)}, {before / 2**20:.0f} MiB and then {after / 2**20:.0f} MiB")  # noqa: T201
+        print(
+            f"seed {SEED}: {dict(statuses)}, {before / 2**20:.0f} MiB and then {after / 2**20:.0f} "
+            f"MiB"
+        )  # noqa: T201
         assert statuses.total() == BODIES
-        assert min(statuses.values()) > BODIES // 50, "either all or none are refused: nothing is tested"
+        assert min(statuses.values()) > BODIES // 50, (
+            "either all or none are refused: nothing is tested"
+        )
         assert after < before * 1.15 + 30 * 2**20
         assert service.process.poll() is None
         for upload in legal[:10]:

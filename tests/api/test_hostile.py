@@ -1,4 +1,6 @@
-"""Uploads made to break the service: each is refused in four parts, and the next honest one is answered as ever."""
+"""Uploads made to break the service: each is refused in four parts, and the next honest one is
+answered as ever.
+"""
 
 import base64
 import json
@@ -84,9 +86,14 @@ def encrypted(plaintext_footer: bool) -> bytes:
             return base64.b64decode(key)
 
     options = pe.EncryptionConfiguration(
-        "k", column_keys={"k": ["impression_id"]}, plaintext_footer=plaintext_footer, double_wrapping=False
+        "k",
+        column_keys={"k": ["impression_id"]},
+        plaintext_footer=plaintext_footer,
+        double_wrapping=False,
     )
-    properties = pe.CryptoFactory(lambda _: Kms()).file_encryption_properties(pe.KmsConnectionConfig(), options)
+    properties = pe.CryptoFactory(lambda _: Kms()).file_encryption_properties(
+        pe.KmsConnectionConfig(), options
+    )
     sink = pa.BufferOutputStream()
     table = pa.table(ROWS)
     with pq.ParquetWriter(sink, table.schema, encryption_properties=properties) as writer:
@@ -114,13 +121,17 @@ def children(count: int) -> Callable[[thrift.Struct], None]:
 
 
 def forged_chunk(field: int, value: int, column: int = 0) -> bytes:
-    return thrift.forged(BARE, lambda metadata: thrift.put(thrift.chunk(metadata, column), field, value))
+    return thrift.forged(
+        BARE, lambda metadata: thrift.put(thrift.chunk(metadata, column), field, value)
+    )
 
 
 def bomb(codec: str, size: int, says: int | None = None) -> bytes:
     """A page of zeros, far larger than its file."""
     body = thrift.zeros(size, codec)
-    return thrift.with_pages(FLAT, 0, thrift.page(body, size // 8, size=says or size), size // 8, codec=codec)
+    return thrift.with_pages(
+        FLAT, 0, thrift.page(body, size // 8, size=says or size), size // 8, codec=codec
+    )
 
 
 def repeated(count: int) -> bytes:
@@ -193,7 +204,10 @@ UPLOADS: dict[str, Case] = {
     "an Arrow file": file(b"ARROW1\0\0" + GOOD[8:-6] + b"ARROW1"),
     "zeros": file(bytes(100_000)),
     # Cut, altered, encrypted.
-    **{f"cut after {part:.0%}": file(GOOD[: int(len(GOOD) * part)]) for part in (0.01, 0.3, 0.6, 0.9, 0.99)},
+    **{
+        f"cut after {part:.0%}": file(GOOD[: int(len(GOOD) * part)])
+        for part in (0.01, 0.3, 0.6, 0.9, 0.99)
+    },
     "cut by its last byte": file(GOOD[:-1]),
     "without its first half": file(GOOD[len(GOOD) // 2 :]),
     "another magic at the end": file(GOOD[:-4] + b"PAR2"),
@@ -203,23 +217,39 @@ UPLOADS: dict[str, Case] = {
     "a footer longer than the file": file(GOOD[:-8] + b"\xff\xff\xff\x7fPAR1"),
     "a footer of negative length": file(GOOD[:-8] + b"\xff\xff\xff\xffPAR1"),
     "a footer of no length": file(GOOD[:-8] + b"\0\0\0\0PAR1"),
-    "a footer that begins with the file": file(GOOD[:-8] + (len(GOOD) - 8).to_bytes(4, "little") + b"PAR1"),
+    "a footer that begins with the file": file(
+        GOOD[:-8] + (len(GOOD) - 8).to_bytes(4, "little") + b"PAR1"
+    ),
     "a footer of noise": file(lambda: thrift.with_footer(GOOD, bytes(range(256)) * 40)),
     "a footer of nested Thrift lists": file(lambda: thrift.with_footer(GOOD, b"\x19" * 100_000)),
     # Columns.
-    **{f"no {name}": rows(rf"Column `{name}`", **{name: None}) for name in ROWS if name != "article_id_fixed"},
+    **{
+        f"no {name}": rows(rf"Column `{name}`", **{name: None})
+        for name in ROWS
+        if name != "article_id_fixed"
+    },
     "no history at all": rows("Histories must come in one way", article_id_fixed=None),
-    "two histories": Case(lambda: {"file": GOOD, "history": parquet(HISTORY)}, "Histories must come in one way"),
+    "two histories": Case(
+        lambda: {"file": GOOD, "history": parquet(HISTORY)}, "Histories must come in one way"
+    ),
     "a history without its list": with_history("Column `article_id_fixed`", article_id_fixed=None),
     "a history without users": with_history("Column `user_id`", user_id=None),
     "articles without titles": with_articles("Column `title`", title=None),
     "articles without ids": with_articles("Column `article_id`", article_id=None),
     "articles whose titles are numbers": with_articles("Column `title`", title=[1, 2]),
-    **{f"{name} of {kind}": rows(f"Column `{name}`", **{name: v}) for name in WRONG for kind, v in WRONG[name].items()},
-    **{f"{name} twice": file(lambda name=name: twice(name), f"Column `{name}` must be there once") for name in ROWS},
+    **{
+        f"{name} of {kind}": rows(f"Column `{name}`", **{name: v})
+        for name in WRONG
+        for kind, v in WRONG[name].items()
+    },
+    **{
+        f"{name} twice": file(lambda name=name: twice(name), f"Column `{name}` must be there once")
+        for name in ROWS
+    },
     "no columns": file(lambda: parquet(pa.table({})), "is required"),
     "100,000 columns": file(
-        lambda: parquet(pa.table([pa.array([1])] * 100_000, [f"c{i}" for i in range(100_000)])), "is required"
+        lambda: parquet(pa.table([pa.array([1])] * 100_000, [f"c{i}" for i in range(100_000)])),
+        "is required",
     ),
     "a column name of 1 MB": file(lambda: renamed(b"n" * 10**6), "Column `user_id`"),
     "a column name of 1 MB of words": file(lambda: renamed(b"a-b " * 250_000), "Column `user_id`"),
@@ -234,21 +264,38 @@ UPLOADS: dict[str, Case] = {
     "null user_id": rows("`user_id` must not be null", user_id=[None, "b"]),
     "user_id of nulls only": rows("`user_id` must not be null", user_id=pa.nulls(2)),
     "a null candidate": rows("must not hold nulls", article_ids_inview=[[10, None], [20]]),
-    "text that is not UTF-8": rows("readable values", user_id=pa.array([b"\xff\xfe", b"b"]).view(pa.string())),
+    "text that is not UTF-8": rows(
+        "readable values", user_id=pa.array([b"\xff\xfe", b"b"]).view(pa.string())
+    ),
     "ids beyond int64": rows(
         "integers below 2^63", article_ids_inview=pa.array([[2**64 - 1], []], pa.list_(pa.uint64()))
     ),
     "a device beyond int32": rows("", 200, device_type=[2**40, 1]),
-    "a time beyond microseconds": rows("fit in microseconds", impression_time=pa.array([2**60, 1], pa.timestamp("ms"))),
+    "a time beyond microseconds": rows(
+        "fit in microseconds", impression_time=pa.array([2**60, 1], pa.timestamp("ms"))
+    ),
     "an id of 1 MB": rows("may have 200 characters", user_id=["u" * 10**6, "b"]),
-    "articles of another type": rows("article ids of the same type", article_ids_inview=[["a"], ["b"]]),
-    "clicks of another type": rows("article ids of the same type", article_ids_clicked=[["a"], ["b"]]),
-    "histories of another type": rows("article ids of the same type", article_id_fixed=[["a"], ["b"]]),
-    "users of another type than the history's": with_history("user ids of the same type", user_id=[7]),
-    "a user twice": with_history("one history row", user_id=[SECRET] * 2, article_id_fixed=[[1], [2]]),
-    "a null user in the history": with_history("must not be null", user_id=pa.array([None], pa.string())),
+    "articles of another type": rows(
+        "article ids of the same type", article_ids_inview=[["a"], ["b"]]
+    ),
+    "clicks of another type": rows(
+        "article ids of the same type", article_ids_clicked=[["a"], ["b"]]
+    ),
+    "histories of another type": rows(
+        "article ids of the same type", article_id_fixed=[["a"], ["b"]]
+    ),
+    "users of another type than the history's": with_history(
+        "user ids of the same type", user_id=[7]
+    ),
+    "a user twice": with_history(
+        "one history row", user_id=[SECRET] * 2, article_id_fixed=[[1], [2]]
+    ),
+    "a null user in the history": with_history(
+        "must not be null", user_id=pa.array([None], pa.string())
+    ),
     "times of another number": with_history(
-        "one time for each entry", impression_time_fixed=pa.array([[1]], pa.list_(pa.timestamp("us")))
+        "one time for each entry",
+        impression_time_fixed=pa.array([[1]], pa.list_(pa.timestamp("us"))),
     ),
     "an article twice": with_articles("must be unique", article_id=[5, 5]),
     "a null article": with_articles("must not be null", article_id=[5, None]),
@@ -257,19 +304,33 @@ UPLOADS: dict[str, Case] = {
         "at least one article", article_id=pa.array([], pa.int64()), title=pa.array([], "string")
     ),
     "a title of 10 MB": with_articles("may have 2,000 characters", title=["a " * 5_000_000, "b"]),
-    "articles that are not Parquet": Case(lambda: {"file": GOOD, "articles": b"x" * 1000}, "whole Parquet"),
-    "a history that is not Parquet": Case(lambda: {"file": parquet(PLAIN), "history": GOOD[:-9]}, "whole Parquet"),
-    # More than it seems.
-    "too many rows": rows("may hold 500,000 impressions", **{n: pa.array([v[0]] * 500_001) for n, v in ROWS.items()}),
-    "too many articles": with_articles(
-        "may hold 100,000 articles", article_id=pa.array(range(100_001)), title=pa.array(["t"] * 100_001)
+    "articles that are not Parquet": Case(
+        lambda: {"file": GOOD, "articles": b"x" * 1000}, "whole Parquet"
     ),
-    "5 million candidates in a row": file(lambda: thrift.long_list(ONE, 2, 5_000_000, 10), "10,000 candidates"),
+    "a history that is not Parquet": Case(
+        lambda: {"file": parquet(PLAIN), "history": GOOD[:-9]}, "whole Parquet"
+    ),
+    # More than it seems.
+    "too many rows": rows(
+        "may hold 500,000 impressions", **{n: pa.array([v[0]] * 500_001) for n, v in ROWS.items()}
+    ),
+    "too many articles": with_articles(
+        "may hold 100,000 articles",
+        article_id=pa.array(range(100_001)),
+        title=pa.array(["t"] * 100_001),
+    ),
+    "5 million candidates in a row": file(
+        lambda: thrift.long_list(ONE, 2, 5_000_000, 10), "10,000 candidates"
+    ),
     "a thousand million candidates in a row": file(
         lambda: thrift.long_list(ONE, 2, 10**9, 10), "bytes when it is read"
     ),
-    "20 million clicks of a reader": file(lambda: thrift.long_list(ONE, 3, 20_000_000, 10), "history entries"),
-    "a thousand million clicks of a reader": file(lambda: thrift.long_list(ONE, 3, 10**9, 10), "bytes when it is read"),
+    "20 million clicks of a reader": file(
+        lambda: thrift.long_list(ONE, 3, 20_000_000, 10), "history entries"
+    ),
+    "a thousand million clicks of a reader": file(
+        lambda: thrift.long_list(ONE, 3, 10**9, 10), "bytes when it is read"
+    ),
     "a thousand million equal ids": file(lambda: repeated(10**9), "may hold 500,000 impressions"),
     "half a million ids beside two lists": file(lambda: repeated(400_000)),
     "zstd of 1.5 GiB of zeros": file(lambda: bomb("zstd", 3 * 2**29), "bytes when it is read"),
@@ -279,7 +340,10 @@ UPLOADS: dict[str, Case] = {
     "lists nested 200 deep": file(lambda: nested(200), ""),
     "lists nested 100,000 deep": file(lambda: nested(100_000), ""),
     # Forged counts.
-    **{f"{n} rows": file(lambda n=n: thrift.forged(GOOD, thrift.all_rows(n)), "") for n in (-1, 10**6, 2**31, 2**62)},
+    **{
+        f"{n} rows": file(lambda n=n: thrift.forged(GOOD, thrift.all_rows(n)), "")
+        for n in (-1, 10**6, 2**31, 2**62)
+    },
     **{
         f"{n} children of the schema": file(lambda n=n: thrift.forged(GOOD, children(n)))
         for n in (-1, 2, 10**6, 2**31 - 1)
@@ -292,10 +356,17 @@ UPLOADS: dict[str, Case] = {
     "a codec that is none": file(lambda: forged_chunk(thrift.CODEC, 99), "encodings and codecs"),
     "a page of another codec": file(lambda: forged_chunk(thrift.CODEC, thrift.CODECS["zstd"])),
     "a page of 2 GiB in 8 bytes": file(
-        lambda: thrift.with_pages(FLAT, 0, thrift.page(bytes(8), 2, size=2**31 - 1), 2, codec="snappy"), ""
+        lambda: thrift.with_pages(
+            FLAT, 0, thrift.page(bytes(8), 2, size=2**31 - 1), 2, codec="snappy"
+        ),
+        "",
     ),
-    "a page of negative size": file(lambda: thrift.with_pages(FLAT, 0, thrift.page(bytes(16), 2, size=-5), 2)),
-    "a page of too few values": file(lambda: thrift.with_pages(FLAT, 0, thrift.page(bytes(8), 1), 1)),
+    "a page of negative size": file(
+        lambda: thrift.with_pages(FLAT, 0, thrift.page(bytes(16), 2, size=-5), 2)
+    ),
+    "a page of too few values": file(
+        lambda: thrift.with_pages(FLAT, 0, thrift.page(bytes(8), 1), 1)
+    ),
     "a page of 2**31 values in 16 bytes": file(
         lambda: thrift.with_pages(FLAT, 0, thrift.page(bytes(16), 2**31 - 1), 2), "", 200
     ),
@@ -320,15 +391,23 @@ UPLOADS: dict[str, Case] = {
     ),
     # Unusual and legal.
     "dictionaries": rows("", 200, user_id=pa.array([SECRET, "b"]).dictionary_encode()),
-    "lists of fixed size": rows("", 200, article_ids_inview=pa.array([[10, 20], [30, 40]], pa.list_(pa.int64(), 2))),
-    "large lists": rows("", 200, article_ids_inview=pa.array([[10, 20], [30]], pa.large_list(pa.int16()))),
+    "lists of fixed size": rows(
+        "", 200, article_ids_inview=pa.array([[10, 20], [30, 40]], pa.list_(pa.int64(), 2))
+    ),
+    "large lists": rows(
+        "", 200, article_ids_inview=pa.array([[10, 20], [30]], pa.large_list(pa.int16()))
+    ),
     "views of strings": rows("", 200, user_id=pa.array([SECRET, "b"], pa.string_view())),
     "lists of nulls": rows("", 200, article_ids_inview=[[], []], article_ids_clicked=pa.nulls(2)),
-    "no rows": rows("", 200, **{name: pa.array(values).slice(0, 0) for name, values in ROWS.items()}),
+    "no rows": rows(
+        "", 200, **{name: pa.array(values).slice(0, 0) for name, values in ROWS.items()}
+    ),
     "columns of no use": rows("", 200, other=[NAN, None], **{"an other": [{"a": [[]]}, None]}),
     "a candidate twice": rows("", 200, article_ids_inview=[[10, 10], [20]]),
     "an impression twice": rows("", 200, impression_id=[1, 1]),
-    "a small zstd file": file(lambda: parquet(ROWS, compression="zstd", data_page_version="2.0"), "", 200),
+    "a small zstd file": file(
+        lambda: parquet(ROWS, compression="zstd", data_page_version="2.0"), "", 200
+    ),
 }
 
 
@@ -362,12 +441,21 @@ def test_a_hostile_upload_is_answered_in_words_and_the_next_as_ever(service, nam
     if case.status == 200:
         assert answer.status_code == 200, answer.text
     else:
-        assert check_error(answer, case.status, case.rule)["where"] in ("file", "history", "articles")
+        assert check_error(answer, case.status, case.rule)["where"] in (
+            "file",
+            "history",
+            "articles",
+        )
     check_well(service)
 
 
 def form(*parts: bytes, boundary: bytes = b"x") -> bytes:
-    return b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts) + b"--" + boundary + b"--\r\n"
+    return (
+        b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
+        + b"--"
+        + boundary
+        + b"--\r\n"
+    )
 
 
 def field(name: bytes = b'name="file"; filename="a"', content: bytes = GOOD) -> bytes:
@@ -375,7 +463,12 @@ def field(name: bytes = b'name="file"; filename="a"', content: bytes = GOOD) -> 
 
 
 def row(**changes: object) -> bytes:
-    impression = {"impression_id": 1, "user_id": SECRET, "article_ids_inview": [10], "article_id_fixed": [10]}
+    impression = {
+        "impression_id": 1,
+        "user_id": SECRET,
+        "article_ids_inview": [10],
+        "article_id_fixed": [10],
+    }
     return json.dumps({"impressions": [{**impression, **changes}]}).encode()
 
 
@@ -383,16 +476,36 @@ FORM, JSON = "multipart/form-data; boundary=x", "application/json"
 BODIES: dict[str, tuple[int, str, str, bytes]] = {
     "no file": (422, "/predict", FORM, form(field(b'name="other"; filename="a"'))),
     "a file without a name": (422, "/predict", FORM, form(field(b'name="file"', b"abc"))),
-    "two files of which the last is bad": (422, "/predict", FORM, form(field(), field(content=b"no"))),
+    "two files of which the last is bad": (
+        422,
+        "/predict",
+        FORM,
+        form(field(), field(content=b"no")),
+    ),
     "no form": (422, "/predict", FORM, b""),
     "no boundary": (400, "/predict", "multipart/form-data", form(field())),
     "an empty boundary": (400, "/predict", "multipart/form-data; boundary=", form(field())),
     "another boundary": (400, "/predict", "multipart/form-data; boundary=y", form(field())),
-    "a boundary of 10 kB": (400, "/predict", f"multipart/form-data; boundary={'y' * 10_000}", form(field())),
+    "a boundary of 10 kB": (
+        400,
+        "/predict",
+        f"multipart/form-data; boundary={'y' * 10_000}",
+        form(field()),
+    ),
     "a form cut in its header": (422, "/predict", FORM, form(field())[:30]),
-    "a header that is none": (400, "/predict", FORM, form(b"Content-Disposition form-data\r\n\r\nabc")),
+    "a header that is none": (
+        400,
+        "/predict",
+        FORM,
+        form(b"Content-Disposition form-data\r\n\r\nabc"),
+    ),
     "a header of 1 MB": (400, "/predict", FORM, form(field(b'name="' + b"a" * 10**6 + b'"'))),
-    "a file name of 1 MB": (400, "/predict", FORM, form(field(b'name="file"; filename="' + b"n" * 10**6 + b'"'))),
+    "a file name of 1 MB": (
+        400,
+        "/predict",
+        FORM,
+        form(field(b'name="file"; filename="' + b"n" * 10**6 + b'"')),
+    ),
     "a field of 3 MB": (400, "/predict", FORM, form(field(b'name="file"', b"a" * 3_000_000))),
     "2,000 fields": (400, "/predict", FORM, form(*[field(b'name="f"', b"")] * 2_000)),
     "2,000 files": (400, "/predict", FORM, form(*[field(content=b"")] * 2_000)),
@@ -410,12 +523,27 @@ BODIES: dict[str, tuple[int, str, str, bytes]] = {
     "null": (422, "/predict/json", JSON, b"null"),
     "a list": (422, "/predict/json", JSON, b"[]"),
     "no impressions": (422, "/predict/json", JSON, b'{"impressions": []}'),
-    "1,001 impressions": (422, "/predict/json", JSON, json.dumps({"impressions": [{}] * 1_001}).encode()),
+    "1,001 impressions": (
+        422,
+        "/predict/json",
+        JSON,
+        json.dumps({"impressions": [{}] * 1_001}).encode(),
+    ),
     "a million open brackets": (400, "/predict/json", JSON, b"[" * 10**6),
     "a million brackets": (400, "/predict/json", JSON, b"[" * 10**6 + b"]" * 10**6),
     "a million braces": (400, "/predict/json", JSON, b'{"a":' * 500_000 + b"1" + b"}" * 500_000),
-    "a number of 5,000 digits": (400, "/predict/json", JSON, b'{"impressions": ' + b"9" * 5_000 + b"}"),
-    "a million empty objects": (422, "/predict/json", JSON, b'{"impressions": [' + b"{}," * 10**6 + b"{}]}"),
+    "a number of 5,000 digits": (
+        400,
+        "/predict/json",
+        JSON,
+        b'{"impressions": ' + b"9" * 5_000 + b"}",
+    ),
+    "a million empty objects": (
+        422,
+        "/predict/json",
+        JSON,
+        b'{"impressions": [' + b"{}," * 10**6 + b"{}]}",
+    ),
     "more JSON than 4 MiB": (413, "/predict/json", JSON, row() + b" " * 2**22),
     "NaN": (422, "/predict/json", JSON, row(impression_id=NAN)),
     "Infinity": (422, "/predict/json", JSON, row(article_ids_inview=[float("inf")])),
@@ -431,7 +559,12 @@ BODIES: dict[str, tuple[int, str, str, bytes]] = {
     "candidates in lists": (422, "/predict/json", JSON, row(article_ids_inview=[[10]])),
     "10,001 candidates": (422, "/predict/json", JSON, row(article_ids_inview=[1] * 10_001)),
     "ids of two types": (422, "/predict/json", JSON, row(article_ids_inview=[1, "a"])),
-    "ids of another type than the catalogue's": (422, "/predict/json", JSON, row(article_ids_inview=["a"])),
+    "ids of another type than the catalogue's": (
+        422,
+        "/predict/json",
+        JSON,
+        row(article_ids_inview=["a"]),
+    ),
 }
 
 
@@ -470,14 +603,33 @@ def test_a_hostile_address_is_answered_in_words(service, status, method, path):
 def test_a_host_that_is_none_harms_nothing(service):
     answer = service.client.get("/nothing", headers={"Host": "["})
     check_error(answer, 404)
-    assert service.client.post("/predict", files={"file": ("a", GOOD)}, headers={"Host": "[x"}).status_code == 200
+    assert (
+        service.client.post(
+            "/predict", files={"file": ("a", GOOD)}, headers={"Host": "[x"}
+        ).status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "/etc/passwd", "x\0y", "n" * 3_000, "\r\n\x1b[31m", "con", "😀", "..", "history"]
+    "name",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "x\0y",
+        "n" * 3_000,
+        "\r\n\x1b[31m",
+        "con",
+        "😀",
+        "..",
+        "history",
+    ],
 )
 def test_file_names_are_never_used(service, name):
-    parts = {part: (name, data) for part, data in (("file", parquet(PLAIN)), ("history", parquet(HISTORY)))}
+    parts = {
+        part: (name, data)
+        for part, data in (("file", parquet(PLAIN)), ("history", parquet(HISTORY)))
+    }
     assert service.client.post("/predict", files=parts).status_code == 200
     error = check_error(service.client.post("/predict", files={"file": (name, GOOD[:-1])}), 422)
     assert name not in " ".join(error.values()) or name == "history"
@@ -485,7 +637,10 @@ def test_file_names_are_never_used(service, name):
 
 def test_a_body_that_stops_short_harms_nothing(service):
     head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-    for declared in (b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nffff\r\n"):
+    for declared in (
+        b"Content-Length: 100000\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nffff\r\n",
+    ):
         with socket.create_connection(service.url.removeprefix("http://").split(":")) as connection:
             connection.sendall(head + declared + form(field())[:500])
             connection.shutdown(socket.SHUT_WR)
@@ -520,14 +675,24 @@ def test_a_body_beyond_the_limit_is_413_with_the_limit(world, tmp_path):
 
 def test_nothing_of_an_upload_is_logged_or_kept(world, tmp_path):
     with RunningService(tmp_path / "log", MODEL_URI=world.models) as service:
-        for name in ("an encrypted footer", "a thousand million candidates in a row", "lists nested 100,000 deep"):
-            service.client.post("/predict", files={"file": (f"{SECRET}.parquet", UPLOADS[name].parts()["file"])})
-        service.client.post("/predict/json", content=row(impression_id=NAN), headers={"Content-Type": JSON})
+        for name in (
+            "an encrypted footer",
+            "a thousand million candidates in a row",
+            "lists nested 100,000 deep",
+        ):
+            service.client.post(
+                "/predict", files={"file": (f"{SECRET}.parquet", UPLOADS[name].parts()["file"])}
+            )
+        service.client.post(
+            "/predict/json", content=row(impression_id=NAN), headers={"Content-Type": JSON}
+        )
         service.client.post("/predict/json", content=row(), headers={"Content-Type": JSON})
         check_well(service)
         (scratch,) = Path(tempfile.gettempdir()).glob(f"nrms-{service.process.pid}-*")
         assert [path.name for path in scratch.iterdir()] == ["cache"]
-        assert SECRET.encode() not in b"".join(path.read_bytes() for path in scratch.rglob("*") if path.is_file())
+        assert SECRET.encode() not in b"".join(
+            path.read_bytes() for path in scratch.rglob("*") if path.is_file()
+        )
     assert not scratch.exists()
     log = (tmp_path / "log").read_text()
     assert SECRET not in log

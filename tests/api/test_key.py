@@ -25,7 +25,16 @@ def test_the_key_opens_both_ways_to_score(locked, world):
 
 
 @pytest.mark.parametrize(
-    "key", [None, b"", b"another", KEY.encode()[:-1], KEY.encode() + b"1", KEY.encode("latin-1"), b"\xff\xfe"]
+    "key",
+    [
+        None,
+        b"",
+        b"another",
+        KEY.encode()[:-1],
+        KEY.encode() + b"1",
+        KEY.encode("latin-1"),
+        b"\xff\xfe",
+    ],
 )
 @pytest.mark.parametrize("path", ["/predict", "/predict/", "/predict/json"])
 def test_without_it_the_answer_is_401_and_says_what_is_missing(locked, path, key):
@@ -51,7 +60,9 @@ def test_strangers_take_no_places(locked, world):
 
 def test_what_orchestrators_and_people_look_at_needs_no_key(locked):
     paths = ("/livez", "/readyz", "/info", "/metrics", "/", "/docs", "/openapi.json")
-    assert {path: locked.client.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)
+    assert {path: locked.client.get(path).status_code for path in paths} == dict.fromkeys(
+        paths, 200
+    )
 
 
 def test_unless_it_is_public_what_tells_of_models_and_traffic_needs_the_key_too(world, tmp_path):
@@ -59,7 +70,12 @@ def test_unless_it_is_public_what_tells_of_models_and_traffic_needs_the_key_too(
         for path in ("/info", "/metrics", "/example"):
             for method in ("GET", "HEAD"):
                 assert service.client.request(method, path).status_code == 401
-                assert service.client.request(method, path, headers={"X-API-Key": KEY.encode()}).status_code == 200
+                assert (
+                    service.client.request(
+                        method, path, headers={"X-API-Key": KEY.encode()}
+                    ).status_code
+                    == 200
+                )
             assert service.client.get(path).json()["error"]["where"] == "header X-API-Key"
         open_to_all = ("/livez", "/readyz", "/", "/docs", "/openapi.json")
         assert {service.client.get(path).status_code for path in open_to_all} == {200}
@@ -71,7 +87,10 @@ def test_why_there_is_no_model_is_told_to_those_with_the_key(tmp_path):
     with RunningService(tmp_path / "log", ready=False, MODEL_URI=models, API_KEY=KEY) as service:
         until(lambda: "secret-place" in service.log.read_text(), "a first try")
         assert "secret-place" not in service.client.get("/readyz").text
-        assert "secret-place" in service.client.get("/readyz", headers={"X-API-Key": KEY.encode()}).text
+        assert (
+            "secret-place"
+            in service.client.get("/readyz", headers={"X-API-Key": KEY.encode()}).text
+        )
 
 
 def test_info_says_whether_a_key_is_asked_for(locked, service):

@@ -1,4 +1,6 @@
-"""More clients than places, slow clients, clients that leave: what they are answered, and that places become free."""
+"""More clients than places, slow clients, clients that leave: what they are answered, and that
+places become free.
+"""
 
 import signal
 import socket
@@ -23,7 +25,9 @@ def files(world) -> tuple[bytes, bytes]:
 
 @pytest.fixture(scope="module")
 def crowded(world, tmp_path_factory):
-    """A service with one worker, where two more may wait; so long that no test meets a time limit."""
+    """A service with one worker, where two more may wait; so long that no test meets
+    a time limit.
+    """
     log = tmp_path_factory.mktemp("crowded") / "log"
     limits = {"WORKERS": 1, "QUEUE_SIZE": PLACES - 1, "UPLOAD_SECONDS": 600, "DECODE_SECONDS": 600}
     with RunningService(log, MODEL_URI=world.models, **limits) as service:
@@ -65,32 +69,47 @@ def half(service: RunningService, files: tuple[bytes, bytes]) -> Upload:
     return upload.send(len(upload.body) // 2)
 
 
-def test_with_all_places_taken_others_are_told_to_come_back_and_all_are_answered_in_the_end(crowded, files):
+def test_with_all_places_taken_others_are_told_to_come_back_and_all_are_answered_in_the_end(
+    crowded, files
+):
     with ExitStack() as stack:
         uploads = [stack.enter_context(half(crowded, files)) for _ in range(PLACES)]
         wait_for_in_flight(crowded, PLACES)
         refused = series(crowded, "nrms_rejections_total", reason="busy")
-        for answer in (crowded.predict(*files), crowded.client.post("/predict/json", json={"impressions": []})):
+        for answer in (
+            crowded.predict(*files),
+            crowded.client.post("/predict/json", json={"impressions": []}),
+        ):
             assert answer.status_code == 429
             assert int(answer.headers["Retry-After"]) >= 1
-            assert answer.json()["error"]["rule"] == f"At most {PLACES} requests may arrive or wait at once."
+            assert (
+                answer.json()["error"]["rule"]
+                == f"At most {PLACES} requests may arrive or wait at once."
+            )
             assert set(answer.json()["error"]) == {"rule", "received", "where", "todo"}
         assert series(crowded, "nrms_rejections_total", reason="busy") == refused + 2
         # What orchestrators and people look at takes no place.
-        assert {crowded.client.get(path).status_code for path in ("/livez", "/readyz", "/info", "/", "/docs")} == {200}
+        assert {
+            crowded.client.get(path).status_code
+            for path in ("/livez", "/readyz", "/info", "/", "/docs")
+        } == {200}
         assert [upload.send().answer()[0] for upload in uploads] == [200] * PLACES
     assert crowded.predict(*files).status_code == 200
     wait_for_in_flight(crowded, 0)
 
 
-def test_more_clients_than_places_are_answered_or_told_to_come_back_and_nothing_else(crowded, world):
+def test_more_clients_than_places_are_answered_or_told_to_come_back_and_nothing_else(
+    crowded, world
+):
     with Load(crowded, world, clients=8) as load:
         for _ in range(4):
             load.round()
     assert load.faults == []
     assert load.statuses() <= {200, 429}
     assert 200 in load.statuses()
-    assert {"retry-after" in answer.headers for answer in load.answers if answer.status_code == 429} <= {True}
+    assert {
+        "retry-after" in answer.headers for answer in load.answers if answer.status_code == 429
+    } <= {True}
     wait_for_in_flight(crowded, 0)
 
 
@@ -101,7 +120,9 @@ def test_clients_that_vanish_while_they_upload_free_their_places(crowded, files)
     assert crowded.predict(*files).status_code == 200
 
 
-def test_a_client_that_vanishes_from_the_queue_frees_its_place_and_is_not_scored(crowded, files, stopped):
+def test_a_client_that_vanishes_from_the_queue_frees_its_place_and_is_not_scored(
+    crowded, files, stopped
+):
     scored = crowded.metric("nrms_impressions_total")
     with half(crowded, files).send() as first:
         wait_for_in_flight(crowded, 1)
@@ -157,7 +178,9 @@ def test_a_body_that_trickles_is_answered_408_however_steadily_it_comes(impatien
     wait_for_in_flight(impatient, 0)
 
 
-def test_a_client_that_sends_nothing_takes_no_place_for_longer_than_an_upload_may_take(impatient, files):
+def test_a_client_that_sends_nothing_takes_no_place_for_longer_than_an_upload_may_take(
+    impatient, files
+):
     with ExitStack() as stack:
         uploads = [stack.enter_context(Upload(impatient, *files)) for _ in range(PLACES)]
         wait_for_in_flight(impatient, PLACES)

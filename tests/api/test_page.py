@@ -66,7 +66,12 @@ class Browser:
 
     def network(self, offline: bool = False, upload: int = -1) -> None:
         """Cuts or slows the network: bytes a second."""
-        conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": upload}
+        conditions = {
+            "offline": offline,
+            "latency": 0,
+            "downloadThroughput": -1,
+            "uploadThroughput": upload,
+        }
         self.driver.execute_cdp_cmd("Network.enable", {})
         self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
 
@@ -118,7 +123,9 @@ class Browser:
 
     def requests(self) -> list[str]:
         """The addresses of everything that the page loaded."""
-        return self.script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+        return self.script(
+            "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +137,9 @@ def chromium(tmp_path_factory) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(chromium) -> Iterator[Browser]:
-    """Every test also holds that nothing was blocked, failed in a script, or came from elsewhere."""
+    """Every test also holds that nothing was blocked, failed in a script, or came
+    from elsewhere.
+    """
     chromium.size(1200, 900)
     chromium.complaints()
     yield chromium
@@ -152,7 +161,9 @@ def files(world, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def answer(service, files) -> dict:
     """What the API says of the same files."""
-    return service.predict(*(path.read_bytes() for path in files.values()), titles=True, max_rows=20).json()
+    return service.predict(
+        *(path.read_bytes() for path in files.values()), titles=True, max_rows=20
+    ).json()
 
 
 @pytest.fixture
@@ -178,7 +189,12 @@ def small(tmp_path):
 
 def one(candidates: list[int], **columns: object) -> dict:
     """One impression of a reader of whom nothing is known."""
-    table = {"impression_id": [1], "user_id": [1], "article_ids_inview": [candidates], "article_id_fixed": NO_IDS}
+    table = {
+        "impression_id": [1],
+        "user_id": [1],
+        "article_ids_inview": [candidates],
+        "article_id_fixed": NO_IDS,
+    }
     return {**table, **columns}
 
 
@@ -186,10 +202,16 @@ def one(candidates: list[int], **columns: object) -> dict:
 
 
 def test_metrics_are_those_of_the_api(scored, answer):
-    shown = {element.get_attribute("data-metric"): element.text for element in scored.all("[data-metric]")}
+    shown = {
+        element.get_attribute("data-metric"): element.text
+        for element in scored.all("[data-metric]")
+    }
     baselines = answer["metrics"]["baselines"]
     assert shown == {name: f"{answer['metrics'][name]:.4f}" for name in METRICS}
-    beside = {element.get_attribute("data-popularity"): element.text for element in scored.all("[data-popularity]")}
+    beside = {
+        element.get_attribute("data-popularity"): element.text
+        for element in scored.all("[data-popularity]")
+    }
     assert beside == {name: f"popularity {baselines['popularity'][name]:.4f}" for name in METRICS}
     assert shown["auc"] in scored.text("#status")
 
@@ -207,7 +229,9 @@ def test_histogram_has_a_step_for_each_bin_of_clicks_and_of_non_clicks(scored, a
     for kind, name in (("clicked", "clicked"), ("not_clicked", "not clicked")):
         path = scored.find(f"#histogram [data-kind={kind}] .step").get_attribute("d")
         assert path.count("H") == bins
-        assert f"{name} ({sum(answer['score_histogram'][kind]):,})" in scored.text("#histogram .legend")
+        assert f"{name} ({sum(answer['score_histogram'][kind]):,})" in scored.text(
+            "#histogram .legend"
+        )
     labels = scored.texts("#histogram .chart text")
     assert {"score", "share of its kind, %"} <= set(labels)
     assert "mean about" in scored.find("#histogram .chart svg").get_attribute("aria-label")
@@ -220,7 +244,9 @@ def test_impressions_show_titles_best_first_and_mark_clicks(scored, answer):
         clicked = [article in row["article_ids_clicked"] for article in row["article_ids_inview"]]
         lines = sorted(zip(row["ranks"], row["titles"], clicked, strict=True))
         lines = [(str(rank), title, "✓ clicked" if click else "") for rank, title, click in lines]
-        assert candidates(scored, body) == [line for place, line in enumerate(lines) if place < 5 or line[2]]
+        assert candidates(scored, body) == [
+            line for place, line in enumerate(lines) if place < 5 or line[2]
+        ]
         scored.find(f"{body} button").send_keys(Keys.ENTER)
         assert candidates(scored, body) == lines
 
@@ -236,7 +262,9 @@ def test_download_is_the_parquet_answer(scored, service, files):
     scored.wait_for_text("#status", "Saved")
     path = scored.downloads / "predictions.parquet"
     scored.wait(lambda _: path.exists())
-    whole = service.predict(*(path.read_bytes() for path in files.values()), format="parquet").content
+    whole = service.predict(
+        *(path.read_bytes() for path in files.values()), format="parquet"
+    ).content
     assert pq.read_table(path).equals(pq.read_table(io.BytesIO(whole)))
 
 
@@ -259,22 +287,32 @@ def plain(message: str) -> str:
 
 def test_scores_outside_of_the_histogram_are_said(scored):
     histogram = {"edges": [0, 1, 2], "all": [500, 400], "outside": [1, 1200]}
-    text = scored.script("return distribution(arguments[0]).querySelector('#outside').textContent", histogram)
+    text = scored.script(
+        "return distribution(arguments[0]).querySelector('#outside').textContent", histogram
+    )
     assert "1,201 scores lie outside: 1 below, 1,200 above" in text
     del histogram["outside"]
-    assert scored.script("return distribution(arguments[0]).querySelector('#outside')", histogram) is None
+    assert (
+        scored.script("return distribution(arguments[0]).querySelector('#outside')", histogram)
+        is None
+    )
 
 
 def test_warnings_stand_above_the_result(browser, service, world, files, small):
     browser.open(service.url)
     history = world.history()
     strangers = pa.array([user + 10**6 for user in history["user_id"].to_pylist()])
-    browser.score(file=files["file"], history=small("strangers", history.set_column(0, "user_id", strangers)))
+    browser.score(
+        file=files["file"], history=small("strangers", history.set_column(0, "user_id", strangers))
+    )
     browser.find("#warnings")
     (line,) = browser.texts("#warnings li")
     assert "history row" in line
     assert "`" not in line
-    assert browser.find("#result").find_element(By.CSS_SELECTOR, ":scope > *").get_attribute("id") == "warnings"
+    assert (
+        browser.find("#result").find_element(By.CSS_SELECTOR, ":scope > *").get_attribute("id")
+        == "warnings"
+    )
     browser.score(**files)
     browser.wait(lambda _: not browser.all("#warnings"))
 
@@ -287,7 +325,9 @@ def test_without_any_file_an_example_can_be_tried(browser, service):
     assert browser.texts(".impression strong") == ["Impression 1", "Impression 2", "Impression 3"]
     titles = {article["article_id"]: article["title"] for article in example["articles"]}
     for row, read in zip(example["impressions"], browser.texts(".impression .read"), strict=True):
-        assert read == "has read: " + " · ".join(titles[article] for article in row["article_id_fixed"])
+        assert read == "has read: " + " · ".join(
+            titles[article] for article in row["article_id_fixed"]
+        )
     browser.find("#download").click()
     browser.wait_for_text("#status", "Saved")
 
@@ -307,7 +347,10 @@ def test_dropped_file_is_scored(browser, service, files, answer):
 
 def test_several_files_dropped_at_once_go_where_their_names_say(browser, service):
     browser.open(service.url)
-    dropped = [[name, "UEFSMQ=="] for name in ("History.parquet", "my_articles.parquet", "behaviors.parquet")]
+    dropped = [
+        [name, "UEFSMQ=="]
+        for name in ("History.parquet", "my_articles.parquet", "behaviors.parquet")
+    ]
     browser.script(DROP, browser.find("#slot_file"), dropped)
     for slot, (name, _) in zip(("history", "articles", "file"), dropped, strict=True):
         assert name in browser.text(f"#slot_{slot}")
@@ -318,7 +361,8 @@ def test_files_in_any_order_are_known_by_their_columns_and_the_page_says_for_wha
 ):
     browser.open(service.url)
     data = [
-        [name, base64.b64encode(files[kind].read_bytes()).decode()] for name, kind in (("a", "history"), ("b", "file"))
+        [name, base64.b64encode(files[kind].read_bytes()).decode()]
+        for name, kind in (("a", "history"), ("b", "file"))
     ]
     browser.script(DROP, browser.find("#slot_articles"), data)
     browser.find("#submit").click()
@@ -385,7 +429,11 @@ def test_labelled_upload_without_anything_to_measure_says_so(browser, service, s
 
 
 def test_hostile_titles_are_text(browser, service, small):
-    titles = ["<img src=x onerror='window.hacked = 1'>", "</td><script>window.hacked = 1</script>", ""]
+    titles = [
+        "<img src=x onerror='window.hacked = 1'>",
+        "</td><script>window.hacked = 1</script>",
+        "",
+    ]
     ids = [10**9, 10**9 + 1, 10**9 + 2]
     browser.open(service.url)
     browser.score(
@@ -402,7 +450,9 @@ def test_hostile_titles_are_text(browser, service, small):
 def test_long_integer_ids_are_exact(browser, service, small):
     browser.open(service.url)
     ids = [2**53, 2**53 + 1]
-    browser.score(file=small("file", one(ids, impression_id=[2**62 + 1], article_ids_clicked=[[2**53 + 1]])))
+    browser.score(
+        file=small("file", one(ids, impression_id=[2**62 + 1], article_ids_clicked=[[2**53 + 1]]))
+    )
     browser.find("#result")
     assert f"Impression {2**62 + 1}" in browser.text(".impression")
     assert browser.texts(".candidate.clicked .title") == [f"Unknown article {2**53 + 1}"]
@@ -422,7 +472,9 @@ def test_error_is_shown_with_all_its_parts(browser, service, files, small):
     browser.score(file=wrong)
     error = service.predict(wrong.read_bytes()).json()["error"]
     shown = {part: browser.text(f"#error_{part}") for part in error}
-    assert shown == {part: plain(text) for part, text in error.items()} | {"where": "file (wrong.parquet)"}
+    assert shown == {part: plain(text) for part, text in error.items()} | {
+        "where": "file (wrong.parquet)"
+    }
     assert browser.texts("#error_rule code") == ["user_id"]
     assert browser.find("#error").get_attribute("role") == "alert"
     browser.score(**files)
@@ -473,7 +525,11 @@ def test_page_asks_for_the_key_and_works_with_it(browser, world, files, answer, 
     with RunningService(tmp_path / "log", MODEL_URI=world.models, **environment) as service:
         browser.open(service.url)
         browser.find("#key")
-        assert (public == "true") == bool(browser.all("#version")) == browser.all("#help")[0].is_displayed()
+        assert (
+            (public == "true")
+            == bool(browser.all("#version"))
+            == browser.all("#help")[0].is_displayed()
+        )
         browser.score(**files)
         assert "X-API-Key" in browser.text("#error_rule")
         key = browser.driver.switch_to.active_element
@@ -481,13 +537,20 @@ def test_page_asks_for_the_key_and_works_with_it(browser, world, files, answer, 
         key.send_keys("open sesame", Keys.ENTER)
         assert browser.text("[data-metric=auc]") == f"{answer['metrics']['auc']:.4f}"
         assert browser.text("#version")
-        assert browser.script("return localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        assert (
+            browser.script(
+                "return localStorage.length + sessionStorage.length + document.cookie.length"
+            )
+            == 0
+        )
 
 
 # --- the model
 
 
-def test_page_says_whether_a_model_is_there_and_whether_a_newer_one_is_not(browser, world, tmp_path):
+def test_page_says_whether_a_model_is_there_and_whether_a_newer_one_is_not(
+    browser, world, tmp_path
+):
     models = tmp_path / "models"
     models.mkdir()
     with RunningService(tmp_path / "log", ready=False, MODEL_URI=models) as service:
@@ -496,7 +559,9 @@ def test_page_says_whether_a_model_is_there_and_whether_a_newer_one_is_not(brows
         version = Path(world.publish(str(models))).name
         assert browser.text("#version") == version
         assert not browser.all("#warning")[0].is_displayed()
-        storage.write_bytes(json.dumps({"version": "20990101T000000Z-00000000"}).encode(), models / "latest.json")
+        storage.write_bytes(
+            json.dumps({"version": "20990101T000000Z-00000000"}).encode(), models / "latest.json"
+        )
         browser.wait(lambda _: service.client.get("/info").json()["reload_error"])
         browser.open(service.url)
         assert service.client.get("/info").json()["reload_error"] in browser.text("#warning")
@@ -533,12 +598,16 @@ def test_docs_page_scores_an_upload_without_articles(browser, service, files, an
     browser.find(operation).click()
     browser.find(f"{operation} .try-out__btn").click()
     for name, path in files.items():
-        browser.find(f"{operation} [data-property-name={name}] input[type=file]").send_keys(str(path))
+        browser.find(f"{operation} [data-property-name={name}] input[type=file]").send_keys(
+            str(path)
+        )
     for box in browser.all(f"{operation} input[type=checkbox]"):
         if box.is_selected() != empty:
             box.click()
     browser.find(f"{operation} button.execute").click()
-    assert browser.text(f"{operation} .live-responses-table tbody .response-col_status").startswith("200")
+    assert browser.text(f"{operation} .live-responses-table tbody .response-col_status").startswith(
+        "200"
+    )
     assert f'"auc": {answer["metrics"]["auc"]}' in browser.text(
         f"{operation} .live-responses-table tbody .response-col_description"
     )

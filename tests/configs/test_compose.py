@@ -1,7 +1,8 @@
-"""docker-compose.yaml and what it mounts: valid, safe, and its jobs' command lines run as they stand there.
+"""docker-compose.yaml and what it mounts: valid, safe, and its jobs' command lines run as they
+stand there.
 
-No Docker engine is needed: the tool itself reads the file, promtool the rules, and the commands run in this Python,
-against the bucket of the compose file's own storage server.
+No Docker engine is needed: the tool itself reads the file, promtool the rules, and the commands run
+in this Python, against the bucket of the compose file's own storage server.
 """
 
 import json
@@ -31,7 +32,8 @@ from tests.tools import checked, tool
 pytestmark = pytest.mark.system
 
 CONFIGS = REPOSITORY / "configs"
-# What other programs export: Prometheus itself, Pushgateway, supercronic (its package prometheus_metrics).
+# What other programs export: Prometheus itself, Pushgateway, supercronic (its package
+# prometheus_metrics).
 FOREIGN = {
     "up",
     "ALERTS",
@@ -40,7 +42,9 @@ FOREIGN = {
     "supercronic_failed_executions",
     "supercronic_currently_running",
 }
-SMALL_SITE = "--source demo --articles 600 --users 200 --impressions 1500 --validation-impressions 400"
+SMALL_SITE = (
+    "--source demo --articles 600 --users 200 --impressions 1500 --validation-impressions 400"
+)
 SMALL_MODEL = """
 data = "-"
 output = "-"
@@ -56,8 +60,20 @@ epochs = 1
 
 
 def config(*flags, **environment):
-    command = [tool("docker-compose"), "--project-directory", REPOSITORY, "--env-file", os.devnull, *flags, "config"]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("GRAFANA_PASSWORD", "API_KEY")}
+    command = [
+        tool("docker-compose"),
+        "--project-directory",
+        REPOSITORY,
+        "--env-file",
+        os.devnull,
+        *flags,
+        "config",
+    ]
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GRAFANA_PASSWORD", "API_KEY")
+    }
     return checked(*command, "--format", "json", env=inherited | environment, cwd=REPOSITORY)
 
 
@@ -81,7 +97,9 @@ def test_without_the_demo_only_what_runs_for_good_is_started():
 
 
 def test_the_password_must_be_given():
-    with pytest.raises(AssertionError, match="required variable GRAFANA_PASSWORD is missing a value"):
+    with pytest.raises(
+        AssertionError, match="required variable GRAFANA_PASSWORD is missing a value"
+    ):
         config()
 
 
@@ -126,7 +144,12 @@ def test_nothing_is_open_to_the_network(services):
 
 
 def test_what_is_mounted_is_there(services):
-    binds = [v for service in services.values() for v in service.get("volumes", []) if v["type"] == "bind"]
+    binds = [
+        v
+        for service in services.values()
+        for v in service.get("volumes", [])
+        if v["type"] == "bind"
+    ]
     assert binds
     for bind in binds:
         assert bind["read_only"]
@@ -151,7 +174,10 @@ def test_alerts_fire_when_they_should_and_at_no_other_time():
         pytest.param("> 0.05", "> 0.5", marks=pytest.mark.long),
         pytest.param(">= 54 * 3600", ">= 55 * 3600", marks=pytest.mark.long),
         pytest.param("- 0.03", "- 0.3", marks=pytest.mark.long),
-        ("nrms_night_warnings > 0 and on (date) topk(1, nrms_night_date_timestamp_seconds)", "nrms_night_warnings > 0"),
+        (
+            "nrms_night_warnings > 0 and on (date) topk(1, nrms_night_date_timestamp_seconds)",
+            "nrms_night_warnings > 0",
+        ),
     ],
 )
 def test_the_tests_of_the_alerts_see_a_broken_rule(rule, broken, tmp_path):
@@ -181,22 +207,32 @@ def expressions(dashboard):
 
 
 def test_the_dashboard_asks_valid_questions(dashboard, tmp_path):
-    rules = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(expressions(dashboard))]
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    rules = [
+        {"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(expressions(dashboard))
+    ]
+    (tmp_path / "rules.yml").write_text(
+        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]})
+    )
     checked(tool("promtool"), "check", "rules", "--lint=none", tmp_path / "rules.yml")
 
 
 def test_dashboard_and_rules_name_metrics_that_exist(dashboard):
     from api.metrics import Metrics
 
-    night = Night("2026-11-25", metrics=dict.fromkeys(("auc", "mrr", "ndcg@5", "ndcg@10", "impressions"), 1))
+    night = Night(
+        "2026-11-25", metrics=dict.fromkeys(("auc", "mrr", "ndcg@5", "ndcg@10", "impressions"), 1)
+    )
     declared = set(FOREIGN)
     for found in (Metrics().registry, registry([night])):
         for family in text_string_to_metric_families(generate_latest(found).decode()):
-            suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+            suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(
+                family.type, [""]
+            )
             declared |= {family.name + suffix for suffix in suffixes}
     rules = (CONFIGS / "prometheus/rules.yml").read_text()
-    used = set(re.findall(r"\b(?:nrms|supercronic)_[a-z0-9_]+\b", rules + " ".join(expressions(dashboard))))
+    used = set(
+        re.findall(r"\b(?:nrms|supercronic)_[a-z0-9_]+\b", rules + " ".join(expressions(dashboard)))
+    )
     assert used - declared == set()
 
 
@@ -214,10 +250,18 @@ def test_the_dashboard_shows_what_was_asked_for(dashboard):
 
 
 def test_grafana_finds_its_files(services, dashboard):
-    mounts = {v["target"]: Path(v["source"]) for v in services["grafana"]["volumes"] if v["type"] == "bind"}
+    mounts = {
+        v["target"]: Path(v["source"])
+        for v in services["grafana"]["volumes"]
+        if v["type"] == "bind"
+    }
     provisioning = mounts["/etc/grafana/provisioning"]
-    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"] if "datasource" in panel} == {source["uid"]}
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    assert {
+        panel["datasource"]["uid"] for panel in dashboard["panels"] if "datasource" in panel
+    } == {source["uid"]}
     (provider,) = yaml.safe_load((provisioning / "dashboards/nrms.yml").read_text())["providers"]
     home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert home.startswith(provider["options"]["path"] + "/")
@@ -226,7 +270,9 @@ def test_grafana_finds_its_files(services, dashboard):
 
 
 def test_prometheus_scrapes_services_that_exist(services):
-    for job in yaml.safe_load((CONFIGS / "prometheus/prometheus.yml").read_text())["scrape_configs"]:
+    for job in yaml.safe_load((CONFIGS / "prometheus/prometheus.yml").read_text())[
+        "scrape_configs"
+    ]:
         for target in job["static_configs"][0]["targets"]:
             assert target.partition(":")[0] in {*services, "localhost"}
 
@@ -236,17 +282,23 @@ def test_prometheus_scrapes_services_that_exist(services):
 
 @pytest.fixture(scope="module")
 def bucket(services, tmp_path_factory):
-    """The storage server with the compose file's flags: its bucket's URI, and the address of the server."""
+    """The storage server with the compose file's flags: its bucket's URI, and the address of the
+    server.
+    """
     root = tmp_path_factory.mktemp("gcs")
     (volume,) = services["gcs"]["volumes"]
     root.joinpath(Path(volume["target"]).name).mkdir()  # Docker makes a folder where it mounts
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
     flags = [
-        word.replace("gcs:4443", f"127.0.0.1:{port}").replace("/storage", str(root)).replace("4443", port)
+        word.replace("gcs:4443", f"127.0.0.1:{port}")
+        .replace("/storage", str(root))
+        .replace("4443", port)
         for word in services["gcs"]["command"]
     ]
-    process = subprocess.Popen([tool("fake-gcs-server"), "-host", "127.0.0.1", "-log-level", "error", *flags])
+    process = subprocess.Popen(
+        [tool("fake-gcs-server"), "-host", "127.0.0.1", "-log-level", "error", *flags]
+    )
     check = services["gcs"]["healthcheck"]["test"][-1].replace("4443", port)
     while True:
         try:
@@ -277,12 +329,16 @@ def test_the_demo_from_data_to_a_served_model(services, bucket, gateway, tmp_pat
     }
 
     def shell(*command):
-        words = [word.replace("$$", "$").replace("configs/demo.toml", str(small)) for word in command]
+        words = [
+            word.replace("$$", "$").replace("configs/demo.toml", str(small)) for word in command
+        ]
         words = [word.replace("--source demo", SMALL_SITE) for word in words]
         return checked(*words, cwd=REPOSITORY, env=environment)
 
     def cron(path):
-        (line,) = [line for line in (CONFIGS / path).read_text().splitlines() if not line.startswith("#")]
+        (line,) = [
+            line for line in (CONFIGS / path).read_text().splitlines() if not line.startswith("#")
+        ]
         return shell("/bin/sh", "-c", line.split(maxsplit=5)[5])
 
     shell(*services["prepare"]["command"])
@@ -299,12 +355,15 @@ def test_the_demo_from_data_to_a_served_model(services, bucket, gateway, tmp_pat
     assert storage.exists(f"{uri}/predictions/date={days[1]}/_SUCCESS")
 
     settings = {
-        name: value for name, value in services["api"]["environment"].items() if name != "STORAGE_EMULATOR_HOST"
+        name: value
+        for name, value in services["api"]["environment"].items()
+        if name != "STORAGE_EMULATOR_HOST"
     }
     with RunningService(tmp_path / "log", STORAGE_EMULATOR_HOST=server, **settings) as service:
         split = f"{uri}/days/{days[1]}/validation"
         behaviors, history = (
-            storage.read_bytes(f"{split}/{name}") for name in ("behaviors-00000.parquet", "history.parquet")
+            storage.read_bytes(f"{split}/{name}")
+            for name in ("behaviors-00000.parquet", "history.parquet")
         )
         answer = service.predict(behaviors, history)
         assert answer.status_code == 200, answer.text

@@ -1,7 +1,8 @@
-"""The Dockerfile without Docker: linted, its rules kept, and each target's lines run in an environment of its own.
+"""The Dockerfile without Docker: linted, its rules kept, and each target's lines run in an
+environment of its own.
 
-That environment is installed in the long run. Else it is made of links into the one that runs the tests: to what the
-target's requirements name, to what that needs in turn, and to nothing else.
+That environment is installed in the long run. Else it is made of links into the one that runs the
+tests: to what the target's requirements name, to what that needs in turn, and to nothing else.
 """
 
 import json
@@ -31,7 +32,12 @@ pytestmark = pytest.mark.system
 
 DOCKERFILE = REPOSITORY / "Dockerfile"
 TARGETS = ("api", "train")
-INSTALL = ["pip", "install", "--disable-pip-version-check", "--requirement"]  # a file, and perhaps a variable
+INSTALL = [
+    "pip",
+    "install",
+    "--disable-pip-version-check",
+    "--requirement",
+]  # a file, and perhaps a variable
 
 
 @dataclass
@@ -64,21 +70,31 @@ def requirements(path: Path) -> list[Requirement]:
     lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
     found: list[Requirement] = []
     for line in filter(None, lines):
-        found += requirements(path.parent / line[3:]) if line.startswith("-r ") else [Requirement(line)]
+        found += (
+            requirements(path.parent / line[3:]) if line.startswith("-r ") else [Requirement(line)]
+        )
     return found
 
 
 def needed(wanted: list[Requirement]) -> list[Distribution]:
-    """What pip would install for these requirements, as it is installed here: each in a version that they allow."""
+    """What pip would install for these requirements, as it is installed here: each in a version
+    that they allow.
+    """
     found: dict[tuple[str, str], Distribution] = {}
     while wanted:
         requirement = wanted.pop()
         installed = distribution(requirement.name)
         assert requirement.specifier.contains(installed.version, prereleases=True), requirement
-        for extra in {"", *requirement.extras} - {extra for name, extra in found if name == installed.name}:
+        for extra in {"", *requirement.extras} - {
+            extra for name, extra in found if name == installed.name
+        }:
             found[installed.name, extra] = installed
             needs = map(Requirement, installed.requires or [])
-            wanted += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+            wanted += [
+                need
+                for need in needs
+                if need.marker is None or need.marker.evaluate({"extra": extra})
+            ]
     return list({installed.name: installed for installed in found.values()}.values())
 
 
@@ -91,9 +107,11 @@ def link(installed: Distribution, site: Path) -> None:
 
 
 class Image:
-    """A target's lines, run on this machine: its own virtual environment and, in place of `/app`, a folder.
+    """A target's lines, run on this machine: its own virtual environment and, in place of `/app`, a
+    folder.
 
-    What a line does to the machine as a whole is left out: the stage `base`, which makes the account.
+    What a line does to the machine as a whole is left out: the stage `base`, which makes the
+    account.
     """
 
     def __init__(self, target: str, folder: Path) -> None:
@@ -106,7 +124,11 @@ class Image:
         self.environment = {
             "PATH": f"{self.python / 'bin'}:/usr/bin:/bin",
             "HOME": str(Path.home()),
-            **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith(("PIP_", "SSL_"))
+            },
         }
         for instruction, rest in self.stage.lines:
             if instruction == "ARG":
@@ -140,7 +162,11 @@ class Image:
         *sources, target = words
         for source in sources:
             if (REPOSITORY / source).is_dir():
-                shutil.copytree(REPOSITORY / source, self.app / target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    REPOSITORY / source,
+                    self.app / target,
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                )
             else:
                 shutil.copy(REPOSITORY / source, self.app / target)
 
@@ -168,7 +194,9 @@ def test_nothing_runs_as_root_and_every_target_says_how_it_is_watched(target):
 
 
 def test_the_builder_is_given_what_is_copied_and_nothing_else():
-    first, *rest = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
+    first, *rest = [
+        line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] != "#"
+    ]
     assert first == "*"
     allowed = {line.removeprefix("!") for line in rest if line.startswith("!")}
     copied = {
@@ -210,14 +238,23 @@ def test_the_service_runs_without_tensorflow_from_what_its_image_holds(world, tm
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-    assert image.environment["HOST"] == "0.0.0.0"  # in a container, its own address alone reaches nobody
+    assert (
+        image.environment["HOST"] == "0.0.0.0"
+    )  # in a container, its own address alone reaches nobody
     process = subprocess.Popen(
-        image.command(), cwd=image.app, env={**image.environment, "PORT": port, "MODEL_URI": world.models}
+        image.command(),
+        cwd=image.app,
+        env={**image.environment, "PORT": port, "MODEL_URI": world.models},
     )
     try:
         (check,) = image.stage.all("HEALTHCHECK")
         command = [word.replace("8000", port) for word in json.loads(check.partition("CMD ")[2])]
-        while subprocess.run(command, env=image.environment, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        while (
+            subprocess.run(
+                command, env=image.environment, stderr=subprocess.DEVNULL, check=False
+            ).returncode
+            != 0
+        ):
             assert process.poll() is None
             time.sleep(0.1)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/info") as answer:
@@ -240,7 +277,9 @@ for top in ("nrms", "jobs"):
 def test_the_jobs_need_nothing_but_what_their_image_holds(tmp_path):
     image = Image("train", tmp_path)
     assert {"tensorflow", "wandb"} <= set(image.installed())
-    assert "usage: python -m jobs.train" in checked(*image.command(), cwd=image.app, env=image.environment)
+    assert "usage: python -m jobs.train" in checked(
+        *image.command(), cwd=image.app, env=image.environment
+    )
     checked("python", "-c", IMPORT_ALL, cwd=image.app, env=image.environment)
 
 

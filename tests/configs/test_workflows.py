@@ -45,14 +45,24 @@ def test_the_release_holds_no_key():
     assert "secrets." not in text
     assert "credentials_json" not in text
     steps = yaml.safe_load(text)["jobs"]["image"]["steps"]
-    (auth,) = [step for step in steps if step.get("uses", "").startswith("google-github-actions/auth@")]
+    (auth,) = [
+        step for step in steps if step.get("uses", "").startswith("google-github-actions/auth@")
+    ]
     assert "workload_identity_provider" in auth["with"]
 
 
 def test_the_release_builds_targets_that_exist():
-    stages = re.findall(r"^FROM \S+ AS (\S+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
-    matrix = yaml.safe_load((REPOSITORY / ".github/workflows/release.yml").read_text())["jobs"]["image"]["strategy"]
-    assert {entry["target"] for entry in matrix["matrix"]["include"]} == {"api", "train"} <= set(stages)
+    stages = re.findall(
+        r"^FROM \S+ AS (\S+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE
+    )
+    matrix = yaml.safe_load((REPOSITORY / ".github/workflows/release.yml").read_text())["jobs"][
+        "image"
+    ]["strategy"]
+    assert (
+        {entry["target"] for entry in matrix["matrix"]["include"]}
+        == {"api", "train"}
+        <= set(stages)
+    )
 
 
 def test_tests_run_on_three_systems_and_two_versions_with_cache_and_coverage():
@@ -60,7 +70,11 @@ def test_tests_run_on_three_systems_and_two_versions_with_cache_and_coverage():
     matrix = job["strategy"]["matrix"]
     assert [name.partition("-")[0] for name in matrix["os"]] == ["ubuntu", "macos", "windows"]
     assert len(matrix["python"]) == 2
-    (python,) = [step["with"] for step in job["steps"] if step.get("uses", "").startswith("actions/setup-python@")]
+    (python,) = [
+        step["with"]
+        for step in job["steps"]
+        if step.get("uses", "").startswith("actions/setup-python@")
+    ]
     assert python["cache"] == "pip"
     assert any("--cov" in step.get("run", "") for step in job["steps"])
 

@@ -16,7 +16,12 @@ pytestmark = pytest.mark.system
 def test_the_naive_form_is_the_same_model(train_word_vectors):
     keras.utils.set_random_seed(3)
     config = ModelConfig(
-        word_dim=5, heads=2, head_dim=3, attention_dim=4, dropout=0.0, train_word_vectors=train_word_vectors
+        word_dim=5,
+        heads=2,
+        head_dim=3,
+        attention_dim=4,
+        dropout=0.0,
+        train_word_vectors=train_word_vectors,
     )
     ours = build_model(config, 30)
     rng = np.random.default_rng(3)
@@ -24,7 +29,10 @@ def test_the_naive_form_is_the_same_model(train_word_vectors):
     titles = rng.integers(1, 30, (20, 7)).astype(np.int32)
     titles = np.where(np.arange(7) < rng.integers(1, 8, 20)[:, None], titles, 0).astype(np.int32)
     titles[0] = 0
-    history, candidates = rng.integers(0, 20, (6, 4)).astype(np.int32), rng.integers(0, 20, (6, 3)).astype(np.int32)
+    history, candidates = (
+        rng.integers(0, 20, (6, 4)).astype(np.int32),
+        rng.integers(0, 20, (6, 3)).astype(np.int32),
+    )
     history.sort()
     history = history[:, ::-1].copy()  # padding at the end
 
@@ -32,7 +40,9 @@ def test_the_naive_form_is_the_same_model(train_word_vectors):
     inputs = titles[history], titles[candidates]
     naive(inputs)
     naive.set_weights(naive_weights(ours.get_weights()))
-    np.testing.assert_allclose(naive(inputs), ours(titles, history, candidates), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        naive(inputs), ours(titles, history, candidates), rtol=1e-4, atol=1e-4
+    )
     for before, after in zip(ours.get_weights(), shared_weights(naive.get_weights()), strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -44,9 +54,16 @@ def test_the_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
     monkeypatch.setattr(train, "ROUND_SECONDS", 0.1)
     monkeypatch.setattr(train, "matmul_peak", lambda dtype: 100.0)
     rows = train.run_benchmark(
-        train.Options(articles=500, users=100, impressions=400, rounds=1, auc_batches=2, history_size=3)
+        train.Options(
+            articles=500, users=100, impressions=400, rounds=1, auc_batches=2, history_size=3
+        )
     )
-    assert [row["name"].partition(" ")[0] for row in rows] == [*["train,"] * len(cases), "peak", "loader", "time"]
+    assert [row["name"].partition(" ")[0] for row in rows] == [
+        *["train,"] * len(cases),
+        "peak",
+        "loader",
+        "time",
+    ]
     assert all(row.keys() == {"name", "ours", "naive", "ratio", "unit"} for row in rows)
     assert all(row["ours"] > 0 for row in rows)
     assert "time to validation AUC" in capsys.readouterr().out
@@ -56,9 +73,13 @@ def test_the_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
 def test_the_scoring_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
     monkeypatch.setattr(score, "matmul_peak", lambda: 100.0)
     monkeypatch.setattr(score, "HISTORY_SIZES", (3,))
-    rows = score.run_benchmark(score.Options(articles=500, users=100, impressions=200, naive_impressions=20, rounds=1))
+    rows = score.run_benchmark(
+        score.Options(articles=500, users=100, impressions=200, naive_impressions=20, rounds=1)
+    )
     speeds = [
-        f"score, history 3, {way}, article vectors {state}" for way in score.RUNTIMES for state in ("cold", "warm")
+        f"score, history 3, {way}, article vectors {state}"
+        for way in score.RUNTIMES
+        for state in ("cold", "warm")
     ]
     assert [row["name"] for row in rows] == [*speeds, "peak memory, keras", "peak memory, onnx"]
     assert all(row["ours"] > 0 and row["naive"] > 0 for row in rows)

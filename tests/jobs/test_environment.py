@@ -1,4 +1,6 @@
-"""Whatever the user's own settings are, a job says its own lines only and gives the numbers it always gives."""
+"""Whatever the user's own settings are, a job says its own lines only and gives the numbers it
+always gives.
+"""
 
 import json
 import os
@@ -17,9 +19,15 @@ def trained(tmp_path_factory):
     """A training in an environment that is as odd as those of notebooks, and one in ours."""
     folder = tmp_path_factory.mktemp("odd")
     (folder / ".keras").mkdir()
-    (folder / ".keras" / "keras.json").write_text('{"backend": "torch", "floatx": "float16", "epsilon": 1}')
+    (folder / ".keras" / "keras.json").write_text(
+        '{"backend": "torch", "floatx": "float16", "epsilon": 1}'
+    )
     (folder / "matplotlibrc").write_text("text.usetex: True\naxes.formatter.use_locale: True\n")
-    odd = {"HOME": str(folder), "KERAS_BACKEND": "jax", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    odd = {
+        "HOME": str(folder),
+        "KERAS_BACKEND": "jax",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
     odd |= {"MATPLOTLIBRC": str(folder), "LC_ALL": "da_DK.UTF-8"}
     data = write_demo(str(folder / "data"))
     values = {**SMALL, "epochs": 1, "data": data}
@@ -32,7 +40,9 @@ def trained(tmp_path_factory):
 
 def run(environment, *words):
     # Without what tests/conftest.py says of TensorFlow's lines.
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("TF_")} | environment
+    ours = {
+        name: value for name, value in os.environ.items() if not name.startswith("TF_")
+    } | environment
     command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=REPOSITORY, env=ours, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -58,15 +68,27 @@ def test_training_gives_the_same_model_whatever_the_environment(trained):
 
 def test_scoring_with_keras_says_only_its_own_lines(trained, tmp_path):
     folder = trained["folder"]
-    words = [f"--model={folder / 'odd'}", f"--data={folder / 'data'}", f"--output={tmp_path / 'night'}"]
-    done = run(trained["environment"], "jobs.score", *words, "--runtime=keras", "--wandb-mode=disabled")
+    words = [
+        f"--model={folder / 'odd'}",
+        f"--data={folder / 'data'}",
+        f"--output={tmp_path / 'night'}",
+    ]
+    done = run(
+        trained["environment"], "jobs.score", *words, "--runtime=keras", "--wandb-mode=disabled"
+    )
     assert_only_our_lines(done)
     assert (tmp_path / "night" / "report.html").read_text().count("<img") == 3
 
 
 @pytest.mark.long
 def test_the_benchmark_says_only_its_own_lines(tmp_path):
-    sizes = ["--articles=300", "--users=50", "--impressions=60", "--naive-impressions=5", "--rounds=1"]
+    sizes = [
+        "--articles=300",
+        "--users=50",
+        "--impressions=60",
+        "--naive-impressions=5",
+        "--rounds=1",
+    ]
     done = run({"KERAS_BACKEND": "torch"}, "jobs.bench", "score", *sizes)
     assert_only_our_lines(done)
 
@@ -77,7 +99,9 @@ def test_who_imports_the_package_is_told_what_keras_must_be_set_to(tmp_path):
     command = [sys.executable, "-c", "from nrms.training import train"]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    expected = "ConfigError: Keras must run on tensorflow, in float32. Received: tensorflow, in float64, "
+    expected = (
+        "ConfigError: Keras must run on tensorflow, in float32. Received: tensorflow, in float64, "
+    )
     assert expected in done.stderr.splitlines()[-1]
 
 
@@ -113,7 +137,9 @@ def test_tensorflow_is_quiet_and_its_crash_is_not(tmp_path, then, errors):
     (tmp_path / "tensorflow").mkdir()
     (tmp_path / "tensorflow" / "__init__.py").write_text(TENSORFLOW.replace("{then}", then))
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
-    done = subprocess.run([sys.executable, "-c", IMPORT], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], env=environment, capture_output=True, text=True
+    )
     lines = [line for line in done.stderr.splitlines() if not line.startswith((" ", "Traceback"))]
     assert lines == ["F0000 00:00:1795715329.826189    4862 cpu.cc:1] needs AVX", *errors]
     assert done.stdout == ("42\n" if then == "answer = 42" else "")

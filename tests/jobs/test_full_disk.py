@@ -1,4 +1,6 @@
-"""A full temporary disk ends every job with one line that names it, whatever library was writing."""
+"""A full temporary disk ends every job with one line that names it, whatever library
+was writing.
+"""
 
 import tempfile
 import zipfile
@@ -45,10 +47,16 @@ LIBRARIES = {
     "NumPy's array": lambda path: np.save(path, np.frombuffer(NOISE, np.uint8)),
     "Parquet": lambda path: pq.write_table(pa.table({"x": [NOISE]}), path),
     "HDF5": write_hdf5,
-    "Keras": lambda path: keras.Sequential([keras.Input([500]), keras.layers.Dense(500)]).save(path / "m.keras"),
+    "Keras": lambda path: keras.Sequential([keras.Input([500]), keras.layers.Dense(500)]).save(
+        path / "m.keras"
+    ),
     "Matplotlib": lambda path: Figure(figsize=(30, 30)).savefig(path, format="raw"),
-    "a plot": lambda path: plots.save(plots.training_curves({"loss": [1.0] * 9, "val_auc": [0.5] * 9}), path),
-    "the tokenizer": lambda path: Tokenizer.train([f"{n:x} {n * n:x}" for n in range(9_000)], 1).save(path),
+    "a plot": lambda path: plots.save(
+        plots.training_curves({"loss": [1.0] * 9, "val_auc": [0.5] * 9}), path
+    ),
+    "the tokenizer": lambda path: Tokenizer.train(
+        [f"{n:x} {n * n:x}" for n in range(9_000)], 1
+    ).save(path),
 }
 
 
@@ -93,7 +101,12 @@ def failed(capsys, main, config_class, values, disk):
 
 
 def scoring(world, tmp_path, **values):
-    paths = {"model": world.version, "data": world.data, "output": tmp_path / "out", "article_vectors": tmp_path / "v"}
+    paths = {
+        "model": world.version,
+        "data": world.data,
+        "output": tmp_path / "out",
+        "article_vectors": tmp_path / "v",
+    }
     return {**paths, "runtime": "onnx", "wandb_mode": "disabled", **values}
 
 
@@ -121,14 +134,25 @@ def test_nights(world, full, disk, tmp_path, capsys):
     for date in ("2026-11-25", "2026-11-24"):
         (tmp_path / "days" / date).symlink_to(world.data)
     full(0)
-    paths = {"data": tmp_path / "days/{date}", "output": tmp_path / "out/{date}", "date": "2026-11-25", "days": 2}
+    paths = {
+        "data": tmp_path / "days/{date}",
+        "output": tmp_path / "out/{date}",
+        "date": "2026-11-25",
+        "days": 2,
+    }
     out = failed(capsys, nightly.main, NightlyConfig, scoring(world, tmp_path, **paths), disk)
     assert [line[:18] for line in out.splitlines()] == ["2026-11-25  failed", "2026-11-24  failed"]
 
 
 def test_preparing(full, disk, tmp_path, capsys):
     full(0)
-    values = {"source": "demo", "articles": 600, "users": 50, "impressions": 200, "output": tmp_path / "out"}
+    values = {
+        "source": "demo",
+        "articles": 600,
+        "users": 50,
+        "impressions": 200,
+        "output": tmp_path / "out",
+    }
     failed(capsys, prepare.main, prepare.PrepareConfig, values, disk)
     assert not [name for name in listing(tmp_path / "out") if "_SUCCESS" in name]
 
@@ -144,12 +168,20 @@ class Fills(keras.callbacks.Callback):
 
 def test_training_that_cannot_write_its_checkpoint(world, full, disk, tmp_path, capsys):
     full(0)
-    failed(capsys, train.main, TrainConfig, {"data": world.data, "output": tmp_path / "models", **SMALL}, disk)
+    failed(
+        capsys,
+        train.main,
+        TrainConfig,
+        {"data": world.data, "output": tmp_path / "models", **SMALL},
+        disk,
+    )
     assert "latest.json" not in listing(tmp_path / "models")
 
 
 def test_training_that_cannot_write_its_model(world, full, disk, tmp_path):
     config = TrainConfig(data=world.data, output=str(tmp_path / "models"), **{**SMALL, "epochs": 1})
-    with pytest.raises(StorageError, match=f"{disk.path}.* could not be written: No space left on device"):
+    with pytest.raises(
+        StorageError, match=f"{disk.path}.* could not be written: No space left on device"
+    ):
         train_model(config, callbacks=[Fills(full)])
     assert "latest.json" not in listing(tmp_path / "models")

@@ -1,4 +1,6 @@
-"""SIGTERM, and kill -9 with one more run, leave in the temporary folder and the outputs what an unbroken run leaves."""
+"""SIGTERM, and kill -9 with one more run, leave in the temporary folder and the outputs what an
+unbroken run leaves.
+"""
 
 import os
 import re
@@ -14,13 +16,26 @@ from tests.litter import listing
 from tests.small_training import REPOSITORY, SMALL
 
 pytestmark = pytest.mark.system
-DEMO = {"articles": 600, "users": 200, "impressions": 1500, "validation_impressions": 400, "shard_rows": 100}
-SPACE = "method: grid\nmetric: {name: val_auc, goal: maximize}\nparameters: {lr: {values: [0.01]}}\n"
+DEMO = {
+    "articles": 600,
+    "users": 200,
+    "impressions": 1500,
+    "validation_impressions": 400,
+    "shard_rows": 100,
+}
+SPACE = (
+    "method: grid\nmetric: {name: val_auc, goal: maximize}\nparameters: {lr: {values: [0.01]}}\n"
+)
 BENCH = {"articles": 500, "users": 100, "impressions": 400}
 
 
 def command(job, values):
-    return [sys.executable, "-m", *job.split(), *(f"--{name.replace('_', '-')}={v}" for name, v in values.items())]
+    return [
+        sys.executable,
+        "-m",
+        *job.split(),
+        *(f"--{name.replace('_', '-')}={v}" for name, v in values.items()),
+    ]
 
 
 class Runs:
@@ -37,7 +52,9 @@ class Runs:
         return subprocess.Popen(self._command, cwd=REPOSITORY, env=environment, **pipes)
 
     def end(self, process, number, condition):
-        """Sends the signal as soon as the condition holds, for which the process leaves time; gives stderr."""
+        """Sends the signal as soon as the condition holds, for which the process leaves time; gives
+        stderr.
+        """
         while not condition():
             assert process.poll() is None, process.communicate()
             time.sleep(0.001)
@@ -45,7 +62,9 @@ class Runs:
         _, errors = process.communicate()
         if number == signal.SIGTERM:
             assert process.returncode == 143, errors
-            assert [line for line in errors.splitlines() if line.startswith("error:")] == errors.splitlines()[-1:]
+            assert [
+                line for line in errors.splitlines() if line.startswith("error:")
+            ] == errors.splitlines()[-1:]
             assert "Traceback" not in errors
             assert listing(self.temporary) == []
         else:
@@ -69,15 +88,28 @@ def paths(output):
 
 @pytest.fixture(params=["folder", "bucket"])
 def root(request, tmp_path):
-    return str(tmp_path / "root") if request.param == "folder" else request.getfixturevalue("bucket")
+    return (
+        str(tmp_path / "root") if request.param == "folder" else request.getfixturevalue("bucket")
+    )
 
 
-NUMBERS = pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)])  # None: Windows
+NUMBERS = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)]
+)  # None: Windows
 
 
 def scoring(world, root, output):
-    values = {"model": world.version, "data": storage.join(root, "data"), "output": storage.join(root, output)}
-    return {**values, "article_vectors": storage.join(root, "vectors"), "runtime": "onnx", "wandb_mode": "disabled"}
+    values = {
+        "model": world.version,
+        "data": storage.join(root, "data"),
+        "output": storage.join(root, output),
+    }
+    return {
+        **values,
+        "article_vectors": storage.join(root, "vectors"),
+        "runtime": "onnx",
+        "wandb_mode": "disabled",
+    }
 
 
 @NUMBERS
@@ -104,7 +136,9 @@ def test_preparing(number, root, tmp_path):
     runs.whole()
     (tmp_path / "other").mkdir()
     Runs(
-        tmp_path / "other", "jobs.prepare", {"source": "demo", "output": storage.join(root, "unbroken"), **DEMO}
+        tmp_path / "other",
+        "jobs.prepare",
+        {"source": "demo", "output": storage.join(root, "unbroken"), **DEMO},
     ).whole()
     assert paths(output) == paths(storage.join(root, "unbroken"))
 
@@ -112,7 +146,12 @@ def test_preparing(number, root, tmp_path):
 def test_nights(world, tmp_path):
     (tmp_path / "days").mkdir()
     (tmp_path / "days" / "2026-11-25").symlink_to(world.data)
-    dated = {"data": tmp_path / "days/{date}", "output": tmp_path / "out/{date}", "date": "2026-11-25", "days": 1}
+    dated = {
+        "data": tmp_path / "days/{date}",
+        "output": tmp_path / "out/{date}",
+        "date": "2026-11-25",
+        "days": 1,
+    }
     runs = Runs(tmp_path, "jobs.nightly", {**scoring(world, str(tmp_path), "out"), **dated})
     errors = runs.end(runs.start(), signal.SIGTERM, lambda: listing(tmp_path / "out"))
     assert errors.splitlines()[-1] == "error: stopped by SIGTERM"
@@ -120,20 +159,43 @@ def test_nights(world, tmp_path):
 
 
 def test_a_training_before_it_trains(world, tmp_path):
-    runs = Runs(tmp_path, "jobs.train", {**SMALL, "data": world.data, "output": tmp_path / "models"})
-    errors = runs.end(runs.start(), signal.SIGTERM, lambda: any("nrms-" in path for path in listing(runs.temporary)))
+    runs = Runs(
+        tmp_path, "jobs.train", {**SMALL, "data": world.data, "output": tmp_path / "models"}
+    )
+    errors = runs.end(
+        runs.start(),
+        signal.SIGTERM,
+        lambda: any("nrms-" in path for path in listing(runs.temporary)),
+    )
     assert errors.splitlines()[-1] == "error: stopped by SIGTERM"
-    assert "models" not in listing(tmp_path) or listing(tmp_path / "models") in ([], ["checkpoints"])
+    assert "models" not in listing(tmp_path) or listing(tmp_path / "models") in (
+        [],
+        ["checkpoints"],
+    )
 
 
 def test_a_sweep_and_the_training_of_its_trial(world, tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
-    names = {"space": tmp_path / "space.yaml", "study": tmp_path / "study", "output": tmp_path / "models"}
-    runs = Runs(tmp_path, "jobs.sweep", {**SMALL, "data": world.data, **names, "checkpoint_seconds": 0.05})
+    names = {
+        "space": tmp_path / "space.yaml",
+        "study": tmp_path / "study",
+        "output": tmp_path / "models",
+    }
+    runs = Runs(
+        tmp_path, "jobs.sweep", {**SMALL, "data": world.data, **names, "checkpoint_seconds": 0.05}
+    )
     checkpoints = tmp_path / "models" / "trial-0000" / "checkpoints"
-    runs.end(runs.start(), signal.SIGTERM, lambda: any(name.endswith(".npz") for name in listing(checkpoints)))
+    runs.end(
+        runs.start(),
+        signal.SIGTERM,
+        lambda: any(name.endswith(".npz") for name in listing(checkpoints)),
+    )
 
 
 def test_a_benchmark(tmp_path):
     runs = Runs(tmp_path, "jobs.bench train", BENCH)
-    runs.end(runs.start(), signal.SIGTERM, lambda: [n for n in listing(runs.temporary) if n.endswith(".parquet")])
+    runs.end(
+        runs.start(),
+        signal.SIGTERM,
+        lambda: [n for n in listing(runs.temporary) if n.endswith(".parquet")],
+    )

@@ -1,4 +1,6 @@
-"""Files that do not belong together, given to each job: said aloud, or refused with the file named."""
+"""Files that do not belong together, given to each job: said aloud, or refused with
+the file named.
+"""
 
 import json
 from pathlib import Path
@@ -19,7 +21,10 @@ BY = 1_000_000
 
 def shifted(table: pa.Table, name: str) -> pa.Table:
     """The table with other ids in a column."""
-    values = [row + BY if isinstance(row, int) else [one + BY for one in row] for row in table[name].to_pylist()]
+    values = [
+        row + BY if isinstance(row, int) else [one + BY for one in row]
+        for row in table[name].to_pylist()
+    ]
     return replaced(table, name, pa.array(values, table.schema.field(name).type))
 
 
@@ -29,9 +34,17 @@ def replaced(table: pa.Table, name: str, array: pa.Array) -> pa.Table:
 
 def masked(table: pa.Table) -> pa.Table:
     """The table with 0/1 masks of the candidates in the place of the clicks."""
-    rows = zip(table["article_ids_inview"].to_pylist(), table["article_ids_clicked"].to_pylist(), strict=True)
+    rows = zip(
+        table["article_ids_inview"].to_pylist(),
+        table["article_ids_clicked"].to_pylist(),
+        strict=True,
+    )
     masks = [[int(article in clicked) for article in in_view] for in_view, clicked in rows]
-    return replaced(table, "article_ids_clicked", pa.array(masks, table.schema.field("article_ids_clicked").type))
+    return replaced(
+        table,
+        "article_ids_clicked",
+        pa.array(masks, table.schema.field("article_ids_clicked").type),
+    )
 
 
 CHANGES = {
@@ -41,7 +54,9 @@ CHANGES = {
     "clicks_shifted": {"behaviors": lambda table: shifted(table, "article_ids_clicked")},
     "half_unknown": {"articles": lambda table: table.take(list(range(0, len(table), 2)))},
     "another_language": {
-        "articles": lambda table: replaced(table, "title", pa.array([f"Foreign {i}" for i in range(len(table))]))
+        "articles": lambda table: replaced(
+            table, "title", pa.array([f"Foreign {i}" for i in range(len(table))])
+        )
     },
     "as it is": {},
 }
@@ -73,7 +88,9 @@ def call(job, config_class, capsys, caplog, *flags):
         run(job.main, config_class, "p", "d", list(flags))
     out, err = capsys.readouterr()
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    warnings = [record.getMessage() for record in caplog.records if (record.name, record.levelname) == FINAL]
+    warnings = [
+        record.getMessage() for record in caplog.records if (record.name, record.levelname) == FINAL
+    ]
     return ended.value.code, out, errors[0] if errors else None, warnings
 
 
@@ -84,7 +101,11 @@ def night(world, tmp_path, capsys, caplog):
     def night(case: str, *flags: str):
         data, output = write(world.data, tmp_path / case / "data", case), tmp_path / case / "out"
         where = [f"--model={world.version}", f"--data={data}", f"--output={output}"]
-        kept = [f"--article-vectors={tmp_path / 'vectors'}", "--runtime=onnx", "--wandb-mode=disabled"]
+        kept = [
+            f"--article-vectors={tmp_path / 'vectors'}",
+            "--runtime=onnx",
+            "--wandb-mode=disabled",
+        ]
         return *call(score, ScoreConfig, capsys, caplog, *where, *kept, *flags), output
 
     return night
@@ -102,10 +123,18 @@ def test_data_that_belongs_together_has_shares_and_no_warning(night):
 @pytest.mark.parametrize(
     ("case", "said"),
     [
-        ("half_unknown", "of the candidates are not in articles.parquet. Most likely articles.parquet is older than"),
+        (
+            "half_unknown",
+            "of the candidates are not in articles.parquet. Most likely articles.parquet is older "
+            "than",
+        ),
         ("readers_shifted", "no impression's reader has a history row: readers begin "),
         ("clicks_shifted", "no click is on an article of articles.parquet: clicks begin "),
-        ("another_language", "no word of the titles in view is in the model's vocabulary. Most likely the titles are "),
+        (
+            "another_language",
+            "no word of the titles in view is in the model's vocabulary. Most likely the titles "
+            "are ",
+        ),
     ],
 )
 def test_a_night_that_does_not_join_is_scored_and_warns_everywhere(night, case, said):
@@ -114,7 +143,9 @@ def test_a_night_that_does_not_join_is_scored_and_warns_everywhere(night, case, 
     assert [line for line in warnings if said in line]
     assert json.loads((output / "metrics.json").read_text())["warnings"] == warnings
     report = (output / "report.html").read_text()
-    assert report.index("<h2>Warnings</h2>") < report.index("<h2>AUC</h2>" if "<h2>AUC" in report else "<h2>Run</h2>")
+    assert report.index("<h2>Warnings</h2>") < report.index(
+        "<h2>AUC</h2>" if "<h2>AUC" in report else "<h2>Run</h2>"
+    )
     assert report.count("<li>") >= len(warnings)
 
 
@@ -132,7 +163,11 @@ def test_max_unknown_says_what_is_no_warning(night):
 @pytest.mark.parametrize(
     ("case", "where", "said"),
     [
-        ("ids_shifted", "data/articles.parquet. Give", "; nor are those of the histories, which begin "),
+        (
+            "ids_shifted",
+            "data/articles.parquet. Give",
+            "; nor are those of the histories, which begin ",
+        ),
         (
             "clicks_as_masks",
             "behaviors-00000.parquet. Write",
@@ -156,16 +191,24 @@ def test_the_first_ids_of_both_sides_are_shown(night, world):
     assert f"articles begin {article}, " in error
 
 
-def test_a_night_that_warns_says_so_in_the_jobs_lines_and_to_prometheus(world, tmp_path, capsys, caplog):
+def test_a_night_that_warns_says_so_in_the_jobs_lines_and_to_prometheus(
+    world, tmp_path, capsys, caplog
+):
     write(world.data, tmp_path / "2026-11-25", "half_unknown")
-    flags = [f"--model={world.version}", f"--data={tmp_path}/{{date}}", f"--output={tmp_path}/out/{{date}}"]
+    flags = [
+        f"--model={world.version}",
+        f"--data={tmp_path}/{{date}}",
+        f"--output={tmp_path}/out/{{date}}",
+    ]
     kept = [f"--article-vectors={tmp_path / 'vectors'}", "--runtime=onnx", "--wandb-mode=disabled"]
     days = ["--date=2026-11-25", "--days=1"]
     code, out, _, warnings = call(nightly, NightlyConfig, capsys, caplog, *flags, *kept, *days)
     assert code == 0
     assert warnings
     assert out.splitlines()[-1].endswith(f"impressions, {len(warnings)} warnings")
-    config = NightlyConfig(model=world.version, data=flags[1][7:], output=flags[2][9:], date="2026-11-25", days=1)
+    config = NightlyConfig(
+        model=world.version, data=flags[1][7:], output=flags[2][9:], date="2026-11-25", days=1
+    )
     gauges = registry(look_after(config, None))
     labels = {"date": "2026-11-25"}
     assert gauges.get_sample_value("nrms_night_warnings", labels) == len(warnings)
@@ -179,14 +222,26 @@ def demo(tmp_path_factory):
 
 def trained(demo, case, tmp_path, capsys, caplog):
     data, output = write(demo, tmp_path / "data", case), str(tmp_path / "models")
-    small = [f"--{name.replace('_', '-')}={value}" for name, value in ({**SMALL, "epochs": 1}).items()]
-    return *call(train, TrainConfig, capsys, caplog, f"--data={data}", f"--output={output}", *small), output
+    small = [
+        f"--{name.replace('_', '-')}={value}" for name, value in ({**SMALL, "epochs": 1}).items()
+    ]
+    return *call(
+        train, TrainConfig, capsys, caplog, f"--data={data}", f"--output={output}", *small
+    ), output
 
 
-def test_a_training_whose_readers_have_no_history_warns_of_both_splits(demo, tmp_path, capsys, caplog):
+def test_a_training_whose_readers_have_no_history_warns_of_both_splits(
+    demo, tmp_path, capsys, caplog
+):
     _, _, _, warnings, models = trained(demo, "readers_shifted", tmp_path, capsys, caplog)
-    readers = [line for line in warnings if "no impression's reader has a history row: readers begin " in line]
-    assert [line.partition(":")[0] for line in readers] == ["train"]  # validation has no more of them than training
+    readers = [
+        line
+        for line in warnings
+        if "no impression's reader has a history row: readers begin " in line
+    ]
+    assert [line.partition(":")[0] for line in readers] == [
+        "train"
+    ]  # validation has no more of them than training
     version = next(path.parent for path in Path(models).glob("*/meta.json"))
     bundle = artifact.load(str(version), tmp_path)
     assert bundle.joins["readers_without_history"] == 1
@@ -202,7 +257,9 @@ def test_a_training_whose_readers_have_no_history_warns_of_both_splits(demo, tmp
         ("clicks_shifted", "must hold a click beside a non-click. Received: 1,"),
     ],
 )
-def test_a_training_is_refused_with_the_file_that_is_wrong(demo, tmp_path, capsys, caplog, case, said):
+def test_a_training_is_refused_with_the_file_that_is_wrong(
+    demo, tmp_path, capsys, caplog, case, said
+):
     code, _, error, _, models = trained(demo, case, tmp_path, capsys, caplog)
     assert code == 1
     assert said in error

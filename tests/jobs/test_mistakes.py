@@ -26,6 +26,8 @@ def test_another_python_is_told_of_the_environment(module, what, package):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {what} must run in the environment that holds its packages. Received: ")
+    assert line.startswith(
+        f"error: {what} must run in the environment that holds its packages. Received: "
+    )
     assert package in line
     assert ".venv/bin/python" in line

@@ -1,4 +1,6 @@
-"""SIGTERM and Ctrl-C end a job wherever it is, with one line and an exit code; nothing temporary stays."""
+"""SIGTERM and Ctrl-C end a job wherever it is, with one line and an exit code; nothing temporary
+stays.
+"""
 
 import os
 import signal
@@ -81,14 +83,19 @@ def start(tmp_path: Path, moment: str, grace: float = 0.5) -> subprocess.Popen:
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-c", JOB, moment, str(tmp_path / "output"), str(grace)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, **pipes)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, **pipes
+    )
     assert process.stdout.readline() == "ready\n", process.communicate()
     return process
 
 
 @pytest.mark.parametrize(
     ("number", "code", "line"),
-    [(signal.SIGTERM, 143, "error: stopped by SIGTERM\n"), (signal.SIGINT, 130, "error: stopped by Ctrl-C\n")],
+    [
+        (signal.SIGTERM, 143, "error: stopped by SIGTERM\n"),
+        (signal.SIGINT, 130, "error: stopped by Ctrl-C\n"),
+    ],
 )
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_ends_a_job_cleaned_up_when(moment, number, code, line, tmp_path):

@@ -1,4 +1,6 @@
-"""Vectors by content: what was encoded once is not encoded again, whatever happens to the file that keeps it."""
+"""Vectors by content: what was encoded once is not encoded again, whatever happens to the file that
+keeps it.
+"""
 
 import random
 from pathlib import Path
@@ -105,11 +107,15 @@ def test_replaced_titles_do_not_let_the_file_grow_in_a_process_that_goes_on(fold
 
 def test_replaced_titles_do_not_let_the_file_grow_from_night_to_night(folder, tmp_path):
     for day in range(6):
-        loaded(folder, tmp_path).of(*[f"{day} {number}" for number in range(20)]).vectors.save(folder)
+        loaded(folder, tmp_path).of(*[f"{day} {number}" for number in range(20)]).vectors.save(
+            folder
+        )
         assert size(folder, tmp_path) <= 40
 
 
-def test_of_titles_that_are_used_no_more_the_latest_are_kept_and_for_a_month(folder, tmp_path, monkeypatch):
+def test_of_titles_that_are_used_no_more_the_latest_are_kept_and_for_a_month(
+    folder, tmp_path, monkeypatch
+):
     kept = Kept()
     for day, titles in ((100, "ab"), (101, "cd"), (102, "ef")):
         monkeypatch.setattr(article_vectors, "_today", lambda day=day: day)
@@ -123,7 +129,9 @@ def test_of_titles_that_are_used_no_more_the_latest_are_kept_and_for_a_month(fol
     assert size(folder, tmp_path) == 2
 
 
-def test_titles_in_use_are_not_forgotten_where_only_another_catalogue_has_new_ones(folder, tmp_path, monkeypatch):
+def test_titles_in_use_are_not_forgotten_where_only_another_catalogue_has_new_ones(
+    folder, tmp_path, monkeypatch
+):
     for day in range(100, 190, 3):
         monkeypatch.setattr(article_vectors, "_today", lambda day=day: day)
         for titles in (["a", "b"], [str(day), "x"]):
@@ -145,7 +153,12 @@ def test_a_file_of_the_first_release_is_read(folder, tmp_path):
     (file,) = storage.list_files(folder)
     table = parquet.read(storage.fetch(file, tmp_path)).drop_columns("day")
     said = {b"nrms.model": table.schema.metadata[b"nrms.model"]}
-    pq.write_table(table.replace_schema_metadata(said), tmp_path / "old", compression="none", use_dictionary=False)
+    pq.write_table(
+        table.replace_schema_metadata(said),
+        tmp_path / "old",
+        compression="none",
+        use_dictionary=False,
+    )
     storage.upload(tmp_path / "old", file.uri)
     assert loaded(folder, tmp_path).of("a", "b").asked == []
 
@@ -163,7 +176,9 @@ def test_no_flipped_bit_moves_a_vector(tmp_path):
 def damaged(change):
     def spoil(uri, path):
         table = change(parquet.read(path))
-        parquet.write(path.with_name("spoilt"), table, {b"nrms.model": table.schema.metadata[b"nrms.model"]})
+        parquet.write(
+            path.with_name("spoilt"), table, {b"nrms.model": table.schema.metadata[b"nrms.model"]}
+        )
         storage.upload(path.with_name("spoilt"), uri)
 
     return spoil
@@ -179,9 +194,14 @@ SPOILT = {
     "no Parquet": lambda uri, path: storage.write_bytes(b"hello", uri),
     "empty": lambda uri, path: storage.write_bytes(b"", uri),
     "flipped bytes": lambda uri, path: storage.write_bytes(
-        path.read_bytes()[:60] + bytes(255 - b for b in path.read_bytes()[60:90]) + path.read_bytes()[90:], uri
+        path.read_bytes()[:60]
+        + bytes(255 - b for b in path.read_bytes()[60:90])
+        + path.read_bytes()[90:],
+        uri,
     ),
-    "another model": damaged(lambda table: table.replace_schema_metadata({b"nrms.model": b"b" * 64})),
+    "another model": damaged(
+        lambda table: table.replace_schema_metadata({b"nrms.model": b"b" * 64})
+    ),
     "a column less": damaged(lambda table: table.drop_columns("vector")),
     "a title twice": with_column("title", KEYS),
     "titles of another length": with_column("title", pa.array([b"a", b"b"], pa.binary(1))),
@@ -189,7 +209,9 @@ SPOILT = {
     "no whole floats": with_column("vector", pa.array([b"12345"] * 2, pa.binary(5))),
     "no vectors": damaged(lambda table: table.slice(0, 0)),
     "a null": with_column("vector", pa.array([None, bytes(4 * DIM)], pa.binary(4 * DIM))),
-    "not finite": with_column("vector", pa.array([np.full(DIM, np.nan, "<f4").tobytes()] * 2, pa.binary(4 * DIM))),
+    "not finite": with_column(
+        "vector", pa.array([np.full(DIM, np.nan, "<f4").tobytes()] * 2, pa.binary(4 * DIM))
+    ),
 }
 
 

@@ -1,4 +1,6 @@
-"""The bundle on both storages: published whole, pointed to by compare-and-swap, refused when it is not what it was."""
+"""The bundle on both storages: published whole, pointed to by compare-and-swap, refused when it is
+not what it was.
+"""
 
 import json
 import threading
@@ -42,7 +44,10 @@ def test_what_is_published_is_what_is_loaded(models, folder, tmp_path):
         assert {name: path.read_bytes() for name, path in bundle.files.items()} == {
             name: (folder / name).read_bytes() for name in (*artifact.FILES, artifact.PRIOR)
         }
-    assert storage.read_bytes(storage.join(uri, "plots/curve.png")) == (folder / "plots/curve.png").read_bytes()
+    assert (
+        storage.read_bytes(storage.join(uri, "plots/curve.png"))
+        == (folder / "plots/curve.png").read_bytes()
+    )
 
 
 @pytest.mark.parametrize("name", [*artifact.FILES, artifact.PRIOR])
@@ -89,7 +94,11 @@ def test_a_broken_pointer_is_refused(models, folder, tmp_path, content, message)
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format": 99}, "must be of format 1"), ({"files": {}}, "must give the sha256"), ({"files": 3}, "must give the")],
+    [
+        ({"format": 99}, "must be of format 1"),
+        ({"files": {}}, "must give the sha256"),
+        ({"files": 3}, "must give the"),
+    ],
 )
 def test_a_meta_of_another_format_is_refused(models, folder, tmp_path, change, message):
     version = artifact.publish(models, folder, {})
@@ -105,7 +114,9 @@ DEEP = "[" * 100_000 + "]" * 100_000
 def with_meta(version, change):
     uri = storage.join(version, "meta.json")
     content = change(json.loads(storage.read_bytes(uri)))
-    storage.write_bytes(content.encode() if isinstance(content, str) else json.dumps(content).encode(), uri)
+    storage.write_bytes(
+        content.encode() if isinstance(content, str) else json.dumps(content).encode(), uri
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,12 +133,17 @@ def with_meta(version, change):
             )
             for size in (True, 1e9, 10**9, 0, -1, None, "50", [50], 1.5, {"deep": [1] * 1000})
         ),
-        (lambda meta: meta | {"config": {"title_size": 10**12}}, "must give title_size .* Received: 1000000000000"),
+        (
+            lambda meta: meta | {"config": {"title_size": 10**12}},
+            "must give title_size .* Received: 1000000000000",
+        ),
         (lambda meta: DEEP, "must be a JSON object"),
         (lambda meta: json.dumps(meta)[:-1] + f', "x": {DEEP}}}', "must be a JSON object"),
     ],
 )
-def test_a_meta_that_would_harm_whoever_reads_it_is_one_line(models, folder, tmp_path, change, message):
+def test_a_meta_that_would_harm_whoever_reads_it_is_one_line(
+    models, folder, tmp_path, change, message
+):
     version = artifact.publish(models, folder, {"config": {"history_size": 50, "title_size": 30}})
     with_meta(version, change)
     with pytest.raises(ArtifactError, match=message) as caught:
@@ -151,10 +167,16 @@ def test_where_no_model_is_the_error_says_so(models, tmp_path, request):
 
 def test_a_file_given_as_a_model_is_called_a_file_and_its_folder_named(models, folder, tmp_path):
     uri = artifact.publish(models, folder, {})
-    for given, parent in ((storage.join(models, "latest.json"), models), (storage.join(uri, "model.keras"), uri)):
+    for given, parent in (
+        (storage.join(models, "latest.json"), models),
+        (storage.join(uri, "model.keras"), uri),
+    ):
         with pytest.raises(ArtifactError) as error:
             read(given, tmp_path / "cache")
-        assert str(error.value) == f"{given}: is no model but a file. Name the folder that it is in: {parent}"
+        assert (
+            str(error.value)
+            == f"{given}: is no model but a file. Name the folder that it is in: {parent}"
+        )
 
 
 def test_a_missing_folder_given_as_a_model_is_called_missing(tmp_path):
@@ -162,10 +184,13 @@ def test_a_missing_folder_given_as_a_model_is_called_missing(tmp_path):
         read(str(tmp_path / "nothing"), tmp_path / "cache")
 
 
-def test_of_a_model_root_without_a_promoted_version_the_versions_are_named(models, folder, tmp_path):
+def test_of_a_model_root_without_a_promoted_version_the_versions_are_named(
+    models, folder, tmp_path
+):
     uri = artifact.publish(models, folder, {}, promote=False)
     with pytest.raises(
-        ArtifactError, match=f"none of its 1 versions was promoted. Name one of them, such as {uri}, or"
+        ArtifactError,
+        match=f"none of its 1 versions was promoted. Name one of them, such as {uri}, or",
     ):
         read(models, tmp_path / "cache")
 
@@ -189,7 +214,9 @@ def test_a_failed_publication_leaves_latest_where_it_was(models, folder, tmp_pat
     assert read(models, tmp_path / "cache").uri == first
 
 
-def test_trainings_that_finish_together_all_publish_and_latest_is_one_of_them_whole(models, folder, tmp_path):
+def test_trainings_that_finish_together_all_publish_and_latest_is_one_of_them_whole(
+    models, folder, tmp_path
+):
     published, failed = [], []
 
     def publish():
@@ -224,7 +251,9 @@ def test_a_pointer_dated_in_the_future_is_replaced_with_a_warning(models, folder
     uri = artifact.publish(models, folder, {})
     assert read(models, tmp_path / "cache").uri == uri
     (warning,) = caplog.messages
-    assert f"moves from {FUTURE} to {storage.name(uri)}, whose name is of an earlier time" in warning
+    assert (
+        f"moves from {FUTURE} to {storage.name(uri)}, whose name is of an earlier time" in warning
+    )
     after = artifact.publish(models, folder, {})
     assert read(models, tmp_path / "cache").uri == after
     assert pointed(models)["number"] == 3
@@ -252,10 +281,14 @@ def meanwhile(monkeypatch, models):
         return write(*args, **kwargs)
 
     monkeypatch.setattr(storage, "write_bytes", wait)
-    return lambda *versions: waiting.append(lambda: [artifact.point(models, v, SHA256) for v in versions])
+    return lambda *versions: waiting.append(
+        lambda: [artifact.point(models, v, SHA256) for v in versions]
+    )
 
 
-@pytest.mark.parametrize("before", [[], [OLDER], [FUTURE]], ids=["first", "after old", "after future"])
+@pytest.mark.parametrize(
+    "before", [[], [OLDER], [FUTURE]], ids=["first", "after old", "after future"]
+)
 @pytest.mark.parametrize("first", [OLD, NEW])
 def test_of_two_that_set_out_to_replace_the_same_pointer_the_one_that_sorts_later_stays(
     models, meanwhile, before, first
@@ -294,14 +327,22 @@ def test_a_version_of_the_first_release_has_no_prior(models, folder, tmp_path):
 
 @pytest.mark.parametrize(
     "vector",
-    [np.ones((2, 3), np.float32), np.ones(3), np.array([1, np.nan], np.float32), np.array([{}], object), None],
+    [
+        np.ones((2, 3), np.float32),
+        np.ones(3),
+        np.array([1, np.nan], np.float32),
+        np.array([{}], object),
+        None,
+    ],
     ids=["two dimensions", "float64", "nan", "pickled", "no array"],
 )
 def test_a_prior_that_is_no_vector_is_refused_by_name(models, folder, tmp_path, vector):
     if vector is not None:
         np.save(folder / artifact.PRIOR, vector)
     artifact.publish(models, folder, {})
-    with pytest.raises(ArtifactError, match=r"prior\.npy must hold one vector of finite float32\. Received: "):
+    with pytest.raises(
+        ArtifactError, match=r"prior\.npy must hold one vector of finite float32\. Received: "
+    ):
         read(models, tmp_path / "cache").prior()
 
 
@@ -309,21 +350,28 @@ def test_a_prior_that_is_no_vector_is_refused_by_name(models, folder, tmp_path, 
     "content",
     [
         b"PK\x03\x04xxxx",
-        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000000,), }",
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': "
+        b"(100000000000000,), }",
     ],
     ids=["an archive", "a length of its own"],
 )
 def test_a_prior_that_is_made_to_harm_is_refused_by_name(models, folder, tmp_path, content):
-    (folder / artifact.PRIOR).write_bytes(content.ljust(128) + b"\n" if content[0] == 0x93 else content)
+    (folder / artifact.PRIOR).write_bytes(
+        content.ljust(128) + b"\n" if content[0] == 0x93 else content
+    )
     artifact.publish(models, folder, {})
-    with pytest.raises(ArtifactError, match=r"prior\.npy must hold one vector of finite float32\. Received: "):
+    with pytest.raises(
+        ArtifactError, match=r"prior\.npy must hold one vector of finite float32\. Received: "
+    ):
         read(models, tmp_path / "cache").prior()
 
 
 @pytest.mark.parametrize("share", [float("nan"), float("inf"), 5.0, "x"])
 def test_shares_that_would_silence_every_warning_are_refused(models, folder, tmp_path, share):
     artifact.publish(models, folder, {"joins": {"unknown_words": share}})
-    with pytest.raises(ArtifactError, match="must give the joins of the training split, each from 0 to 1"):
+    with pytest.raises(
+        ArtifactError, match="must give the joins of the training split, each from 0 to 1"
+    ):
         _ = read(models, tmp_path / "cache").joins
 
 
@@ -343,7 +391,8 @@ def tries(models):
 
 def versions(models):
     names = [
-        info.uri.removeprefix(storage.join(models, "x")[:-1]).partition("/")[0] for info in storage.list_files(models)
+        info.uri.removeprefix(storage.join(models, "x")[:-1]).partition("/")[0]
+        for info in storage.list_files(models)
     ]
     return sorted(set(names) - {"latest.json"})
 
@@ -360,7 +409,9 @@ def test_what_a_killed_try_left_unfinished_is_removed_by_the_next_when_it_is_don
 
 
 def test_what_a_try_finished_before_it_was_killed_is_not_written_a_second_time(models, folder):
-    first = artifact.publish(models, folder, {"metrics": {"auc": 0.7}}, promote=False, tries=tries(models))
+    first = artifact.publish(
+        models, folder, {"metrics": {"auc": 0.7}}, promote=False, tries=tries(models)
+    )
     other = artifact.publish(models, folder, {"metrics": {"auc": 0.8}}, tries=tries(models))
     this = tries(models)
     assert artifact.publish(models, folder, {"metrics": {"auc": 0.7}}, tries=this) == first

@@ -1,4 +1,6 @@
-"""The nightly job end to end: what it writes, that it repeats, and that nothing can break it half-way."""
+"""The nightly job end to end: what it writes, that it repeats, and that nothing can break it
+half-way.
+"""
 
 import importlib.metadata
 import io
@@ -47,7 +49,9 @@ def data(demo):
 
 @pytest.fixture(scope="module")
 def trained(trained, tmp_path_factory):
-    """The result of the session's training; its model root is a copy, for scoring leaves article vectors there."""
+    """The result of the session's training; its model root is a copy, for scoring leaves article
+    vectors there.
+    """
     config, result = trained
     models = tmp_path_factory.mktemp("trained") / "models"
     shutil.copytree(config.output, models, copy_function=os.link)
@@ -77,7 +81,9 @@ def remote(data, trained, bucket):
     """A night in a bucket."""
     models = copied(Path(trained.model_uri).parent, f"{bucket}/models")
     demo = copied(data, f"{bucket}/demo")
-    return ScoreConfig(model=models, data=demo, output=f"{bucket}/out", runtime="onnx", wandb_mode="disabled")
+    return ScoreConfig(
+        model=models, data=demo, output=f"{bucket}/out", runtime="onnx", wandb_mode="disabled"
+    )
 
 
 @pytest.fixture
@@ -98,7 +104,9 @@ def read(config, name):
 def listed(config):
     """Name and generation of each file of the output."""
     files = storage.list_files(config.output)
-    direct = [info for info in files if info.uri == storage.join(config.output, storage.name(info.uri))]
+    direct = [
+        info for info in files if info.uri == storage.join(config.output, storage.name(info.uri))
+    ]
     return {storage.name(info.uri): info.generation for info in direct}
 
 
@@ -109,7 +117,9 @@ def part(config, number):
 def contents(config):
     """All that an unbroken run and a resumed one must have in common."""
     tables = [part(config, number).replace_schema_metadata() for number in range(SHARDS)]
-    return tables, {name: read(config, name) for name in listed(config).keys() - {"manifest.json"} - set(PARTS)}
+    return tables, {
+        name: read(config, name) for name in listed(config).keys() - {"manifest.json"} - set(PARTS)
+    }
 
 
 def shard_paths(config):
@@ -126,10 +136,19 @@ def rewrite(path, change):
 def test_every_impression_comes_out_in_order_with_scores_and_ranks(night, tmp_path):
     score(night)
     assert sorted(listed(night)) == sorted([*PARTS, *FINALS])
-    for number, info in enumerate(storage.list_files(storage.join(night.data, "validation/"), ".parquet")[:SHARDS]):
+    for number, info in enumerate(
+        storage.list_files(storage.join(night.data, "validation/"), ".parquet")[:SHARDS]
+    ):
         given = pq.read_table(storage.fetch(info, tmp_path))
         table = part(night, number)
-        columns = ["impression_id", "user_id", "article_ids_inview", "scores", "ranks", "article_ids_clicked"]
+        columns = [
+            "impression_id",
+            "user_id",
+            "article_ids_inview",
+            "scores",
+            "ranks",
+            "article_ids_clicked",
+        ]
         assert table.column_names == columns
         for name in ("impression_id", "user_id", "article_ids_inview", "article_ids_clicked"):
             assert table[name].combine_chunks() == given[name].combine_chunks()
@@ -149,13 +168,19 @@ def test_auc_is_that_of_training_and_of_a_slow_recomputation_from_the_parts(nigh
     aucs = []
     for number in range(SHARDS):
         for row in part(night, number).to_pylist():
-            clicked = [article in row["article_ids_clicked"] for article in row["article_ids_inview"]]
+            clicked = [
+                article in row["article_ids_clicked"] for article in row["article_ids_inview"]
+            ]
             if 0 < sum(clicked) < len(clicked):
                 aucs.append(roc_auc_score(clicked, row["scores"]))
     assert metrics["auc"] == pytest.approx(np.mean(aucs), abs=1e-6)
     assert metrics["auc_interval"] == pytest.approx(trained.metrics["auc_interval"], abs=1e-6)
     assert metrics["baselines"].keys() == {"random", "popularity", "newest", "oracle"}
-    for name in ("popularity", "newest", "oracle"):  # one definition, wherever the split is evaluated
+    for name in (
+        "popularity",
+        "newest",
+        "oracle",
+    ):  # one definition, wherever the split is evaluated
         assert metrics["baselines"][name] == trained.metrics["baselines"][name]
     assert metrics["impressions"] == 400
 
@@ -167,7 +192,9 @@ def test_the_manifest_says_what_was_read_and_written(night, trained, tmp_path):
     assert len(manifest["model"]["sha256"]) == 64
     inputs = {file["name"]: file for file in manifest["inputs"]}
     assert len(inputs) == 2 + SHARDS
-    assert [inputs[f"validation/behaviors-{number:05}.parquet"]["rows"] for number in range(SHARDS)] == [100] * SHARDS
+    assert [
+        inputs[f"validation/behaviors-{number:05}.parquet"]["rows"] for number in range(SHARDS)
+    ] == [100] * SHARDS
     for name, file in inputs.items():
         info = storage.stat(storage.join(night.data, name))
         assert (file["size"], file["generation"]) == (info.size, info.generation)
@@ -182,7 +209,18 @@ def test_the_manifest_says_what_was_read_and_written(night, trained, tmp_path):
     assert [files[name]["rows"] for name in PARTS] == [100] * SHARDS
     assert manifest["config"] == as_dict(night)
     assert {"tensorflow", "pyarrow"} <= manifest["libraries"].keys()
-    stages = {"model", "open", "check", "read", "catalogue", "users", "dot products", "metrics", "write", "report"}
+    stages = {
+        "model",
+        "open",
+        "check",
+        "read",
+        "catalogue",
+        "users",
+        "dot products",
+        "metrics",
+        "write",
+        "report",
+    }
     assert manifest["seconds"].keys() == stages
 
 
@@ -199,7 +237,10 @@ def test_unlabelled_impressions_are_scored_and_have_no_metrics(editable, clicks)
         rewrite(path, lambda table: table.drop_columns("article_ids_clicked"))
         if clicks is not None:
             rewrite(
-                path, lambda table: table.append_column("article_ids_clicked", pa.array(clicks, pa.list_(pa.int64())))
+                path,
+                lambda table: table.append_column(
+                    "article_ids_clicked", pa.array(clicks, pa.list_(pa.int64()))
+                ),
             )
     metrics = score(editable).metrics
     assert not {*METRICS, "baselines", "skipped_one_class"} & metrics.keys()
@@ -223,14 +264,25 @@ def test_awkward_rows_come_out_as_they_went_in(config, tmp_path, strings):
     (row, empty, single) = pq.read_table(Path(night.output, PARTS[0])).to_pylist()
     for name, values in given.items():
         assert [row[name], empty[name], single[name]] == folder.ids(values)
-    assert row["scores"][0] == row["scores"][1] == row["scores"][2]  # the unknown one stands at the others' mean
+    assert (
+        row["scores"][0] == row["scores"][1] == row["scores"][2]
+    )  # the unknown one stands at the others' mean
     assert (empty["scores"], empty["ranks"], single["ranks"]) == ([], [], [1])
-    counted = {"impressions": 3, "candidates": 4, "unknown_articles": 1, "empty_histories": 1, "skipped_one_class": 2}
+    counted = {
+        "impressions": 3,
+        "candidates": 4,
+        "unknown_articles": 1,
+        "empty_histories": 1,
+        "skipped_one_class": 2,
+    }
     assert metrics.items() >= counted.items()
     with zipfile.ZipFile(Path(night.output, "prediction.zip")) as archive:
         lines = archive.read("prediction.txt").decode().splitlines()
     ids = [f"N{i}" if strings else str(i) for i in (5, 3, 5)]
-    assert lines == [f"{i} [{','.join(map(str, r['ranks']))}]" for i, r in zip(ids, (row, empty, single), strict=True)]
+    assert lines == [
+        f"{i} [{','.join(map(str, r['ranks']))}]"
+        for i, r in zip(ids, (row, empty, single), strict=True)
+    ]
 
 
 def test_unknown_candidates_stand_at_the_mean_of_their_impression(editable):
@@ -258,7 +310,9 @@ def test_a_version_without_a_prior_scores_readers_without_a_history_as_it_did(co
     del meta["files"]["prior.npy"]
     (version / "meta.json").write_text(json.dumps(meta))
     by_prior = score(config).metrics["by_history_length"]
-    by_zeros = score(replace(config, model=str(version), output=f"{config.output}-old")).metrics["by_history_length"]
+    by_zeros = score(replace(config, model=str(version), output=f"{config.output}-old")).metrics[
+        "by_history_length"
+    ]
     assert by_zeros.pop("0")["auc"] == 0.5 != by_prior.pop("0")["auc"]
     assert by_zeros == by_prior
 
@@ -273,7 +327,10 @@ def test_both_runtimes_score_readers_without_a_history_by_the_prior(config, trai
 
 @pytest.mark.parametrize(
     ("submission", "archive", "member"),
-    [("ebnerd", "predictions.zip", "predictions.txt"), ("mind", "prediction.zip", "prediction.txt")],
+    [
+        ("ebnerd", "predictions.zip", "predictions.txt"),
+        ("mind", "prediction.zip", "prediction.txt"),
+    ],
 )
 def test_a_submission_has_a_line_of_ranks_for_each_impression(config, submission, archive, member):
     score(replace(config, submission=submission))
@@ -281,16 +338,21 @@ def test_a_submission_has_a_line_of_ranks_for_each_impression(config, submission
         assert file.namelist() == [member]
         lines = file.read(member).decode().splitlines()
     expected = [row for number in range(SHARDS) for row in part(config, number).to_pylist()]
-    assert lines == [f"{row['impression_id']} [{','.join(map(str, row['ranks']))}]" for row in expected]
+    assert lines == [
+        f"{row['impression_id']} [{','.join(map(str, row['ranks']))}]" for row in expected
+    ]
 
 
 @pytest.mark.parametrize("break_", ["\n", "\r", "\u2028"])
-def test_an_impression_with_a_line_break_is_refused_before_anything_is_scored(config, tmp_path, break_):
+def test_an_impression_with_a_line_break_is_refused_before_anything_is_scored(
+    config, tmp_path, break_
+):
     folder = Folder(tmp_path / "small", strings=True)
     folder.write_all(behaviors={"impression_id": [1, f"2{break_}3"]})
     night = replace(config, data=str(folder.path), split="train", submission="mind")
     with pytest.raises(
-        SchemaError, match=r"`impression_id` must hold no line break .* Received: 'N2\S+3', the first of 1"
+        SchemaError,
+        match=r"`impression_id` must hold no line break .* Received: 'N2\S+3', the first of 1",
     ):
         score(night)
     assert listed(night).keys() == {"manifest.json"}
@@ -358,7 +420,10 @@ def test_neither_report_nor_picture_costs_the_scores(config, monkeypatch, caplog
     assert sorted(listed(again)) == sorted([*PARTS, *FINALS])
     assert b"metrics.json" in read(again, "report.html")
     assert part(again, 0)["scores"] == part(config, 0)["scores"]
-    assert "going on without report.html, which could not be made: RuntimeError: no LaTeX" in caplog.messages
+    assert (
+        "going on without report.html, which could not be made: RuntimeError: no LaTeX"
+        in caplog.messages
+    )
 
 
 def test_a_model_without_its_configuration_is_refused(config, tmp_path):
@@ -407,9 +472,13 @@ def encoded(caplog):
 
 def test_a_second_night_encodes_new_and_changed_articles_only(night, data, caplog, tmp_path):
     caplog.set_level("INFO")
-    articles = pq.read_table(storage.fetch(storage.stat(storage.join(night.data, "articles.parquet")), tmp_path))
+    articles = pq.read_table(
+        storage.fetch(storage.stat(storage.join(night.data, "articles.parquet")), tmp_path)
+    )
     kept = (
-        storage.join(night.output, "..", "vectors") if not storage.is_gcs(night.output) else night.output + "-vectors"
+        storage.join(night.output, "..", "vectors")
+        if not storage.is_gcs(night.output)
+        else night.output + "-vectors"
     )
     first = replace(night, runtime="keras", article_vectors=kept)
     score(first)
@@ -427,7 +496,10 @@ def test_a_second_night_encodes_new_and_changed_articles_only(night, data, caplo
     score(anew)
     assert encoded(caplog) == (600, 600)
     for number in range(SHARDS):
-        warm, cold = (part(config, number)["scores"].combine_chunks().flatten().to_numpy() for config in (second, anew))
+        warm, cold = (
+            part(config, number)["scores"].combine_chunks().flatten().to_numpy()
+            for config in (second, anew)
+        )
         np.testing.assert_allclose(warm, cold, atol=1e-6)
     score(replace(first, output=night.output + "4"))
     assert encoded(caplog) == (600, 0)
@@ -439,11 +511,15 @@ def test_article_vectors_lie_beside_the_version_unless_said_otherwise(night):
     assert len(storage.list_files(storage.join(models, "article_vectors"), ".parquet")) == 1
 
 
-def test_a_second_model_does_not_use_the_vectors_of_the_first(config, other_model, caplog, tmp_path):
+def test_a_second_model_does_not_use_the_vectors_of_the_first(
+    config, other_model, caplog, tmp_path
+):
     caplog.set_level("INFO")
     for model in (config.model, other_model):
         output = str(tmp_path / storage.name(model))
-        score(replace(config, model=model, output=output, article_vectors=str(tmp_path / "vectors")))
+        score(
+            replace(config, model=model, output=output, article_vectors=str(tmp_path / "vectors"))
+        )
         assert encoded(caplog) == (600, 600)
 
 
@@ -452,7 +528,10 @@ def test_both_runtimes_write_the_same_scores(config, tmp_path):
     onnx = replace(config, output=str(tmp_path / "onnx"), article_vectors=str(tmp_path / "vectors"))
     score(onnx)
     for number in range(SHARDS):
-        ours, others = (part(night, number)["scores"].combine_chunks().flatten().to_numpy() for night in (config, onnx))
+        ours, others = (
+            part(night, number)["scores"].combine_chunks().flatten().to_numpy()
+            for night in (config, onnx)
+        )
         np.testing.assert_allclose(ours, others, atol=1e-5)
 
 
@@ -463,7 +542,9 @@ def test_scoring_with_onnx_runtime_imports_no_tensorflow(config, tmp_path):
         "import sys; from nrms.batch_scoring import score; from nrms.config import ScoreConfig; "
         f"score(ScoreConfig({flags})); print({{'tensorflow', 'keras'}} & sys.modules.keys())"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
 
 
@@ -473,7 +554,11 @@ def test_scoring_with_onnx_runtime_imports_no_tensorflow(config, tmp_path):
 def test_the_same_inputs_again_rewrite_nothing_and_say_so(night, capsys):
     score(night)
     before = listed(night)
-    argv = [f"--{name.replace('_', '-')}={value}" for name, value in as_dict(night).items() if value is not None]
+    argv = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in as_dict(night).items()
+        if value is not None
+    ]
     with pytest.raises(SystemExit) as exit:
         run(main, ScoreConfig, "python -m jobs.score", "Scores.", argv)
     assert exit.value.code == 0
@@ -496,7 +581,9 @@ def test_latest_is_followed_and_pinned(config, other_model, tmp_path):
         copied(version, str(models / storage.name(version)))
     pointer = Path(config.model).parent / "latest.json"
     storage.upload(pointer, str(models / "latest.json"))
-    assert score(replace(config, model=str(models))).model_uri == str(models / storage.name(config.model))
+    assert score(replace(config, model=str(models))).model_uri == str(
+        models / storage.name(config.model)
+    )
     storage.upload(Path(other_model).parent / "latest.json", str(models / "latest.json"))
     with pytest.raises(ConfigError, match=storage.name(config.model)):
         score(replace(config, model=str(models)))
@@ -521,7 +608,9 @@ def test_what_is_missing_or_damaged_in_a_complete_night_is_made_again(night, dam
     for name in (PARTS[1], "metrics.json", "report.html", "predictions.zip"):
         before = listed(night)
         where = storage.join(night.output, name)
-        storage.delete(where) if damage is None else storage.write_bytes(damage(read(night, name)), where)
+        storage.delete(where) if damage is None else storage.write_bytes(
+            damage(read(night, name)), where
+        )
         assert score(night).written == (name == PARTS[1])
         assert contents(night) == (tables, others)
         whole = [part for part in PARTS if part != name]
@@ -534,7 +623,9 @@ def test_damage_that_no_time_tells_of_is_found_with_verify(config):
     path = Path(config.output, PARTS[0])
     content = path.read_bytes()
     path.write_bytes(flipped_inside(content))
-    while (success := Path(config.output, "_SUCCESS")).stat().st_ctime_ns <= path.stat().st_ctime_ns:
+    while (
+        success := Path(config.output, "_SUCCESS")
+    ).stat().st_ctime_ns <= path.stat().st_ctime_ns:
         success.touch()
     assert score(config).metrics is None
     assert score(replace(config, verify=True)).written == 1
@@ -544,7 +635,9 @@ def test_damage_that_no_time_tells_of_is_found_with_verify(config):
 def test_the_runtime_is_part_of_the_plan(config):
     score(replace(config, runtime="onnx"))
     keras = replace(config, runtime="keras")
-    refused(keras, r"whose runtime is onnx and not keras, libraries\.tensorflow is nothing and not ")
+    refused(
+        keras, r"whose runtime is onnx and not keras, libraries\.tensorflow is nothing and not "
+    )
     assert score(replace(keras, overwrite=True)).written == SHARDS
     assert score(keras).metrics is None
 
@@ -554,8 +647,15 @@ def test_a_library_that_computes_is_part_of_the_plan(config, monkeypatch):
     with pytest.raises(Stop):
         score(config, stop_at(2))
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "onnxruntime" else version(name))
-    refused(config, rf"whose libraries\.onnxruntime is {re.escape(version('onnxruntime'))} and not 0\.0\.")
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: "0.0" if name == "onnxruntime" else version(name),
+    )
+    refused(
+        config,
+        rf"whose libraries\.onnxruntime is {re.escape(version('onnxruntime'))} and not 0\.0\.",
+    )
     assert score(replace(config, overwrite=True)).written == SHARDS
 
 
@@ -584,7 +684,9 @@ def test_another_model_is_refused_unless_overwrite(config, other_model, tmp_path
     score(config)
     changed = replace(config, model=other_model, overwrite=True)
     old, new = storage.name(config.model), storage.name(other_model)
-    refused(replace(changed, overwrite=False), rf"whose model\.version is {old} and not {new}\. Choose")
+    refused(
+        replace(changed, overwrite=False), rf"whose model\.version is {old} and not {new}\. Choose"
+    )
     assert score(changed).written == SHARDS
     fresh = replace(changed, output=str(tmp_path / "fresh"))
     score(fresh)
@@ -609,14 +711,23 @@ def test_a_folder_of_something_else_is_refused(config):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_of_data_models_or_anything_else_is_never_written_into(config, tmp_path, overwrite):
+def test_a_folder_of_data_models_or_anything_else_is_never_written_into(
+    config, tmp_path, overwrite
+):
     storage.write_bytes(b"my thesis", str(tmp_path / "mine" / "thesis.txt"))
     models = str(Path(config.model).parent)
-    for output in (config.data, f"{config.data}/validation", models, config.model, str(tmp_path / "mine")):
+    for output in (
+        config.data,
+        f"{config.data}/validation",
+        models,
+        config.model,
+        str(tmp_path / "mine"),
+    ):
         night = replace(config, output=output, overwrite=overwrite)
         before = listed(night)
         with pytest.raises(
-            ConfigError, match=r"--output must be empty or hold predictions\. .* Choose another --output\.$"
+            ConfigError,
+            match=r"--output must be empty or hold predictions\. .* Choose another --output\.$",
         ):
             score(night)
         assert listed(night) == before
@@ -655,12 +766,22 @@ def test_a_bad_shard_is_named_and_the_others_are_finished(editable, capsys, spoi
     bad = shard_paths(editable)[1]
     whole = bad.read_bytes()
     spoil(bad)
-    argv = [f"--{name}={getattr(editable, name)}" for name in ("model", "data", "output", "runtime")]
+    argv = [
+        f"--{name}={getattr(editable, name)}" for name in ("model", "data", "output", "runtime")
+    ]
     for _ in range(2):
         with pytest.raises(SystemExit) as exit:
-            run(main, ScoreConfig, "python -m jobs.score", "Scores.", [*argv, "--wandb-mode=disabled"])
+            run(
+                main,
+                ScoreConfig,
+                "python -m jobs.score",
+                "Scores.",
+                [*argv, "--wandb-mode=disabled"],
+            )
         assert exit.value.code == 1
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        (line,) = [
+            line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")
+        ]
         assert f"1 of {SHARDS} that do not ({bad.name})" in line
         names = listed(editable)
         assert names.keys() == {PARTS[0], PARTS[2], PARTS[3], "manifest.json"}
@@ -700,7 +821,9 @@ def test_a_resumed_run_does_only_what_is_missing_and_ends_as_an_unbroken_one(nig
     assert before.keys() == {"manifest.json", *PARTS[:2]}
     resumed = score(night)
     assert resumed.written == 2
-    assert {name: listed(night)[name] for name in PARTS[:2]} == {name: before[name] for name in PARTS[:2]}
+    assert {name: listed(night)[name] for name in PARTS[:2]} == {
+        name: before[name] for name in PARTS[:2]
+    }
     unbroken = replace(night, output=storage.join(night.output, "unbroken"))
     assert score(unbroken).metrics == resumed.metrics
     assert listed(unbroken).keys() == {*PARTS, *FINALS}
@@ -788,7 +911,9 @@ def test_a_run_whose_output_was_taken_by_another_model_stops(night, other_model,
             generations.update(listed(taker))
 
     generations = {}
-    with pytest.raises(StorageError, match="is now written by a run of other data or another model"):
+    with pytest.raises(
+        StorageError, match="is now written by a run of other data or another model"
+    ):
         score(night, progress)
     assert listed(taker) == generations
     assert score(taker).metrics is None
@@ -798,13 +923,19 @@ def test_a_run_whose_output_was_taken_by_another_model_stops(night, other_model,
 
 
 def command(config):
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in as_dict(config).items() if value is not None]
+    flags = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in as_dict(config).items()
+        if value is not None
+    ]
     return [sys.executable, "-m", "jobs.score", *flags]
 
 
 def start(config, env=None):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(config), cwd=REPOSITORY, env={**os.environ, **(env or {})}, **pipes)
+    return subprocess.Popen(
+        command(config), cwd=REPOSITORY, env={**os.environ, **(env or {})}, **pipes
+    )
 
 
 def test_two_processes_at_once_leave_what_one_leaves(night):
@@ -830,7 +961,9 @@ def rng():
     return random.Random(seed)
 
 
-def test_a_process_killed_at_any_request_and_started_again_ends_as_an_unbroken_one(proxy, remote, rng):
+def test_a_process_killed_at_any_request_and_started_again_ends_as_an_unbroken_one(
+    proxy, remote, rng
+):
     night = replace(remote, submission="ebnerd")
     unbroken = replace(night, output=night.output + "-unbroken")
     seen = len(proxy.seen)
@@ -838,7 +971,8 @@ def test_a_process_killed_at_any_request_and_started_again_ends_as_an_unbroken_o
     requests = len(proxy.seen) - seen
     done = {}
     for _ in range(5):
-        # Whether the server has heard of the request that the process dies in is left to chance, too.
+        # Whether the server has heard of the request that the process dies in is left to chance,
+        # too.
         point, heard = rng.randrange(requests), rng.random() < 0.5
         process = start(night)
 
@@ -859,12 +993,16 @@ def test_a_process_killed_at_any_request_and_started_again_ends_as_an_unbroken_o
     finished = start(night)
     output, error = finished.communicate()
     assert finished.returncode == 0, error
-    assert "nothing to do" in output or re.search(rf"\b{SHARDS - len(done)} parts? written now", output)
+    assert "nothing to do" in output or re.search(
+        rf"\b{SHARDS - len(done)} parts? written now", output
+    )
     assert {name: listed(night)[name] for name in done} == done
     assert contents(night) == contents(unbroken)
 
 
-def test_a_process_killed_at_any_time_in_a_local_folder_ends_as_an_unbroken_one(config, rng, tmp_path):
+def test_a_process_killed_at_any_time_in_a_local_folder_ends_as_an_unbroken_one(
+    config, rng, tmp_path
+):
     for wanted in rng.sample(["manifest.json", *PARTS, "metrics.json", "report.html"], 3):
         process = start(config)
         while process.poll() is None and wanted not in listed(config):
@@ -890,7 +1028,9 @@ def test_faults_of_the_server_that_pass_change_nothing(proxy, remote, rng):
     def forward(request):
         request.answer(*request.forward())
 
-    unbroken = replace(remote, output=remote.output + "-unbroken", article_vectors=remote.output + "-vectors")
+    unbroken = replace(
+        remote, output=remote.output + "-unbroken", article_vectors=remote.output + "-vectors"
+    )
     seen = len(proxy.seen)
     score(unbroken)
     for _ in proxy.seen[seen:]:
@@ -931,7 +1071,8 @@ def test_a_server_that_goes_away_for_a_while_only_delays(own_server, config, tmp
     score(unbroken)
     assert contents(night)[0] == contents(unbroken)[0]
 
-    # And one that stays away for longer than is waited: one line, and the same command later ends it.
+    # And one that stays away for longer than is waited: one line, and the same command later ends
+    # it.
     late = replace(night, output=f"{bucket}/late")
 
     def stay_away(done, total):

@@ -6,7 +6,11 @@ from nrms.checkpoint import Checkpoint, Progress
 from nrms.data.batches import Position
 from nrms.errors import ArtifactError
 
-ARRAYS = {"model": [np.arange(6.0).reshape(2, 3), np.array(7)], "optimizer": [np.zeros(0, np.int64)], "best": []}
+ARRAYS = {
+    "model": [np.arange(6.0).reshape(2, 3), np.array(7)],
+    "optimizer": [np.zeros(0, np.int64)],
+    "best": [],
+}
 PROGRESS = Progress(Position(3, 17), 12.5, 340, [{"loss": 1.5, "val_auc": 0.61}])
 
 
@@ -17,7 +21,9 @@ def output(request, tmp_path):
 
 def test_what_is_saved_last_is_what_is_loaded(output):
     checkpoint = Checkpoint(output, {"lr": 1e-4})
-    checkpoint.save({"model": [np.zeros(1)], "optimizer": [], "best": []}, Progress(Position(), 0.0, 0, []))
+    checkpoint.save(
+        {"model": [np.zeros(1)], "optimizer": [], "best": []}, Progress(Position(), 0.0, 0, [])
+    )
     checkpoint.save(ARRAYS, PROGRESS)
     arrays, progress = Checkpoint(output, {"lr": 1e-4}).load()
     assert progress == PROGRESS
@@ -41,7 +47,9 @@ def test_deleting_twice_is_fine(output):
     assert checkpoint.load() is None
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 200])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 200]
+)
 def test_a_damaged_checkpoint_is_refused_by_name(output, damage):
     checkpoint = Checkpoint(output, {})
     checkpoint.save(ARRAYS, PROGRESS)

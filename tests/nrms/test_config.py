@@ -80,7 +80,10 @@ def test_values_have_the_plain_types_of_python():
     config = parsed(*REQUIRED, "--profile", "trace", "--run-name", "a", "--lr", "1")
     types = {f.name: type(getattr(config, f.name)) for f in fields(config)}
     assert types["profile"] is type(Path())
-    assert {types.pop(name) for name in ("profile", "wandb_mode", "run_group", "init_from", "word_vectors")} == {
+    assert {
+        types.pop(name)
+        for name in ("profile", "wandb_mode", "run_group", "init_from", "word_vectors")
+    } == {
         type(Path()),
         type(None),
     }
@@ -94,13 +97,17 @@ def test_a_flag_may_be_spelled_with_underscores_as_sweeps_do():
     )
 
 
-@pytest.mark.parametrize(("argv", "expected"), [([], True), (["true"], True), (["True"], True), (["false"], False)])
+@pytest.mark.parametrize(
+    ("argv", "expected"), [([], True), (["true"], True), (["True"], True), (["false"], False)]
+)
 def test_a_truth_value_is_a_switch_or_takes_a_word(argv, expected):
     config = parsed(*REQUIRED, "--resume", *argv, "--train-word-vectors", *argv)
     assert (config.resume, config.train_word_vectors) == (expected, expected)
 
 
-@pytest.mark.parametrize("word", ["null", "5", "true", "[a", "a: b", "#x", "&a", "~", "-", " x ", "{}", "'q'"])
+@pytest.mark.parametrize(
+    "word", ["null", "5", "true", "[a", "a: b", "#x", "&a", "~", "-", " x ", "{}", "'q'"]
+)
 def test_text_arrives_as_it_was_typed(word):
     config = parsed(f"--data={word}", f"--output={word}")
     assert (config.data, config.output) == (word, word)
@@ -117,17 +124,31 @@ def test_null_takes_back_what_the_file_set(tmp_path):
     [
         (
             ["--batch-sise", "3"],
-            "--batch-sise is not a flag. Did you mean --batch-size? See python -m jobs.train --help.",
+            "--batch-sise is not a flag. Did you mean --batch-size? See python -m jobs.train "
+            "--help.",
         ),
         (["--zzz=3"], "--zzz is not a flag. See python -m jobs.train --help."),
-        (["--batch", "3"], "--batch is not a flag. Did you mean --batch-size? See python -m jobs.train --help."),
-        (["--learning-rate=3"], "--learning-rate is not a flag. Did you mean --lr? See python -m jobs.train --help."),
-        (["--num_epochs", "3"], "--num-epochs is not a flag. Did you mean --epochs? See python -m jobs.train --help."),
+        (
+            ["--batch", "3"],
+            "--batch is not a flag. Did you mean --batch-size? See python -m jobs.train --help.",
+        ),
+        (
+            ["--learning-rate=3"],
+            "--learning-rate is not a flag. Did you mean --lr? See python -m jobs.train --help.",
+        ),
+        (
+            ["--num_epochs", "3"],
+            "--num-epochs is not a flag. Did you mean --epochs? See python -m jobs.train --help.",
+        ),
         (
             ["--history-len=3"],
-            "--history-len is not a flag. Did you mean --history-size? See python -m jobs.train --help.",
+            "--history-len is not a flag. Did you mean --history-size? See python -m jobs.train "
+            "--help.",
         ),
-        (["--cfg=3"], "--cfg is not a flag. Did you mean --config? See python -m jobs.train --help."),
+        (
+            ["--cfg=3"],
+            "--cfg is not a flag. Did you mean --config? See python -m jobs.train --help.",
+        ),
         (["word"], "word is not a flag. See python -m jobs.train --help."),
         (["--lr"], "argument --lr: expected one argument. See python -m jobs.train --help."),
         (["--lr", "fast"], "--lr must be a number > 0 and <= 1. Received: 'fast'."),
@@ -136,10 +157,22 @@ def test_null_takes_back_what_the_file_set(tmp_path):
         (["--dropout", "1"], "--dropout must be a number >= 0 and < 1. Received: '1'."),
         (["--batch-size", "1e3"], "--batch-size must be a whole number >= 1. Received: '1e3'."),
         (["--seed", "-1"], "--seed must be a whole number >= 0 and < 2^32. Received: '-1'."),
-        (["--seed", "4294967296"], "--seed must be a whole number >= 0 and < 2^32. Received: '4294967296'."),
-        (["--checkpoint-seconds", "inf"], "--checkpoint-seconds must be a finite number > 0. Received: 'inf'."),
-        (["--train-word-vectors", "maybe"], "--train-word-vectors must be true or false. Received: 'maybe'."),
-        (["--wandb-mode", "on"], "--wandb-mode must be one of online, offline, disabled. Received: 'on'."),
+        (
+            ["--seed", "4294967296"],
+            "--seed must be a whole number >= 0 and < 2^32. Received: '4294967296'.",
+        ),
+        (
+            ["--checkpoint-seconds", "inf"],
+            "--checkpoint-seconds must be a finite number > 0. Received: 'inf'.",
+        ),
+        (
+            ["--train-word-vectors", "maybe"],
+            "--train-word-vectors must be true or false. Received: 'maybe'.",
+        ),
+        (
+            ["--wandb-mode", "on"],
+            "--wandb-mode must be one of online, offline, disabled. Received: 'on'.",
+        ),
         (["--model", "lstur"], "--model must be one of nrms. Received: 'lstur'."),
         (["--train-split", " "], "--train-split must be text that is not empty. Received: ' '."),
     ],
@@ -154,7 +187,10 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, argv, message):
     [
         ("batch-size = 3", "batch-size in {file} is not a key. Did you mean batch_size?"),
         ("learning_rate = 3", "learning_rate in {file} is not a key. Did you mean lr?"),
-        ("[optimizer]\nlr = 1", "optimizer in {file} is not a key. Note: keys stand in no section."),
+        (
+            "[optimizer]\nlr = 1",
+            "optimizer in {file} is not a key. Note: keys stand in no section.",
+        ),
         ("[model]\nheads = 1", "model in {file} must be one of nrms. Received: {{'heads': 1}}."),
         ("lr = 2", "lr in {file} must be a number > 0 and <= 1. Received: 2."),
         ('lr = "1e-4"', "lr in {file} must be a number > 0 and <= 1. Received: '1e-4'."),
@@ -164,8 +200,15 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, argv, message):
         ('resume = "true"', "resume in {file} must be true or false. Received: 'true'."),
         ("run_name = 3", "run_name in {file} must be text that is not empty. Received: 3."),
         ("profile = 3", "profile in {file} must be a path. Received: 3."),
-        ('wandb_mode = "null"', "wandb_mode in {file} must be one of online, offline, disabled. Received: 'null'."),
-        ("lr == 3", "--config must name a TOML file. Received: {file}: Invalid value (at line 1, column 5)."),
+        (
+            'wandb_mode = "null"',
+            "wandb_mode in {file} must be one of online, offline, disabled. Received: 'null'.",
+        ),
+        (
+            "lr == 3",
+            "--config must name a TOML file. Received: {file}: Invalid value (at line 1, column "
+            "5).",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_line_and_exit_code_2(capsys, tmp_path, text, message):
@@ -175,13 +218,17 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(capsys, tmp_path, text, messag
 
 
 def test_every_synonym_leads_to_a_flag_and_is_none_itself():
-    names = {f.name for config_class in (TrainConfig, ScoreConfig) for f in fields(config_class)} | {"config"}
+    names = {
+        f.name for config_class in (TrainConfig, ScoreConfig) for f in fields(config_class)
+    } | {"config"}
     assert _SYNONYMS.keys() <= names
     assert not names & {word for words in _SYNONYMS.values() for word in words}
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
-    code, config = call([*REQUIRED, "--config", str(toml(tmp_path, "epochs = 3".encode("utf-8-sig")))])
+    code, config = call(
+        [*REQUIRED, "--config", str(toml(tmp_path, "epochs = 3".encode("utf-8-sig")))]
+    )
     assert (code, config.epochs) == (0, 3)
 
 
@@ -191,24 +238,31 @@ def test_an_unknown_key_without_a_near_one_names_them_all(capsys, tmp_path):
     assert all(f.name in line for f in fields(TrainConfig))
 
 
-@pytest.mark.parametrize(("name", "why"), [("missing.toml", "No such file or directory"), (".", "Is a directory")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("missing.toml", "No such file or directory"), (".", "Is a directory")]
+)
 def test_a_file_that_cannot_be_read_is_one_line_and_exit_code_2(capsys, tmp_path, name, why):
     assert call([*REQUIRED, "--config", str(tmp_path / name)]) == (2, None)
-    expected = f"error: --config must name a file that can be read. Received: {tmp_path / name}: {why}.\n"
+    expected = (
+        f"error: --config must name a file that can be read. Received: {tmp_path / name}: {why}.\n"
+    )
     assert capsys.readouterr() == ("", expected)
 
 
 def test_a_file_that_is_no_text_is_one_line_and_exit_code_2(capsys, tmp_path):
     assert call([*REQUIRED, "--config", str(toml(tmp_path, b"\xff\xfe"))]) == (2, None)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: --config must name a TOML file. Received: {tmp_path / 'a.toml'}: ")
+    assert line.startswith(
+        f"error: --config must name a TOML file. Received: {tmp_path / 'a.toml'}: "
+    )
 
 
 def test_required_flags_that_are_missing_are_named_together(capsys):
     assert call([]) == (2, None)
     assert capsys.readouterr() == (
         "",
-        "error: --data and --output must be given, as a flag or in the --config file. Received: nothing. "
+        "error: --data and --output must be given, as a flag or in the --config file. Received: "
+        "nothing. "
         "See python -m jobs.train --help.\n",
     )
 
@@ -218,12 +272,16 @@ def test_help_shows_every_flag_with_meaning_range_and_default_by_group(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert code == 0
     for f in fields(TrainConfig):
-        assert f"--{f.name.replace('_', '-')} VALUE" in shown or f"--{f.name.replace('_', '-')} [VALUE]" in shown
+        assert (
+            f"--{f.name.replace('_', '-')} VALUE" in shown
+            or f"--{f.name.replace('_', '-')} [VALUE]" in shown
+        )
         assert f.metadata["help"] in shown
     assert "learning rate of Adam (a number > 0 and <= 1; default: 0.0001)" in shown
     assert "(text that is not empty; required)" in shown
     places = [
-        shown.index(title) for title in ("Data: --data", "Model: --model", "Training: --output", "Biases: --wandb")
+        shown.index(title)
+        for title in ("Data: --data", "Model: --model", "Training: --output", "Biases: --wandb")
     ]
     assert places == sorted(places)
 
@@ -257,7 +315,9 @@ def test_a_job_may_have_a_configuration_of_its_own(capsys):
 
 
 def test_the_resolved_configuration_goes_through_json_and_through_a_file(tmp_path):
-    config = parsed(*REQUIRED, "--lr", "1e-5", "--profile", "a b", "--run-name", 'Ø "𝄞" \\', "--resume")
+    config = parsed(
+        *REQUIRED, "--lr", "1e-5", "--profile", "a b", "--run-name", 'Ø "𝄞" \\', "--resume"
+    )
     assert json.loads(json.dumps(as_dict(config)))["profile"] == "a b"
     assert list(as_dict(config))[:2] == ["data", "train_split"]
     assert parsed("--config", str(toml(tmp_path, "\n".join(config_lines(config))))) == config
@@ -274,19 +334,26 @@ def test_the_lines_of_what_was_changed():
 def test_the_model_part_stands_alone():
     config = parsed(*REQUIRED, "--heads", "3")
     assert config.model_config == ModelConfig(heads=3)
-    assert ModelConfig(**{name: as_dict(config)[name] for name in as_dict(ModelConfig())}) == config.model_config
+    assert (
+        ModelConfig(**{name: as_dict(config)[name] for name in as_dict(ModelConfig())})
+        == config.model_config
+    )
 
 
 def test_train_toml_holds_every_default():
     values = tomllib.loads((CONFIGS / "train.toml").read_text())
     defaults = as_dict(TrainConfig(data="in", output="out"))
-    assert values == {k: v for k, v in defaults.items() if v is not None and k not in ("data", "output")}
+    assert values == {
+        k: v for k, v in defaults.items() if v is not None and k not in ("data", "output")
+    }
 
 
 def test_score_toml_holds_every_default():
     values = tomllib.loads((CONFIGS / "score.toml").read_text())
     defaults = as_dict(ScoreConfig(model="m", data="in", output="out"))
-    assert values == {k: v for k, v in defaults.items() if v is not None and k not in ("model", "data", "output")}
+    assert values == {
+        k: v for k, v in defaults.items() if v is not None and k not in ("model", "data", "output")
+    }
 
 
 @pytest.mark.parametrize("date", ["tomorrow", "2026-13-01", "2026-1-1", "2026-11-21T00"])
@@ -299,7 +366,10 @@ def test_a_date_that_is_none_is_one_line_and_exit_code_2(capsys, date):
 def test_a_path_with_a_date_needs_one(capsys):
     code, _ = call(["--model", "m", "--data", "d/{date}", "--output", "o"], ScoreConfig)
     assert code == 2
-    assert "--data holds {date}, so --date must be given. Received: d/{date}" in capsys.readouterr().err
+    assert (
+        "--data holds {date}, so --date must be given. Received: d/{date}"
+        in capsys.readouterr().err
+    )
 
 
 def test_demo_toml_is_complete_and_valid():
@@ -360,7 +430,9 @@ run(main, TrainConfig, "p", "d")
 
 @pytest.mark.system
 def test_a_process_logs_our_lines_to_stderr():
-    done = subprocess.run([sys.executable, "-c", JOB, *REQUIRED], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", JOB, *REQUIRED], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
     (line,) = done.stderr.splitlines()
     assert json.loads(line).items() >= {"level": "INFO", "message": "of ours"}.items()
@@ -379,7 +451,10 @@ def test_a_log_gets_the_whole_configuration_and_a_line_for_what_was_changed():
 @pytest.mark.system
 def test_ctrl_c_ends_a_process_with_130_and_no_traceback():
     done = subprocess.run(
-        [sys.executable, "-c", JOB, *REQUIRED, "--resume"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", JOB, *REQUIRED, "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines()[1:] == ["error: stopped by Ctrl-C"]
@@ -395,7 +470,9 @@ def cluster(**tasks):
     return json.dumps({"cluster": tasks, "task": {"type": next(iter(tasks), "worker"), "index": 0}})
 
 
-@pytest.mark.parametrize("setting", [None, "", "{}", cluster(), cluster(worker=["a:1"]), cluster(chief=["a:1"])])
+@pytest.mark.parametrize(
+    "setting", [None, "", "{}", cluster(), cluster(worker=["a:1"]), cluster(chief=["a:1"])]
+)
 def test_tf_config_may_name_one_worker(setting):
     refuse_cluster({} if setting is None else {"TF_CONFIG": setting})
 

@@ -1,4 +1,6 @@
-"""The nights that are due: missed and failed ones are done by the next run, and everybody can see which they are."""
+"""The nights that are due: missed and failed ones are done by the next run, and everybody can see
+which they are.
+"""
 
 import json
 import os
@@ -26,14 +28,27 @@ DATES = ["2026-11-25", "2026-11-24", "2026-11-23"]
 
 def prepare_day(data, date):
     """A day of the site that `world`'s model was trained for."""
-    flags = ["--articles", "600", "--users", "200", "--impressions", "1500", "--validation-impressions", "400"]
+    flags = [
+        "--articles",
+        "600",
+        "--users",
+        "200",
+        "--impressions",
+        "1500",
+        "--validation-impressions",
+        "400",
+    ]
     argv = ["--source", "demo", "--seed", "1", *flags, "--output", data, "--date", date]
     prepare.main(parse(prepare.PrepareConfig, argv, "p", "d"))
 
 
 @pytest.fixture
 def root(request, tmp_path):
-    return request.getfixturevalue("bucket") if getattr(request, "param", None) == "bucket" else str(tmp_path)
+    return (
+        request.getfixturevalue("bucket")
+        if getattr(request, "param", None) == "bucket"
+        else str(tmp_path)
+    )
 
 
 @pytest.fixture
@@ -87,11 +102,15 @@ def test_nights_with_data_are_scored_once_and_late_data_by_the_next_run(config):
     assert scored(config)[1] == []
     prepare_day(config.data, DATES[1])
     assert scored(config)[1] == [DATES[1]]
-    assert all(storage.exists(config.output.replace("{date}", date) + "/_SUCCESS") for date in DATES)
+    assert all(
+        storage.exists(config.output.replace("{date}", date) + "/_SUCCESS") for date in DATES
+    )
 
 
 def test_a_failed_night_keeps_no_other_from_being_scored_and_is_tried_again(config):
-    behaviors = storage.join(config.data.replace("{date}", DATES[0]), "validation/behaviors-00000.parquet")
+    behaviors = storage.join(
+        config.data.replace("{date}", DATES[0]), "validation/behaviors-00000.parquet"
+    )
     good = storage.read_bytes(behaviors)
     storage.write_bytes(b"damaged", behaviors)
     nights, _ = scored(config)
@@ -105,7 +124,9 @@ def test_a_failed_night_keeps_no_other_from_being_scored_and_is_tried_again(conf
     assert samples(nights)["nrms_night_failed", DATES[0]] == 0
 
 
-def test_what_an_earlier_model_left_half_done_does_not_keep_a_night_from_being_scored(config, world, tmp_path):
+def test_what_an_earlier_model_left_half_done_does_not_keep_a_night_from_being_scored(
+    config, world, tmp_path
+):
     scored(config)
     output = config.output.replace("{date}", DATES[0])
     storage.delete(f"{output}/_SUCCESS")
@@ -115,14 +136,18 @@ def test_what_an_earlier_model_left_half_done_does_not_keep_a_night_from_being_s
 
 
 @pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
-@pytest.mark.parametrize("damage", [None, lambda data: data[:100], lambda data: data[:60] + b"X" + data[61:]])
+@pytest.mark.parametrize(
+    "damage", [None, lambda data: data[:100], lambda data: data[:60] + b"X" + data[61:]]
+)
 def test_a_complete_night_that_is_damaged_is_made_whole_and_no_other_is_touched(config, damage):
     scored(config)
     output = config.output.replace("{date}", DATES[2])
     before = {info.uri: storage.read_bytes(info) for info in storage.list_files(output)}
     for name in ("part-00000.parquet", "metrics.json", "report.html"):
         where = storage.join(output, name)
-        storage.delete(where) if damage is None else storage.write_bytes(damage(before[where]), where)
+        storage.delete(where) if damage is None else storage.write_bytes(
+            damage(before[where]), where
+        )
         nights, dates = scored(config)
         assert dates == [DATES[2]]
         assert nights[2].metrics is not None
@@ -278,7 +303,8 @@ def test_a_folder_that_may_not_be_listed_is_one_failed_night(config, tmp_path):
     os.seteuid(user or 65534)
     try:
         nights = look_after(
-            config, lambda night: storage.write_bytes(METRICS, storage.join(night.output, "metrics.json"))
+            config,
+            lambda night: storage.write_bytes(METRICS, storage.join(night.output, "metrics.json")),
         )
     finally:
         os.seteuid(user)
@@ -329,7 +355,11 @@ def test_a_success_file_inside_a_part_ends_no_unfinished_split(config):
 @pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
 def test_paths_may_end_in_slashes(config):
     written = replace(
-        config, data=f"{config.data}/", output=f"{config.output}//", split="validation/", model=f"{config.model}/"
+        config,
+        data=f"{config.data}/",
+        output=f"{config.output}//",
+        split="validation/",
+        model=f"{config.model}/",
     )
     assert scored(written)[1] == [DATES[0], DATES[2]]
     found = [storage.list_paths(config.output.replace("{date}", date)) for date in DATES]
@@ -342,7 +372,9 @@ def test_paths_may_end_in_slashes(config):
 def scoring(config, date):
     names = ("model", "article_vectors", "wandb_mode", "runtime")
     values = {name: getattr(config, name) for name in names}
-    return values | {name: getattr(config, name).replace("{date}", date) for name in ("data", "output")}
+    return values | {
+        name: getattr(config, name).replace("{date}", date) for name in ("data", "output")
+    }
 
 
 def test_data_that_is_still_being_written_is_waited_for(config):
@@ -362,14 +394,19 @@ def test_the_last_night_is_yesterday_unless_said_otherwise(world, tmp_path):
     paths = {"data": str(tmp_path / "{date}"), "output": str(tmp_path / "out/{date}")}
     before = datetime.now(UTC).date()
     nights = look_after(NightlyConfig(model=world.version, days=2, **paths), score)
-    dates = [[(day - timedelta(days=n)).isoformat() for n in (1, 2)] for day in (before, datetime.now(UTC).date())]
+    dates = [
+        [(day - timedelta(days=n)).isoformat() for n in (1, 2)]
+        for day in (before, datetime.now(UTC).date())
+    ]
     assert [night.date for night in nights] in dates
 
 
 @pytest.mark.parametrize("name", ["data", "output"])
 def test_each_night_must_have_a_place_of_its_own(name):
     paths = {"data": "d/{date}", "output": "o/{date}", name: "same"}
-    with pytest.raises(ConfigError, match=rf"--{name} must hold {{date}}: each night has its own. Received: same"):
+    with pytest.raises(
+        ConfigError, match=rf"--{name} must hold {{date}}: each night has its own. Received: same"
+    ):
         NightlyConfig(model="m", **paths)
 
 
@@ -428,8 +465,12 @@ def test_the_pushgateway_is_told(config, gateway, capsys):
     assert f'nrms_night_failed{{date="{DATES[0]}"}} 0.0' in body
 
 
-def test_a_pushgateway_that_does_not_answer_is_one_line_after_the_nights_are_done(config, gateway, capsys):
+def test_a_pushgateway_that_does_not_answer_is_one_line_after_the_nights_are_done(
+    config, gateway, capsys
+):
     code, _, err = call(config, capsys, "--pushgateway", "http://127.0.0.1:1")
     assert code == 1
-    assert err.splitlines()[-1].startswith("error: --pushgateway must name a Pushgateway that answers. Received: ")
+    assert err.splitlines()[-1].startswith(
+        "error: --pushgateway must name a Pushgateway that answers. Received: "
+    )
     assert storage.exists(config.output.replace("{date}", DATES[0]) + "/_SUCCESS")

@@ -1,4 +1,6 @@
-"""A night's parts on damage: whatever happens to one, its shard is scored again; nothing wrong is taken over."""
+"""A night's parts on damage: whatever happens to one, its shard is scored again; nothing wrong is
+taken over.
+"""
 
 import random
 
@@ -32,7 +34,11 @@ def scored(uri, plan="a plan", scores=SCORES):
 
 @pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def uri(request, tmp_path):
-    return str(tmp_path / "out") if request.param == "local" else request.getfixturevalue("bucket") + "/out"
+    return (
+        str(tmp_path / "out")
+        if request.param == "local"
+        else request.getfixturevalue("bucket") + "/out"
+    )
 
 
 def test_a_whole_part_is_taken_over_bit_by_bit(uri):

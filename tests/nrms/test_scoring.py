@@ -17,7 +17,9 @@ SMALL = ModelConfig(word_dim=5, heads=2, head_dim=3, attention_dim=4)
 
 
 def world(rng, articles=50, users=20, impressions=60, history=6):
-    """Titles, histories and impressions of random lengths, empty ones among them; row 0 is unknown."""
+    """Titles, histories and impressions of random lengths, empty ones among them;
+    row 0 is unknown.
+    """
 
     def padded(count, width, high):
         lengths = rng.integers(0, width + 1, count)
@@ -25,7 +27,9 @@ def world(rng, articles=50, users=20, impressions=60, history=6):
         return np.where(np.arange(width) < lengths[:, None], rows, 0).astype(np.int32)
 
     titles = np.concatenate([np.zeros((1, 8), np.int32), padded(articles, 8, 30)])
-    histories = np.concatenate([np.zeros((1, history), np.int32), padded(users, history, articles + 1)])
+    histories = np.concatenate(
+        [np.zeros((1, history), np.int32), padded(users, history, articles + 1)]
+    )
     offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 9, impressions))])
     return (
         titles,
@@ -50,7 +54,9 @@ def test_scores_equal_the_model_called_on_one_impression_at_a_time():
         part = slice(impressions.offsets[i], impressions.offsets[i + 1])
         candidates = impressions.candidates[part]
         if len(candidates):
-            logits = np.array(model(titles, histories[impressions.user[i]][None], candidates[None]))[0]
+            logits = np.array(
+                model(titles, histories[impressions.user[i]][None], candidates[None])
+            )[0]
             mean = logits[candidates > 0].mean() if candidates.any() else 0
             np.testing.assert_allclose(scores[part], np.where(candidates, logits, mean), atol=1e-6)
 
@@ -59,8 +65,13 @@ def test_an_unknown_candidate_stands_at_the_mean_of_its_impression_and_moves_no_
     titles, histories, impressions = world(np.random.default_rng(11))
     impressions.candidates[:] = np.maximum(impressions.candidates, 1)
     scoring = scorer(KerasEncoders(build_model(SMALL, 30)), titles, histories)
-    whole, known = scoring.score(impressions), np.random.default_rng(1).random(len(impressions.candidates)) < 0.6
-    known[impressions.offsets[2] : impressions.offsets[4]] = False  # nobody of these two impressions is known
+    whole, known = (
+        scoring.score(impressions),
+        np.random.default_rng(1).random(len(impressions.candidates)) < 0.6,
+    )
+    known[impressions.offsets[2] : impressions.offsets[4]] = (
+        False  # nobody of these two impressions is known
+    )
     impressions.candidates[~known] = 0
     scores = scoring.score(impressions)
     assert scores.dtype == np.float32
@@ -89,13 +100,18 @@ def test_readers_without_a_history_are_scored_by_the_prior_and_no_other_is():
     news_vectors = with_unknown(encode_titles(encoders, titles[1:]))
     before = Scorer(encoders, news_vectors, histories)
     prior = before.prior_vector(impressions.user)
-    scores, old = (made.score(impressions) for made in (Scorer(encoders, news_vectors, histories, prior), before))
+    scores, old = (
+        made.score(impressions)
+        for made in (Scorer(encoders, news_vectors, histories, prior), before)
+    )
     rows = np.repeat(np.arange(len(impressions.user)), np.diff(impressions.offsets))
     empty = ~histories[impressions.user[rows]].any(axis=1)
     assert scores[~empty].tolist() == old[~empty].tolist()
     assert not old[empty].any()
     told = empty & (impressions.candidates > 0)
-    np.testing.assert_allclose(scores[told], news_vectors[impressions.candidates[told]] @ prior, atol=1e-6)
+    np.testing.assert_allclose(
+        scores[told], news_vectors[impressions.candidates[told]] @ prior, atol=1e-6
+    )
     assert len(np.unique(scores[told])) > 3
 
 
@@ -122,25 +138,33 @@ def test_batching_does_not_change_a_score(monkeypatch):
     whole = scorer(encoders, titles, histories).score(impressions)
     monkeypatch.setattr("nrms.scoring._CANDIDATES", 11)
     for encoders.positions in (1, 20):
-        np.testing.assert_allclose(scorer(encoders, titles, histories).score(impressions), whole, atol=1e-6)
+        np.testing.assert_allclose(
+            scorer(encoders, titles, histories).score(impressions), whole, atol=1e-6
+        )
 
 
 def test_padding_may_stand_anywhere():
     titles, histories, impressions = world(np.random.default_rng(15))
     encoders = KerasEncoders(build_model(SMALL, 30))
     expected = scorer(encoders, titles, histories).score(impressions)
-    front = [np.stack([np.append(row[row == 0], row[row != 0]) for row in rows]) for rows in (titles, histories)]
+    front = [
+        np.stack([np.append(row[row == 0], row[row != 0]) for row in rows])
+        for rows in (titles, histories)
+    ]
     np.testing.assert_allclose(scorer(encoders, *front).score(impressions), expected, atol=1e-6)
 
 
 def test_both_runtimes_give_the_same_scores(tmp_path):
     titles, histories, impressions = world(np.random.default_rng(9))
-    keras.utils.set_random_seed(3)  # some weights of this small model give scores too small to tell anything
+    keras.utils.set_random_seed(
+        3
+    )  # some weights of this small model give scores too small to tell anything
     model = build_model(SMALL, 30)
     export_model(model, tmp_path, titles)
     onnx = OnnxEncoders(tmp_path / "news_encoder.onnx", tmp_path / "user_encoder.onnx")
     expected, scores = (
-        scorer(runtime, titles, histories).score(impressions) for runtime in (KerasEncoders(model), onnx)
+        scorer(runtime, titles, histories).score(impressions)
+        for runtime in (KerasEncoders(model), onnx)
     )
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert np.abs(expected).max() > 1e-3

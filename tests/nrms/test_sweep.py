@@ -1,4 +1,6 @@
-"""Sweeps: the files that W&B and jobs.sweep take, and the study that survives whatever happens to its process."""
+"""Sweeps: the files that W&B and jobs.sweep take, and the study that survives whatever happens to
+its process.
+"""
 
 import csv
 import itertools
@@ -39,7 +41,12 @@ def flags(tmp_path):
     def make(parameters=GRID, method="grid", **others):
         space = tmp_path / "space.yaml"
         space.write_text(yaml.safe_dump({"method": method, "parameters": parameters, **others}))
-        words = {"space": space, "data": tmp_path / "data", "output": tmp_path / "models", "study": tmp_path / "study"}
+        words = {
+            "space": space,
+            "data": tmp_path / "data",
+            "output": tmp_path / "models",
+            "study": tmp_path / "study",
+        }
         return [f"--{name}={value}" for name, value in words.items()]
 
     return make
@@ -64,17 +71,23 @@ def agent_command(content, values, monkeypatch):
     """The command that W&B's agent makes of a sweep's file and the server's choice of values."""
     monkeypatch.setenv("DATA", "gs://bucket/data of mine")
     monkeypatch.setenv("OUTPUT", "models")
-    macros = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    macros = create_sweep_command_args(
+        {"args": {name: {"value": value} for name, value in values.items()}}
+    )
     macros |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [content["program"]]}
     words = create_sweep_command(list(content["command"]))
-    return [part for word in words for part in (macros[word[2:-1]] if word.startswith("${") else [word])]
+    return [
+        part for word in words for part in (macros[word[2:-1]] if word.startswith("${") else [word])
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_agent_of_wandb_runs_jobs_train_with_every_value_of_the_file(path, monkeypatch):
     content = yaml.safe_load(path.read_text())
     for name, form in content["parameters"].items():
-        for value in form.get("values") or [form[key] for key in ("value", "min", "max") if key in form]:
+        for value in form.get("values") or [
+            form[key] for key in ("value", "min", "max") if key in form
+        ]:
             assert not isinstance(value, str)  # YAML's 1e-4
             command = agent_command(content, {name: value}, monkeypatch)
             assert command[:4] == ["/usr/bin/env", "python", "-m", "jobs.train"]
@@ -107,9 +120,18 @@ def test_the_files_are_the_ones_asked_for():
         ({"lr": {"min": 0, "max": 0.1}}, "--lr must be a number > 0"),
         ({"lr": {"min": "1e-4", "max": 0.1}}, "1e-4 written as 0.0001"),
         ({"lr": {"min": 0.1, "max": 0.01}}, "min must be at most max"),
-        ({"dropout": {"min": 0.0, "max": 0.5, "distribution": "log_uniform_values"}}, "min must be > 0"),
-        ({"batch_size": {"min": 16, "max": 64, "distribution": "uniform"}}, "distribution must be int_uniform"),
-        ({"batch_size": {"min": 16, "max": 64, "distribution": "q_uniform", "q": 8}}, "batch_size must be given by"),
+        (
+            {"dropout": {"min": 0.0, "max": 0.5, "distribution": "log_uniform_values"}},
+            "min must be > 0",
+        ),
+        (
+            {"batch_size": {"min": 16, "max": 64, "distribution": "uniform"}},
+            "distribution must be int_uniform",
+        ),
+        (
+            {"batch_size": {"min": 16, "max": 64, "distribution": "q_uniform", "q": 8}},
+            "batch_size must be given by",
+        ),
         ({"lr": {"distribution": "normal", "mu": 0, "sigma": 1}}, "lr must be given by value"),
         ({"lr": {"values": []}}, "lr must be given by value"),
         ({"lr": 0.1}, "lr must be given by value"),
@@ -129,11 +151,17 @@ def test_a_space_that_is_not_legal_is_one_clear_line(flags, tmp_path, parameters
     ("others", "message"),
     [
         ({"method": "hyperband"}, "method must be one of grid, bayes, random"),
-        ({"metric": {"name": "val_acc", "goal": "maximize"}}, "a name among val_auc, val_mrr, val_ndcg@5, val_ndcg@10"),
+        (
+            {"metric": {"name": "val_acc", "goal": "maximize"}},
+            "a name among val_auc, val_mrr, val_ndcg@5, val_ndcg@10",
+        ),
         ({"metric": {"name": "val_auc", "goal": "minimize"}}, "the goal maximize"),
         ({"run_cap": 0}, "run_cap must be"),
         ({"method": "bayes"}, "--trials, or run_cap"),
-        ({"parameters": {"lr": {"min": 0.1, "max": 0.2}}}, "lr must be given by value, or values: a list. Received"),
+        (
+            {"parameters": {"lr": {"min": 0.1, "max": 0.2}}},
+            "lr must be given by value, or values: a list. Received",
+        ),
     ],
 )
 def test_other_keys_that_are_not_legal_are_one_clear_line(flags, others, message):
@@ -156,11 +184,18 @@ def test_a_file_that_is_no_space_is_named(flags, tmp_path, content):
 def test_a_grid_is_covered_once_and_the_best_is_written(flags, tmp_path):
     trials = run([*flags(), "--history-size=7"])
     assert {(trial.values["lr"], trial.values["batch_size"]) for trial in trials} == POINTS
-    assert len(trials) == len(calls(tmp_path)) == len({pid for pid, *_ in calls(tmp_path)}) == len(POINTS)
+    assert (
+        len(trials)
+        == len(calls(tmp_path))
+        == len({pid for pid, *_ in calls(tmp_path)})
+        == len(POINTS)
+    )
     assert trials[0].values == {"lr": 0.001, "batch_size": 16}
     assert len({output for *_, output in calls(tmp_path)}) == len(POINTS)
 
-    best = parse(TrainConfig, ["--config", str(tmp_path / "study" / "best.toml")], "python -m jobs.train", "")
+    best = parse(
+        TrainConfig, ["--config", str(tmp_path / "study" / "best.toml")], "python -m jobs.train", ""
+    )
     assert (best.lr, best.batch_size, best.history_size) == (0.001, 16, 7)
     assert (best.output, best.resume) == (str(tmp_path / "models"), False)
     assert trials[0].model_uri in (tmp_path / "study" / "best.toml").read_text()
@@ -184,10 +219,14 @@ def test_a_study_goes_on_and_refuses_another_sweep(flags, tmp_path):
         ),
         (
             lambda: flags({"lr": GRID["lr"], "dropout": {"value": 0.1}}),
-            "16 or 32 there and not searched here; the parameter dropout is not searched there and 0.1 here.",
+            "16 or 32 there and not searched here; the parameter dropout is not searched there and "
+            "0.1 here.",
         ),
         (lambda: [*flags(), "--seed=1"], "differs: seed is 42 there and 1 here."),
-        (lambda: [*flags(method="random"), "--trials=3"], "differs: method is grid there and random here."),
+        (
+            lambda: [*flags(method="random"), "--trials=3"],
+            "differs: method is grid there and random here.",
+        ),
     ):
         with pytest.raises(ConfigError) as error:
             run(other())
@@ -199,7 +238,10 @@ def test_a_study_goes_on_and_refuses_another_sweep(flags, tmp_path):
 @pytest.mark.system
 def test_a_resumed_search_draws_what_an_unbroken_one_draws(flags, tmp_path):
     words = flags(
-        {"lr": {"min": 0.0001, "max": 0.01, "distribution": "log_uniform_values"}, "batch_size": {"min": 8, "max": 99}},
+        {
+            "lr": {"min": 0.0001, "max": 0.01, "distribution": "log_uniform_values"},
+            "batch_size": {"min": 8, "max": 99},
+        },
         "bayes",
     )
     for trials in (2, 3):
@@ -226,7 +268,9 @@ def test_a_training_that_fails_is_a_failed_trial(flags, tmp_path):
 
 @pytest.mark.system
 def test_when_all_fail_the_sweep_has_failed(flags, tmp_path):
-    with pytest.raises(TrainingError, match="all 1 trials failed, the first with: the loss must be finite"):
+    with pytest.raises(
+        TrainingError, match="all 1 trials failed, the first with: the loss must be finite"
+    ):
         run(flags({"lr": {"value": 0.1}}, "random", run_cap=1))
     assert not (tmp_path / "study" / "best.toml").exists()
 
@@ -259,7 +303,9 @@ def is_running(pid):
 
 def start(flags, seconds):
     environment = {**os.environ, "STUB_SECONDS": str(seconds)}
-    return subprocess.Popen([sys.executable, "-m", "tests.stub_training", *flags], cwd=REPOSITORY, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.stub_training", *flags], cwd=REPOSITORY, env=environment
+    )
 
 
 def wait_for(condition, process):
@@ -289,7 +335,9 @@ def test_killed_at_any_moment_the_sweep_goes_on_and_repeats_nothing(flags, tmp_p
             assert kept.items() <= models.items()
             kept = models
     trials = run(flags())
-    assert sorted((trial.values["lr"], trial.values["batch_size"]) for trial in trials) == sorted(POINTS)
+    assert sorted((trial.values["lr"], trial.values["batch_size"]) for trial in trials) == sorted(
+        POINTS
+    )
     assert kept.items() <= {str(trial.number): trial.model_uri for trial in trials}.items()
     assert any(resumed == "True" for *_, resumed, _ in calls(tmp_path))
     outputs = {(lr, batch_size, output) for _, lr, batch_size, _, output in calls(tmp_path)}
@@ -330,7 +378,10 @@ def test_a_stop_is_passed_on_and_the_sweep_can_go_on(flags, monkeypatch):
 def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(flags, tmp_path):
     write_demo(str(tmp_path / "data"))
     values = {**SMALL, "epochs": 1, "wandb_mode": "offline", "checkpoint_seconds": 0.5}
-    words = [*flags({"lr": {"values": [0.01, 0.002]}}), *(f"--{name}={value}" for name, value in values.items())]
+    words = [
+        *flags({"lr": {"values": [0.01, 0.002]}}),
+        *(f"--{name}={value}" for name, value in values.items()),
+    ]
     command = [sys.executable, "-m", "jobs.sweep", *words]
     environment = {**os.environ, "WANDB_DIR": str(tmp_path / "runs")}
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
@@ -345,19 +396,30 @@ def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(f
     best = max(rows(tmp_path), key=lambda row: float(row["auc"]))
     assert f"best model: {best['model']}" in done.stdout
     assert done.stdout.splitlines()[1].split()[:2] == [best["trial"], f"{float(best['auc']):.4f}"]
-    assert json.loads((Path(best["model"]) / "meta.json").read_text())["config"]["lr"] == float(best["lr"])
-    assert not list((tmp_path / "models").rglob("latest.json"))  # a trial serves nobody; its version is one by name
+    assert json.loads((Path(best["model"]) / "meta.json").read_text())["config"]["lr"] == float(
+        best["lr"]
+    )
+    assert not list(
+        (tmp_path / "models").rglob("latest.json")
+    )  # a trial serves nobody; its version is one by name
     assert artifact.load(best["model"], tmp_path).uri == best["model"]
     again = shlex.split(done.stdout.splitlines()[-1].partition("python -m jobs.train ")[2])
     assert parse(TrainConfig, again, "python -m jobs.train", "").lr == float(best["lr"])
 
-    logged = [set().union(*history(folder)) for folder in (tmp_path / "runs" / "wandb").glob("offline-run-*")]
+    logged = [
+        set().union(*history(folder))
+        for folder in (tmp_path / "runs" / "wandb").glob("offline-run-*")
+    ]
     metrics = [yaml.safe_load(path.read_text())["metric"] for path in FILES]
     assert all(metric["name"] in logged[-1] or metric["name"] in logged[0] for metric in metrics)
     assert {metric["goal"] for metric in metrics} == {"maximize"}
     folders = (tmp_path / "runs" / "wandb").glob("offline-run-*")
     # Of a run that is killed at once nothing may stay.
-    runs = [started(folder) for folder in folders if any(record.HasField("run") for record in records(folder))]
+    runs = [
+        started(folder)
+        for folder in folders
+        if any(record.HasField("run") for record in records(folder))
+    ]
     assert len({run.run_group for run in runs}) == 1
     assert runs[0].run_group.startswith("study-")
     assert len({run.run_id for run in runs}) == 2  # the trial that was killed goes on with its run
@@ -368,7 +430,9 @@ def test_a_mistake_in_the_space_is_one_line_and_exit_code_2(flags, tmp_path):
     command = [sys.executable, "-m", "jobs.sweep", *flags({"lr": {"value": 5}})]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2
-    assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == done.stderr.splitlines()[-1:]
+    assert [
+        line for line in done.stderr.splitlines() if line.startswith("error:")
+    ] == done.stderr.splitlines()[-1:]
 
 
 SWEEP_RUN = """
@@ -382,10 +446,23 @@ with Tracker("offline", "of the flag", "train", {"lr": 0.01, "epochs": 1}) as tr
 def test_a_run_that_wandbs_agent_started_joins_the_agents_sweep(tmp_path):
     parameters = tmp_path / "config.yaml"
     parameters.write_text("wandb_version: 1\nlr:\n  value: 0.01\n")
-    agent = {"WANDB_SWEEP_ID": "sweep123", "WANDB_RUN_ID": "run45678", "WANDB_PROJECT": "of-the-sweep"}
-    environment = {**os.environ, **agent, "WANDB_SWEEP_PARAM_PATH": str(parameters), "WANDB_DIR": str(tmp_path)}
+    agent = {
+        "WANDB_SWEEP_ID": "sweep123",
+        "WANDB_RUN_ID": "run45678",
+        "WANDB_PROJECT": "of-the-sweep",
+    }
+    environment = {
+        **os.environ,
+        **agent,
+        "WANDB_SWEEP_PARAM_PATH": str(parameters),
+        "WANDB_DIR": str(tmp_path),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", SWEEP_RUN], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", SWEEP_RUN],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
@@ -397,19 +474,31 @@ def test_a_run_that_wandbs_agent_started_joins_the_agents_sweep(tmp_path):
 
 def test_parallel_coordinates_shows_every_trial_and_ticks_of_its_values():
     lr, words = [0.0001, 0.01, 0.001], ["b", "a", "b"]
-    figure = plots.parallel_coordinates({"lr": lr, "precision": words}, [0.6, 0.7, 0.65], "validation auc", ["lr"])
+    figure = plots.parallel_coordinates(
+        {"lr": lr, "precision": words}, [0.6, 0.7, 0.65], "validation auc", ["lr"]
+    )
     axes, colours = figure.axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["lr", "precision", "validation auc"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "lr",
+        "precision",
+        "validation auc",
+    ]
     assert colours.get_ylabel() == "validation auc"
     curves = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
     starts = [(round(float(curve[0]), 6), float(curve[-1])) for curve in curves]
-    assert [start for start, _ in starts] == [0, 0.5, 1]  # the best last, over the others; lr on a logarithmic axis
+    assert [start for start, _ in starts] == [
+        0,
+        0.5,
+        1,
+    ]  # the best last, over the others; lr on a logarithmic axis
     assert [end for _, end in starts] == pytest.approx([0, 0.5, 1])
     assert {"0.0001", "0.001", "0.01", "a", "b", "0.7"} <= {text.get_text() for text in axes.texts}
 
 
 @pytest.mark.parametrize("results", [[0.5], [0.5, 0.5]])
 def test_parallel_coordinates_of_equal_results_render(results, tmp_path):
-    figure = plots.parallel_coordinates({"lr": [0.1] * len(results)}, results, "validation auc", ["lr"])
+    figure = plots.parallel_coordinates(
+        {"lr": [0.1] * len(results)}, results, "validation auc", ["lr"]
+    )
     plots.save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size

@@ -1,4 +1,6 @@
-"""Real Weights & Biases runs, offline; its failures, provoked; and that none of them reaches the caller."""
+"""Real Weights & Biases runs, offline; its failures, provoked; and that none of them reaches the
+caller.
+"""
 
 import json
 import logging
@@ -35,11 +37,17 @@ def _clean_environment(monkeypatch, caplog):
 
 
 def tracker(folder, mode="offline", **bounds):
-    return Tracker(mode, "a-project", "train", {"lr": 1e-4, "model": "nrms"}, "a-run", folder, **bounds)
+    return Tracker(
+        mode, "a-project", "train", {"lr": 1e-4, "model": "nrms"}, "a-run", folder, **bounds
+    )
 
 
 def warnings_of(caplog):
-    return [text for name, level, text in caplog.record_tuples if name.startswith("nrms") and level >= logging.WARNING]
+    return [
+        text
+        for name, level, text in caplog.record_tuples
+        if name.startswith("nrms") and level >= logging.WARNING
+    ]
 
 
 def run_folder(tracker):
@@ -49,15 +57,19 @@ def run_folder(tracker):
 
 
 def records(folder):
-    """What the run file holds. It is a LevelDB log: blocks of chunks, each with checksum, length and type, of which
-    type 1 is a whole record, and 2, 3, 4 are its first, middle and last part."""
+    """What the run file holds. It is a LevelDB log: blocks of chunks, each with checksum, length
+    and type, of which type 1 is a whole record, and 2, 3, 4 are its first, middle and last part.
+    """
     (path,) = folder.glob("*.wandb")
     data, position, record, found = path.read_bytes(), HEADER, b"", []
     while position + HEADER <= len(data):
         if BLOCK - position % BLOCK < HEADER:
             position += BLOCK - position % BLOCK
             continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        length, kind = (
+            int.from_bytes(data[position + 4 : position + 6], "little"),
+            data[position + 6],
+        )
         record += data[position + HEADER : position + HEADER + length]
         position += HEADER + length
         if kind in (1, 4):
@@ -72,7 +84,9 @@ def history(folder):
 
 
 def summary(folder):
-    """What the run's page shows as its results: what the records of the run come to in their order."""
+    """What the run's page shows as its results: what the records of the run come to
+    in their order.
+    """
     found = {}
     for record in records(folder):
         for item in record.summary.update:
@@ -89,7 +103,9 @@ def artifacts(folder):
 
 
 def console(folder):
-    return "".join(record.output_raw.line for record in records(folder) if record.HasField("output_raw"))
+    return "".join(
+        record.output_raw.line for record in records(folder) if record.HasField("output_raw")
+    )
 
 
 def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, caplog, capfd):
@@ -106,16 +122,27 @@ def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, cap
 
     assert folder.is_relative_to(tmp_path / "a folder" / "wandb")
     rows = history(folder)
-    assert [(row["_step"], row["loss"]) for row in rows if "loss" in row] == [("1", "0.5"), ("2", "0.25")]
+    assert [(row["_step"], row["loss"]) for row in rows if "loss" in row] == [
+        ("1", "0.5"),
+        ("2", "0.25"),
+    ]
     (curve,) = [row["curve.path"] for row in rows if "curve.path" in row]
-    assert (folder / "files" / json.loads(curve)).read_bytes() == (tmp_path / "plot.png").read_bytes()
+    assert (folder / "files" / json.loads(curve)).read_bytes() == (
+        tmp_path / "plot.png"
+    ).read_bytes()
     all_records = records(folder)
     run_record = started(folder)
-    assert (run_record.project, run_record.display_name, run_record.job_type) == ("a-project", "a-run", "train")
+    assert (run_record.project, run_record.display_name, run_record.job_type) == (
+        "a-project",
+        "a-run",
+        "train",
+    )
     config = {item.key: item.value_json for item in run_record.config.update}
     assert (config["lr"], config["model"]) == ("0.0001", '"nrms"')
     assert any(
-        item.key == "val_auc" and item.value_json == "0.75" for record in all_records for item in record.summary.update
+        item.key == "val_auc" and item.value_json == "0.75"
+        for record in all_records
+        for item in record.summary.update
     )
     (artifact,) = [record for record in all_records if "weights.bin" in str(record)]
     assert '"nrms"' in str(artifact)
@@ -162,7 +189,9 @@ def test_a_data_set_is_an_input_by_reference_that_its_content_tells_apart(tmp_pa
         {"uri": uri, "fingerprint": fingerprint} for fingerprint in fingerprints
     ]
     assert all(artifact.type == "dataset" and artifact.use_after_commit for artifact in found)
-    assert {(len(artifact.manifest.contents), artifact.name) for artifact in found} == {(1, found[0].name)}
+    assert {(len(artifact.manifest.contents), artifact.name) for artifact in found} == {
+        (1, found[0].name)
+    }
     assert found[0].digest != found[1].digest
 
 
@@ -180,9 +209,15 @@ with Tracker("offline", "p", "train", {}, None, sys.argv[1]) as run:
         pass
 print(run.sync_command)
 """
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
+    )
     folder = Path(shlex.split(done.stdout.splitlines()[-1])[-1])
-    for text, stream in (("to stdout", done.stdout), ("to the log", done.stderr), ("a bar: 100%", done.stderr)):
+    for text, stream in (
+        ("to stdout", done.stdout),
+        ("to the log", done.stderr),
+        ("a bar: 100%", done.stderr),
+    ):
         assert stream.count(text) == 1
         assert console(folder).count(text) == 1
 
@@ -190,7 +225,9 @@ print(run.sync_command)
 def test_the_commit_of_the_working_directory_is_with_the_model(tmp_path, monkeypatch, caplog):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
     subprocess.run([*git, "init", "-q", tmp_path / "code"], check=True)
-    subprocess.run([*git, "-C", tmp_path / "code", "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    subprocess.run(
+        [*git, "-C", tmp_path / "code", "commit", "-q", "--allow-empty", "-m", "a"], check=True
+    )
     (tmp_path / "none").mkdir()
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     found = []
@@ -201,7 +238,9 @@ def test_the_commit_of_the_working_directory_is_with_the_model(tmp_path, monkeyp
         found += [json.loads(artifact.metadata) for artifact in artifacts(run_folder(run))]
     assert (
         found[0].pop("commit")
-        == subprocess.check_output([*git, "rev-parse", "HEAD"], cwd=tmp_path / "code", text=True).strip()
+        == subprocess.check_output(
+            [*git, "rev-parse", "HEAD"], cwd=tmp_path / "code", text=True
+        ).strip()
     )
     assert found == [{"metrics": {"auc": 0.5}}] * 2
     assert warnings_of(caplog) == []
@@ -214,7 +253,9 @@ def test_a_bucket_is_recorded_as_references(tmp_path, caplog, bucket):
     with tracker(tmp_path) as run:
         run.artifact("nrms", "model", storage.join(bucket, "models/v1"), {})
     assert warnings_of(caplog) == []
-    assert any(f"{bucket}/models/v1/model.keras" in str(record) for record in records(run_folder(run)))
+    assert any(
+        f"{bucket}/models/v1/model.keras" in str(record) for record in records(run_folder(run))
+    )
 
 
 def test_disabled_leaves_no_trace(tmp_path, caplog):
@@ -253,12 +294,16 @@ def assert_recorded_offline_after_one_warning(run, caplog, words):
     assert [row["loss"] for row in history(run_folder(run))] == ["0.5"]
 
 
-def test_without_a_network_an_online_run_is_recorded_offline(tmp_path, caplog, capfd, monkeypatch, closed_port):
+def test_without_a_network_an_online_run_is_recorded_offline(
+    tmp_path, caplog, capfd, monkeypatch, closed_port
+):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with tracker(tmp_path, "online", init_seconds=2) as run:
         assert_recorded_offline_after_one_warning(run, caplog, "connection refused")
     assert capfd.readouterr() == ("", "")
-    leaks = [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    leaks = [
+        path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
     assert leaks == []
     assert KEY not in caplog.text
 
@@ -289,7 +334,9 @@ def test_without_a_mode_a_key_decides(tmp_path, caplog, monkeypatch, closed_port
     assert warnings_of(caplog) == []
     assert run_folder(run).name.startswith("offline-run")
 
-    (tmp_path / "netrc").write_text(f"machine {closed_port.removeprefix('http://')} login user password {KEY}")
+    (tmp_path / "netrc").write_text(
+        f"machine {closed_port.removeprefix('http://')} login user password {KEY}"
+    )
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with tracker(tmp_path, None, init_seconds=2):
         pass
@@ -328,7 +375,8 @@ def test_after_a_failing_call_the_run_is_closed_and_later_calls_do_nothing(tmp_p
     assert [row["loss"] for row in history(run_folder(run))] == ["0.5"]
 
 
-# What happens to a whole process, up to its end: a child runs BEFORE, logs, runs DURING, logs, and ends.
+# What happens to a whole process, up to its end: a child runs BEFORE, logs, runs DURING, logs, and
+# ends.
 CHILD = """
 import logging, os, resource, signal, subprocess, sys
 from nrms.tracking import Tracker
@@ -350,9 +398,17 @@ def child(folder, before="", during=""):
     # Into files: a service process that hangs would hold pipes open.
     with (folder / "stdout").open("w+") as stdout, (folder / "stderr").open("w+") as stderr:
         command = [sys.executable, "-c", CHILD, folder, before, during]
-        # Not measured: coverage could not write its own file where files may not grow, and would say so.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-        assert subprocess.run(command, stdout=stdout, stderr=stderr, env=environment, check=False).returncode == 0
+        # Not measured: coverage could not write its own file where files may not grow, and would
+        # say so.
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
+        }
+        assert (
+            subprocess.run(
+                command, stdout=stdout, stderr=stderr, env=environment, check=False
+            ).returncode
+            == 0
+        )
     return (folder / "stdout").read_text().strip(), (folder / "stderr").read_text().strip()
 
 
@@ -375,7 +431,8 @@ def test_a_service_process_that_hangs_is_one_warning(tmp_path):
     pid, sync_command = output.splitlines()
     send(int(pid), signal.SIGKILL)
     assert errors == (
-        f"Weights & Biases: no answer in 3 seconds; going on without it. To upload what it recorded: {sync_command}"
+        f"Weights & Biases: no answer in 3 seconds; going on without it. To upload what it "
+        f"recorded: {sync_command}"
     )
 
 

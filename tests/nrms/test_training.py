@@ -26,7 +26,14 @@ from nrms.data.sources.demo import DemoSite
 from nrms.data.sources.mind import Mind
 from nrms.data.sources.writer import write_dataset
 from nrms.data.tokenizer import Tokenizer
-from nrms.errors import ArtifactError, ConfigError, Interrupted, SchemaError, StorageError, TrainingError
+from nrms.errors import (
+    ArtifactError,
+    ConfigError,
+    Interrupted,
+    SchemaError,
+    StorageError,
+    TrainingError,
+)
 from nrms.evaluation import comparison, plots
 from nrms.evaluation.report import Evaluation
 from nrms.models.keras_encoders import KerasEncoders
@@ -62,7 +69,10 @@ def rescored(config, encoders, bundle, cache, split="validation"):
     titles = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
     split = dataset.split(split, config.history_size)
     news_vectors = with_unknown(encode_titles(encoders, titles))
-    scorer, evaluation = Scorer(encoders, news_vectors, split.histories.rows, bundle.prior()), Evaluation()
+    scorer, evaluation = (
+        Scorer(encoders, news_vectors, split.histories.rows, bundle.prior()),
+        Evaluation(),
+    )
     for i in range(len(split)):
         shard = split.read(i)
         evaluation.add(shard, split.histories.lengths[shard.user], scorer.score(shard))
@@ -87,7 +97,9 @@ def test_the_metrics_say_how_sure_the_auc_is_and_a_line_sums_them_up(trained, co
     assert low > 0.5
     assert comparison.warnings("validation", result.metrics) == []
     line = comparison.summary(result.metrics)
-    assert line.startswith(f"AUC {result.metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f}); random 0.")
+    assert line.startswith(
+        f"AUC {result.metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f}); random 0."
+    )
     with caplog.at_level("INFO"):
         train(config)
     assert f"validation: {line}" in caplog.text
@@ -100,10 +112,15 @@ def learnt_nothing(tmp_path_factory):
     rng = np.random.default_rng(4)
     for path in sorted(data.glob("*/behaviors*")):
         table = pq.read_table(path)
-        clicked = [[view[rng.integers(len(view))]] for view in table["article_ids_inview"].to_pylist()]
+        clicked = [
+            [view[rng.integers(len(view))]] for view in table["article_ids_inview"].to_pylist()
+        ]
         column = table.column_names.index("article_ids_clicked")
         pq.write_table(
-            table.set_column(column, "article_ids_clicked", pa.array(clicked, table.schema.types[column])), path
+            table.set_column(
+                column, "article_ids_clicked", pa.array(clicked, table.schema.types[column])
+            ),
+            path,
         )
     return str(data)
 
@@ -115,7 +132,13 @@ def job(learnt_nothing, tmp_path, capsys):
     models = str(tmp_path / "models")
 
     def call(promote):
-        values = {**SMALL, "epochs": 1, "data": learnt_nothing, "output": models, "promote": promote}
+        values = {
+            **SMALL,
+            "epochs": 1,
+            "data": learnt_nothing,
+            "output": models,
+            "promote": promote,
+        }
         words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
         with pytest.raises(SystemExit) as ended:
             run(train_job.main, TrainConfig, "python -m jobs.train", "d", words)
@@ -127,15 +150,20 @@ def job(learnt_nothing, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "promote", ["auto", *(pytest.param(name, marks=pytest.mark.long) for name in ("never", "always"))]
+    "promote",
+    ["auto", *(pytest.param(name, marks=pytest.mark.long) for name in ("never", "always"))],
 )
-def test_a_model_no_better_than_chance_is_written_and_not_served_unless_asked_for(job, promote, tmp_path, caplog):
+def test_a_model_no_better_than_chance_is_written_and_not_served_unless_asked_for(
+    job, promote, tmp_path, caplog
+):
     code, out, err, models = job(promote)
     uri = out.splitlines()[-1].removeprefix("model: ")
     metrics = artifact.load(uri, tmp_path).meta["metrics"]
     assert metrics["auc_interval"][0] <= 0.5
     (warning,) = [text for text in metrics["warnings"] if "better than chance" in text]
-    assert warning.startswith("validation: the model must rank better than chance, whose AUC is 0.5. Received: 0.")
+    assert warning.startswith(
+        "validation: the model must rank better than chance, whose AUC is 0.5. Received: 0."
+    )
     assert warning in caplog.messages
     assert (code, artifact.latest_version(models)) == {
         "auto": (3, None),
@@ -156,7 +184,9 @@ def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tm
     model = keras.models.load_model(bundle.files["model.keras"])
     onnx = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
     for encoders in (KerasEncoders(model), onnx):
-        assert rescored(config, encoders, bundle, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
+        assert rescored(config, encoders, bundle, tmp_path) == pytest.approx(
+            result.metrics["auc"], abs=1e-6
+        )
     assert result.metrics["empty_histories"] > 0  # who are scored by the prior
     # The sample of the training split is all of it where it is small.
     best = max(result.epochs, key=lambda row: row["val_auc"])
@@ -164,7 +194,9 @@ def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tm
     assert trained_auc == pytest.approx(best["train_auc"], abs=1e-6)
 
 
-def test_the_prior_is_the_mean_vector_of_the_training_readers_by_the_published_weights(trained, tmp_path):
+def test_the_prior_is_the_mean_vector_of_the_training_readers_by_the_published_weights(
+    trained, tmp_path
+):
     config, _ = trained
     bundle = artifact.load(config.output, tmp_path)
     encoders = KerasEncoders.load(bundle.files["model.keras"])
@@ -189,7 +221,9 @@ def test_readers_without_a_history_are_ranked_better_than_by_chance(tmp_path):
         (path,) = Path(data, split).glob("history*")
         table = pq.read_table(path)
         pq.write_table(table.filter(~removed[: len(table)]), path)
-    result = train(TrainConfig(data=data, output=str(tmp_path / "models"), **{**SMALL, "epochs": 3}))
+    result = train(
+        TrainConfig(data=data, output=str(tmp_path / "models"), **{**SMALL, "epochs": 3})
+    )
     unknown = result.metrics["by_history_length"]["0"]
     assert unknown["impressions"] > 300
     assert unknown["auc"] > 0.53
@@ -203,9 +237,11 @@ def test_the_bundle_says_how_it_was_made(trained, tmp_path):
     assert meta["epochs"] == result.epochs
     assert meta["onnx_parity"] <= 1e-5
     assert {"tensorflow", "keras"} <= meta["libraries"].keys()
-    assert {"plots/training_curves.png", "plots/auc_by_history_length.png", "plots/auc_by_hour.png"} < meta[
-        "files"
-    ].keys()
+    assert {
+        "plots/training_curves.png",
+        "plots/auc_by_history_length.png",
+        "plots/auc_by_hour.png",
+    } < meta["files"].keys()
     assert len(meta["data"]["fingerprint"]) == 64
 
 
@@ -264,9 +300,18 @@ def test_a_stopped_run_resumed_ends_as_the_unbroken_one(trained, config, epoch, 
 
 @pytest.fixture(scope="module")
 def recorded(data, tmp_path_factory):
-    """A training that is stopped and resumed and gets worse in the end, with what Weights & Biases recorded offline."""
+    """A training that is stopped and resumed and gets worse in the end, with what Weights & Biases
+    recorded offline.
+    """
     folder = tmp_path_factory.mktemp("recorded")
-    values = {**SMALL, "lr": 0.3, "epochs": 20, "patience": 1, "wandb_mode": "offline", "run_group": "a-group"}
+    values = {
+        **SMALL,
+        "lr": 0.3,
+        "epochs": 20,
+        "patience": 1,
+        "wandb_mode": "offline",
+        "run_group": "a-group",
+    }
     config = TrainConfig(data=data, output=str(folder / "models"), **values)
     stop = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
@@ -283,23 +328,35 @@ def test_the_results_of_the_run_are_those_of_the_published_model(recorded):
     assert best == len(result.epochs) - 2
     found = summary(folders[-1])
     meta = json.loads((Path(result.model_uri) / "meta.json").read_text())
-    assert {name: found[f"val_{name}"] for name in METRICS} == {name: meta["metrics"][name] for name in METRICS}
+    assert {name: found[f"val_{name}"] for name in METRICS} == {
+        name: meta["metrics"][name] for name in METRICS
+    }
     assert (found["best_epoch"], found["epoch"]) == (best + 1, len(result.epochs))
-    assert (found["loss"], found["train_auc"]) == (result.epochs[best]["loss"], result.epochs[best]["train_auc"])
+    assert (found["loss"], found["train_auc"]) == (
+        result.epochs[best]["loss"],
+        result.epochs[best]["train_auc"],
+    )
 
 
 def test_a_resumed_training_goes_on_with_the_run_and_its_steps(recorded):
     _, (first, second) = recorded
     assert started(first).run_id == started(second).run_id
     assert {started(first).run_group, started(second).run_group} == {"a-group"}
-    steps = [int(row["_step"]) for folder in (first, second) for row in history(folder) if "train/loss" in row]
+    steps = [
+        int(row["_step"])
+        for folder in (first, second)
+        for row in history(folder)
+        if "train/loss" in row
+    ]
     assert steps == list(range(1, len(steps) + 1))
     assert [row["epoch"] for row in history(second) if "epoch" in row][:2] == ["1", "2"]
 
 
 def test_the_run_says_which_data_made_which_model(recorded):
     result, folders = recorded
-    dataset, model = (artifact for artifact in artifacts(folders[-1]) if artifact.type in ("dataset", "model"))
+    dataset, model = (
+        artifact for artifact in artifacts(folders[-1]) if artifact.type in ("dataset", "model")
+    )
     meta = json.loads((Path(result.model_uri) / "meta.json").read_text())
     assert dataset.use_after_commit
     assert json.loads(dataset.metadata)["fingerprint"] == meta["data"]["fingerprint"]
@@ -310,7 +367,12 @@ def test_the_run_says_which_data_made_which_model(recorded):
 
 def test_each_epoch_logs_the_auc_of_a_sample_of_the_training_split(recorded):
     result, folders = recorded
-    logged = [float(row["train_auc"]) for folder in folders for row in history(folder) if "train_auc" in row]
+    logged = [
+        float(row["train_auc"])
+        for folder in folders
+        for row in history(folder)
+        if "train_auc" in row
+    ]
     assert logged == [row["train_auc"] for row in result.epochs]
 
 
@@ -328,7 +390,9 @@ def test_mixed_precision_trains_and_publishes_a_float32_model(config, tmp_path):
     bundle = artifact.load(config.output, tmp_path / "cache")
     model = keras.models.load_model(bundle.files["model.keras"])
     assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
-    assert rescored(config, KerasEncoders(model), bundle, tmp_path) == pytest.approx(result.metrics["auc"], abs=1e-6)
+    assert rescored(config, KerasEncoders(model), bundle, tmp_path) == pytest.approx(
+        result.metrics["auc"], abs=1e-6
+    )
 
 
 def test_float16_scales_the_loss_and_trains(config):
@@ -341,7 +405,9 @@ def test_a_loss_that_is_not_a_number_stops_with_a_named_error(config, data, tmp_
     words = sorted({word.lower() for title in titles for word in title.split()})
     vectors = tmp_path / "huge.vec"
     vectors.write_text("".join(f"{word} {'1e30 ' * 15}1e30\n" for word in words))
-    with pytest.raises(TrainingError, match=r"the loss must be finite\. Received: nan in epoch 1, batch 1"):
+    with pytest.raises(
+        TrainingError, match=r"the loss must be finite\. Received: nan in epoch 1, batch 1"
+    ):
         train(replace(config, word_vectors=vectors))
 
 
@@ -350,7 +416,9 @@ def test_word_vectors_are_used_and_their_coverage_is_logged(config, data, tmp_pa
     words = sorted({word.lower() for title in titles for word in title.split()})
     rng = np.random.default_rng(0)
     vectors = tmp_path / "words.vec"
-    vectors.write_text("".join(f"{word} {' '.join(map(str, rng.normal(size=16).round(3)))}\n" for word in words))
+    vectors.write_text(
+        "".join(f"{word} {' '.join(map(str, rng.normal(size=16).round(3)))}\n" for word in words)
+    )
     with caplog.at_level("INFO"):
         train(replace(config, word_vectors=vectors, epochs=1, train_word_vectors=False))
     assert "word vectors: 100.0% of the vocabulary" in caplog.text
@@ -381,7 +449,9 @@ def test_an_epoch_of_few_batches_is_traced_as_well(config, tmp_path, batch_size)
 
 def test_the_bundle_holds_the_configuration_that_trains_it_again(trained):
     config, result = trained
-    again = parse(TrainConfig, ["--config", f"{result.model_uri}/config.toml"], "python -m jobs.train", "")
+    again = parse(
+        TrainConfig, ["--config", f"{result.model_uri}/config.toml"], "python -m jobs.train", ""
+    )
     assert again == config
 
 
@@ -413,7 +483,10 @@ def test_a_picture_that_cannot_be_drawn_does_not_cost_the_model(config, monkeypa
 
     monkeypatch.setattr(plots, "auc_by_hour", fails)
     result = train(replace(config, epochs=1))
-    assert "going on without auc_by_hour, which could not be made: RuntimeError: no LaTeX" in caplog.text
+    assert (
+        "going on without auc_by_hour, which could not be made: RuntimeError: no LaTeX"
+        in caplog.text
+    )
     names = {Path(info.uri).name for info in storage.list_files(result.model_uri, ".png")}
     assert names == {"training_curves.png", "auc_by_history_length.png", "score_distribution.png"}
 
@@ -452,8 +525,12 @@ def test_a_model_of_other_sizes_is_no_start(trained, config):
     first, result = trained
     with pytest.raises(ConfigError) as error:
         train(replace(config, init_from=first.output, heads=4, word_dim=8))
-    assert str(error.value).startswith("--init-from must name a model of the sizes of this training. Received: ")
-    assert f"{result.model_uri}, with word_dim 16 there, 8 here; heads 2 there, 4 here." in str(error.value)
+    assert str(error.value).startswith(
+        "--init-from must name a model of the sizes of this training. Received: "
+    )
+    assert f"{result.model_uri}, with word_dim 16 there, 8 here; heads 2 there, 4 here." in str(
+        error.value
+    )
 
 
 def test_an_altered_model_is_no_start(trained, config, tmp_path):
@@ -470,7 +547,9 @@ def test_a_split_without_clicks_is_refused(config, tmp_path, split):
     data = Path(write_demo(str(tmp_path / "data")))
     for path in (data / split).glob("behaviors*"):
         pq.write_table(pq.read_table(path).drop_columns("article_ids_clicked"), path)
-    with pytest.raises(TrainingError, match=f"the split {split} must hold a click beside a non-click"):
+    with pytest.raises(
+        TrainingError, match=f"the split {split} must hold a click beside a non-click"
+    ):
         train(replace(config, data=str(data)))
 
 
@@ -487,7 +566,10 @@ def test_mind_files_go_through_prepare_and_train(config, tmp_path):
     for split, day in (("train", 11), ("validation", 15)):
         folder = tmp_path / split
         folder.mkdir()
-        news = [f"N{i}\tnews\tworld\tTitle of topic{i % 5} story {i}\t\thttps://x\t[]\t[]" for i in range(60)]
+        news = [
+            f"N{i}\tnews\tworld\tTitle of topic{i % 5} story {i}\t\thttps://x\t[]\t[]"
+            for i in range(60)
+        ]
         (folder / "news.tsv").write_text("\n".join(news) + "\n")
         lines = []
         for i in range(200):
@@ -495,10 +577,18 @@ def test_mind_files_go_through_prepare_and_train(config, tmp_path):
             history = " ".join(f"N{5 * k + topic}" for k in rng.integers(0, 12, 4))
             others = [f"N{5 * rng.integers(0, 12) + (topic + k) % 5}-0" for k in range(1, 5)]
             shown = " ".join([f"N{5 * rng.integers(0, 12) + topic}-1", *others])
-            lines.append(f"{i + 1}\tU{i % 40}\t11/{day}/2019 {1 + i % 12}:05:00 PM\t{history}\t{shown}")
+            lines.append(
+                f"{i + 1}\tU{i % 40}\t11/{day}/2019 {1 + i % 12}:05:00 PM\t{history}\t{shown}"
+            )
         (folder / "behaviors.tsv").write_text("\n".join(lines) + "\n")
         source = Mind(str(folder), split, tmp_path / "cache")
-        write_dataset(source, str(tmp_path / "mind"), shard_rows=1000, overwrite=False, progress=lambda *_: None)
+        write_dataset(
+            source,
+            str(tmp_path / "mind"),
+            shard_rows=1000,
+            overwrite=False,
+            progress=lambda *_: None,
+        )
     result = train(replace(config, data=str(tmp_path / "mind"), epochs=8, promote="auto"))
     assert result.metrics["auc"] > 0.8
     assert result.promoted
@@ -530,7 +620,8 @@ def wait_for_checkpoint(config, process):
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), getattr(signal, "SIGKILL", None)]
+    "number",
+    [pytest.param(signal.SIGTERM, marks=pytest.mark.long), getattr(signal, "SIGKILL", None)],
 )  # None: Windows
 def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(
     trained, config, number, tmp_path, monkeypatch
@@ -550,7 +641,9 @@ def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(
     else:
         assert process.returncode == -signal.SIGKILL
     assert not (Path(config.output) / "latest.json").exists()
-    done = subprocess.run(command(config, "--resume"), cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(
+        command(config, "--resume"), cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert listing(temporary) == []
     assert left_by(config.output) == left_by(unbroken_config.output)
@@ -562,7 +655,10 @@ def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(
 
 def test_a_mistake_in_the_data_is_one_line_and_exit_code_1(config, tmp_path):
     done = subprocess.run(
-        command(replace(config, data=str(tmp_path / "nothing"))), cwd=REPOSITORY, capture_output=True, text=True
+        command(replace(config, data=str(tmp_path / "nothing"))),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -605,7 +701,11 @@ print(json.dumps([losses(tf.distribute.get_strategy(), sizes), losses(tf.distrib
 
 def test_two_devices_give_the_losses_of_one_at_the_same_batch():
     done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES], cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ}
+        [sys.executable, "-c", TWO_DEVICES],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ},
     )
     assert done.returncode == 0, done.stderr
     one, two = json.loads(done.stdout.splitlines()[-1])
@@ -627,7 +727,10 @@ def test_an_output_that_cannot_be_written_is_found_before_training(config, tmp_p
 
 
 def test_several_workers_are_refused_before_anything_is_written(config, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
+    monkeypatch.setenv(
+        "TF_CONFIG",
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}',
+    )
     with pytest.raises(ConfigError, match="TF_CONFIG must name one worker"):
         train(config)
     assert not Path(config.output).exists()

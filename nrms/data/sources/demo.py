@@ -1,9 +1,10 @@
 """Demo data: a made-up news site with planted topics, in EB-NeRD's columns and shapes, of any size.
 
-Headlines are written in their article's topic (`demo_words`), readers like a few topics, and a click
-depends on that alone, so a model that reads text can learn it. What fills the front page is heavy-tailed and
-short-lived, as on a real site, but says nothing about what a reader clicks: counting clicks ranks hardly
-better than chance. The column `oracle_scores` holds the planted utility, the best ranking there is.
+Headlines are written in their article's topic (`demo_words`), readers like a few topics, and a
+click depends on that alone, so a model that reads text can learn it. What fills the front page is
+heavy-tailed and short-lived, as on a real site, but says nothing about what a reader clicks:
+counting clicks ranks hardly better than chance. The column `oracle_scores` holds the planted
+utility, the best ranking there is.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ SPLIT_STARTS = {
 }
 DAYS = LEAD_DAYS + HISTORY_DAYS + sum(SPLIT_DAYS.values())
 # Visits in each hour of the day, relative to each other: breakfast, lunch and the evening.
-HOURLY = np.array([4, 2, 1, 1, 2, 5, 9, 11, 10, 9, 9, 10, 11, 10, 9, 9, 10, 10, 10, 11, 12, 12, 10, 7], float)
+HOURLY = np.array(
+    [4, 2, 1, 1, 2, 5, 9, 11, 10, 9, 9, 10, 11, 10, 9, 9, 10, 10, 10, 11, 12, 12, 10, 7], float
+)
 
 TOPICS = 32
 SUPPLY = 0.5  # articles on the n-th topic go by n ** -SUPPLY
@@ -47,8 +50,9 @@ MIN_ARTICLES = 500  # fewer leave an empty front page at the start
 class DemoSite:
     """The articles, readers and clicks of one made-up site; a `Source` for `write_dataset`.
 
-    The same arguments give the same data, byte for byte. Every chunk of impressions has a random generator of
-    its own, keyed by seed, split and chunk: memory does not grow with the number of impressions.
+    The same arguments give the same data, byte for byte. Every chunk of impressions has a random
+    generator of its own, keyed by seed, split and chunk: memory does not grow with the number of
+    impressions.
 
     Args:
         seed: a whole number >= 0.
@@ -56,8 +60,9 @@ class DemoSite:
         users: how many readers.
         impressions: how many in the train split.
         validation_impressions: how many in the validation split.
-        date: a day that the calendar is moved to, so that it ends with it. The validation split, the only one that is
-            written, then holds that day: each date has other impressions of the same readers and titles.
+        date: a day that the calendar is moved to, so that it ends with it. The validation split,
+            the only one that is written, then holds that day: each date has other impressions of
+            the same readers and titles.
     """
 
     name = "demo"
@@ -97,8 +102,12 @@ class DemoSite:
         self._articles = pa.table(
             {
                 "article_id": self._ids,
-                "title": language.sentences(rng, self._topic, 4 + rng.binomial(12, 1 / 3, articles)),
-                "subtitle": language.sentences(rng, self._topic, 8 + rng.binomial(20, 1 / 2, articles)),
+                "title": language.sentences(
+                    rng, self._topic, 4 + rng.binomial(12, 1 / 3, articles)
+                ),
+                "subtitle": language.sentences(
+                    rng, self._topic, 8 + rng.binomial(20, 1 / 2, articles)
+                ),
                 "category_str": language.topic_names(self._topic),
                 "published_time": self._timestamps(self._published),
             }
@@ -109,13 +118,17 @@ class DemoSite:
         return self._articles
 
     def behaviors(self, split: str) -> Iterator[pa.Table]:
-        """The impressions of `split` ("train" or "validation"), oldest first, a table for each chunk."""
+        """The impressions of `split` ("train" or "validation"), oldest first, a table for each
+        chunk.
+        """
         impressions = self.rows[split]
         first_id = 1 if split == "train" else 1 + self.rows["train"]
         for chunk, first in enumerate(range(0, impressions, CHUNK)):
             rng = self._rng(split, chunk)
             last = min(first + CHUNK, impressions)
-            start, days = (SPLIT_STARTS[split], SPLIT_DAYS[split]) if self._day is None else (DAYS - 1, 1)
+            start, days = (
+                (SPLIT_STARTS[split], SPLIT_DAYS[split]) if self._day is None else (DAYS - 1, 1)
+            )
             times = _times(rng, start, days, first, last, impressions)
             span = IN_VIEW[1] - IN_VIEW[0] + 1
             in_view = IN_VIEW[0] + (span * rng.beta(1.5, 2.0, last - first)).astype(int)
@@ -148,7 +161,9 @@ class DemoSite:
             rng = self._rng("history", chunk)
             user = np.arange(first, min(first + CHUNK // 16, users))
             user = user[rng.random(len(user)) >= 0.02]
-            clicks = np.clip(12 * self._activity[user] * rng.lognormal(0, 0.3, len(user)), 5, 400).astype(int)
+            clicks = np.clip(
+                12 * self._activity[user] * rng.lognormal(0, 0.3, len(user)), 5, 400
+            ).astype(int)
             clicks[rng.random(len(user)) < 0.005] = 0
             row = np.repeat(np.arange(len(user)), clicks)
             times = rng.permutation(_times(rng, LEAD_DAYS, HISTORY_DAYS, 0, len(row), len(row)))
@@ -169,12 +184,16 @@ class DemoSite:
                 "article_id_fixed": pa.array(self._ids[article[once]]),
                 "read_time_fixed": pa.array(read),
             }
-            lists = {name: pa.ListArray.from_arrays(offsets, values) for name, values in columns.items()}
+            lists = {
+                name: pa.ListArray.from_arrays(offsets, values) for name, values in columns.items()
+            }
             yield pa.table({"user_id": self._user_ids[user], **lists})
 
     def _rng(self, part: str, chunk: int = 0) -> np.random.Generator:
         key = [self.seed, ["world", "history", "train", "validation"].index(part), chunk]
-        return np.random.default_rng(key if self._day is None or part != "validation" else [*key, self._day])
+        return np.random.default_rng(
+            key if self._day is None or part != "validation" else [*key, self._day]
+        )
 
     def _timestamps(self, microseconds: np.ndarray) -> pa.Array:
         return pa.array(microseconds + self._moved, pa.timestamp("us"))
@@ -185,7 +204,8 @@ class DemoSite:
         """Up to `sizes[i]` distinct articles shown at `times[i]` (microseconds, sorted).
 
         Returns:
-            Article numbers (int64) and which of them are shown (bool), of shape `(impressions, IN_VIEW[1])`.
+            Article numbers (int64) and which of them are shown (bool), of shape `(impressions,
+            IN_VIEW[1])`.
         """
         fewest = IN_VIEW[0]
         draws = np.empty((len(times), 2 * IN_VIEW[1] + fewest), np.int64)
@@ -198,8 +218,11 @@ class DemoSite:
             weights = self._placement[low:high] * np.exp((self._published[low:high] - now) / FADE)
             cumulative = np.cumsum(weights)
             points = rng.random((stop - start, 2 * IN_VIEW[1])) * cumulative[-1]
-            draws[start:stop, :-fewest] = low + np.minimum(np.searchsorted(cumulative, points), high - low - 1)
-            # Neighbours in the list fill the pages on which the same few articles were drawn again and again.
+            draws[start:stop, :-fewest] = low + np.minimum(
+                np.searchsorted(cumulative, points), high - low - 1
+            )
+            # Neighbours in the list fill the pages on which the same few articles were drawn again
+            # and again.
             at = rng.integers(high - low, size=(stop - start, 1)) + np.arange(fewest)
             draws[start:stop, -fewest:] = low + at % (high - low)
         # Drawing again and dropping what was drawn before is weighted sampling without replacement.
@@ -218,31 +241,47 @@ class DemoSite:
 
     def _utility(self, user: np.ndarray, articles: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """The planted utility of each article for its reader; -inf where no article is shown."""
-        return np.where(shown, UTILITY * self._liking[user[:, None], self._topic[articles]], -np.inf)
+        return np.where(
+            shown, UTILITY * self._liking[user[:, None], self._topic[articles]], -np.inf
+        )
 
-    def _visitors(self, rng: np.random.Generator, articles: np.ndarray, shown: np.ndarray) -> np.ndarray:
-        """Who clicked on each page: one of `VISITORS` readers, by the odds that each clicks at all."""
+    def _visitors(
+        self, rng: np.random.Generator, articles: np.ndarray, shown: np.ndarray
+    ) -> np.ndarray:
+        """Who clicked on each page: one of `VISITORS` readers, by the odds that each
+        clicks at all.
+        """
         proposals = np.searchsorted(self._visits, rng.random((VISITORS, len(articles))))
         proposals = np.minimum(proposals, len(self._visits) - 1)
-        chance = np.stack([np.exp(self._utility(user, articles, shown)).sum(1) for user in proposals])
+        chance = np.stack(
+            [np.exp(self._utility(user, articles, shown)).sum(1) for user in proposals]
+        )
         chosen = np.argmax(np.log(chance) + rng.gumbel(size=chance.shape), axis=0)
         return proposals[chosen, np.arange(len(articles))]
 
 
-def _times(rng: np.random.Generator, start: int, days: int, first: int, last: int, total: int) -> np.ndarray:
-    """Moments `first` to `last` of `total` in `days` days from day `start`: sorted int64 microseconds.
+def _times(
+    rng: np.random.Generator, start: int, days: int, first: int, last: int, total: int
+) -> np.ndarray:
+    """Moments `first` to `last` of `total` in `days` days from day `start`: sorted int64
+    microseconds.
 
-    Each is uniform within its own share of the visits, so a chunk needs no other chunk to be in order.
+    Each is uniform within its own share of the visits, so a chunk needs no other chunk to be in
+    order.
     """
     weekend = (np.arange(start, start + days) % 7) >= 5
-    hourly = np.concatenate([[0.0], np.cumsum(np.outer(np.where(weekend, 0.85, 1.0), HOURLY).ravel())])
+    hourly = np.concatenate(
+        [[0.0], np.cumsum(np.outer(np.where(weekend, 0.85, 1.0), HOURLY).ravel())]
+    )
     share = (np.arange(first, last) + rng.random(last - first)) / total
     hours = np.interp(share * hourly[-1], hourly, np.arange(len(hourly)))
     return START + start * DAY + (hours * HOUR).astype(np.int64)
 
 
 def _likings(rng: np.random.Generator, users: int, supply: np.ndarray) -> np.ndarray:
-    """How much each user likes each topic: float32 of shape `(users, topics)`, 0 for all but a few."""
+    """How much each user likes each topic: float32 of shape `(users, topics)`, 0 for
+    all but a few.
+    """
     keys = np.log(supply) + rng.gumbel(size=(users, TOPICS)).astype(np.float32)
     rank = np.argsort(np.argsort(-keys, axis=1), axis=1)
     liked = rank < rng.integers(LIKED[0], LIKED[1] + 1, (users, 1))
@@ -250,7 +289,9 @@ def _likings(rng: np.random.Generator, users: int, supply: np.ndarray) -> np.nda
 
 
 def _clicks(rng: np.random.Generator, utility: np.ndarray, clicks: np.ndarray | int) -> np.ndarray:
-    """Which candidates are clicked, bool like `utility`: `clicks` a row, by softmax without replacement."""
+    """Which candidates are clicked, bool like `utility`: `clicks` a row, by softmax without
+    replacement.
+    """
     noisy = utility + rng.gumbel(size=utility.shape)
     return np.argsort(np.argsort(-noisy, axis=1), axis=1) < np.reshape(clicks, (-1, 1))
 

@@ -1,30 +1,55 @@
-"""A made-up language for the demo data: pronounceable words with Danish letters, and headlines in it."""
+"""A made-up language for the demo data: pronounceable words with Danish letters, and headlines in
+it.
+"""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Sizes, shares and Zipf exponents are set so that distinct words grow with the number of titles as in real
-# English news: 4,100 in 1,000 titles, 8,000 in 3,000 and 14,200 in 9,000, of 8 words each.
+# Sizes, shares and Zipf exponents are set so that distinct words grow with the number of titles as
+# in real English news: 4,100 in 1,000 titles, 8,000 in 3,000 and 14,200 in 9,000, of 8 words each.
 FUNCTION_WORDS, FUNCTION_SHARE, FUNCTION_ZIPF = 60, 0.14, 1.0
 GENERAL_WORDS, GENERAL_SHARE, GENERAL_ZIPF = 3_000, 0.28, 0.9
 NAMES, NAME_SHARE, NAME_ZIPF = 20_000, 0.16, 0.9
 TOPIC_WORDS, TOPIC_SHARE, TOPIC_ZIPF = 300, 0.42, 1.0  # words: in each topic
 
 # Syllables: a letter or cluster that stands twice is twice as likely.
-_CLUSTERS = ["bl", "br", "dr", "fl", "fr", "gr", "kl", "kr", "kv", "pr", "sk", "sl", "sp", "st", "tr"]
+_CLUSTERS = [
+    "bl",
+    "br",
+    "dr",
+    "fl",
+    "fr",
+    "gr",
+    "kl",
+    "kr",
+    "kv",
+    "pr",
+    "sk",
+    "sl",
+    "sp",
+    "st",
+    "tr",
+]
 _FIRST = [*"bdfghjklmnprstv", *"bdfghklmrstv", *_CLUSTERS]
 _INNER = [*"bdfgklmnrstv", "ld", "nd", "nt", "rd", "rk", "st"]
 _VOWELS = [*"aaaeeeeiioouyæøå"]
 _LAST = [*[""] * 4, *"rrnnlstdgk", "nd", "st", "sk", "ng"]
 
 
-def make_words(rng: np.random.Generator, count: int, syllables: tuple[int, int], taken: set[str]) -> list[str]:
-    """`count` distinct new words of `syllables` = (fewest, most) syllables; adds them to `taken`."""
+def make_words(
+    rng: np.random.Generator, count: int, syllables: tuple[int, int], taken: set[str]
+) -> list[str]:
+    """`count` distinct new words of `syllables` = (fewest, most) syllables; adds
+    them to `taken`.
+    """
     words: list[str] = []
     while len(words) < count:
         lengths = rng.integers(syllables[0], syllables[1] + 1, count)
-        vowels, inner = rng.choice(_VOWELS, (count, syllables[1])), rng.choice(_INNER, (count, syllables[1]))
+        vowels, inner = (
+            rng.choice(_VOWELS, (count, syllables[1])),
+            rng.choice(_INNER, (count, syllables[1])),
+        )
         for first, vowel, middle, last, length in zip(
             rng.choice(_FIRST, count), vowels, inner, rng.choice(_LAST, count), lengths, strict=True
         ):
@@ -61,9 +86,13 @@ class Language:
 
     def topic_names(self, topics: np.ndarray) -> pa.StringArray:
         """The commonest word of each of `topics`, an int array."""
-        return self.words.take(pa.array(self._first_topic_word + topics.astype(np.int64) * TOPIC_WORDS))
+        return self.words.take(
+            pa.array(self._first_topic_word + topics.astype(np.int64) * TOPIC_WORDS)
+        )
 
-    def sentences(self, rng: np.random.Generator, topics: np.ndarray, lengths: np.ndarray) -> pa.StringArray:
+    def sentences(
+        self, rng: np.random.Generator, topics: np.ndarray, lengths: np.ndarray
+    ) -> pa.StringArray:
         """A sentence of `lengths[i]` words about topic `topics[i]` for each i."""
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         total = int(offsets[-1])
@@ -78,5 +107,7 @@ class Language:
                 pool + zipf(rng, TOPIC_WORDS, total, TOPIC_ZIPF),
             ],
         )
-        tokens = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), self.words.take(pa.array(ids)))
+        tokens = pa.ListArray.from_arrays(
+            pa.array(offsets, pa.int32()), self.words.take(pa.array(ids))
+        )
         return pc.utf8_capitalize(pc.binary_join(tokens, " "))

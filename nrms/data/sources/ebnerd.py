@@ -1,7 +1,8 @@
 """EB-NeRD (Kruse et al., arXiv:2410.03432) as unzipped from ebnerd_demo, small, large or testset.
 
     DIR/articles.parquet
-    DIR/train|validation|test/behaviors.parquet, history.parquet    the splits that are there, in any form of `layout`
+    DIR/train|validation|test/behaviors.parquet, history.parquet    the splits that are there, in
+    any form of `layout`
 
 Its columns are the contract's own; every other column passes through. The test split has no clicks.
 """
@@ -22,7 +23,11 @@ from nrms.errors import ObjectNotFound
 from nrms.storage.commit import fingerprint
 
 _CLICKS = "article_ids_clicked"
-_OWN = {_CLICKS, "impression_time", "impression_time_fixed"}  # required here, optional in the contract
+_OWN = {
+    _CLICKS,
+    "impression_time",
+    "impression_time_fixed",
+}  # required here, optional in the contract
 
 
 class Ebnerd:
@@ -60,10 +65,16 @@ class Ebnerd:
                     rows = self._check(files, _columns(contract, split), families)
                     self.rows.setdefault(split, rows)
                 refuse_strange_files(
-                    self._files[split, "behaviors"], self._files[split, "history"], self._articles, cache, uri
+                    self._files[split, "behaviors"],
+                    self._files[split, "history"],
+                    self._articles,
+                    cache,
+                    uri,
                 )
                 self.notes += found.warnings
-                self.parameters[split] = {"input": {name: fingerprint(info, cache) for name, info in inputs.items()}}
+                self.parameters[split] = {
+                    "input": {name: fingerprint(info, cache) for name, info in inputs.items()}
+                }
         if not self.parameters:
             raise schema_error(
                 f"EB-NeRD must have behaviors.parquet in one of the folders {', '.join(SPLITS)}.",
@@ -95,21 +106,27 @@ class Ebnerd:
                 "Give --input the folder that the archive was unzipped to.",
             ) from error
 
-    def _check(self, files: list[storage.FileInfo], columns: tuple[Column, ...], families: Families) -> int:
+    def _check(
+        self, files: list[storage.FileInfo], columns: tuple[Column, ...], families: Families
+    ) -> int:
         rows = 0
         for info in files:
             with open_parquet(info, self._cache, columns, families) as reader:
                 rows += reader.rows
         return rows
 
-    def _tables(self, files: list[storage.FileInfo], contract: tuple[Column, ...]) -> Iterator[pa.Table]:
+    def _tables(
+        self, files: list[storage.FileInfo], contract: tuple[Column, ...]
+    ) -> Iterator[pa.Table]:
         """All rows of the files with the columns of all; one that a file lacks is null there."""
         empty = []
         for info in files:
             with open_parquet(info, self._cache, contract, {}) as reader:
                 empty.append(next(reader.tables()))
         try:
-            schema = pa.unify_schemas([table.schema for table in empty], promote_options="permissive")
+            schema = pa.unify_schemas(
+                [table.schema for table in empty], promote_options="permissive"
+            )
         except pa.ArrowException as error:
             raise schema_error(
                 "All files of a split must have the same columns.",
@@ -121,11 +138,15 @@ class Ebnerd:
             with open_parquet(info, self._cache, contract, {}) as reader:
                 for table in reader.tables():
                     if table.schema != schema:
-                        table = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
+                        table = pa.concat_tables(
+                            [schema.empty_table(), table], promote_options="permissive"
+                        )
                     yield table
 
 
 def _columns(contract: tuple[Column, ...], split: str) -> tuple[Column, ...]:
     """The contract with what EB-NeRD has on top: times, and clicks except in the test split."""
     required = _OWN - {_CLICKS} if split == "test" else _OWN
-    return tuple(replace(column, required=column.required or column.name in required) for column in contract)
+    return tuple(
+        replace(column, required=column.required or column.name in required) for column in contract
+    )

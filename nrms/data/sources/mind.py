@@ -1,10 +1,11 @@
-"""MIND (Wu et al., ACL 2020): `news.tsv` and `behaviors.tsv` of one split, in the format of its archives.
+"""MIND (Wu et al., ACL 2020): `news.tsv` and `behaviors.tsv` of one split, in the format of its
+archives.
 
-    news.tsv       id, category, subcategory, title, abstract, url, title entities, abstract entities
-    behaviors.tsv  impression id, user id, time, history, impressions
+    news.tsv       id, category, subcategory, title, abstract, url, title entities, abstract
+    entities behaviors.tsv  impression id, user id, time, history, impressions
 
-Tab-separated, no header, quotes are literal. A time is "11/15/2019 8:55:22 AM", a history "N1 N2" or empty,
-impressions are "N3-1 N4-0", or "N3 N4" in the test split, whose clicks nobody knows.
+Tab-separated, no header, quotes are literal. A time is "11/15/2019 8:55:22 AM", a history "N1 N2"
+or empty, impressions are "N3-1 N4-0", or "N3 N4" in the test split, whose clicks nobody knows.
 """
 
 import itertools
@@ -32,7 +33,9 @@ NEWS = (
 )
 BEHAVIORS = ("impression_id", "user_id", "impression_time", "history", "impressions")
 
-_TIME = pl.col("impression_time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="us", strict=False)
+_TIME = pl.col("impression_time").str.to_datetime(
+    "%m/%d/%Y %I:%M:%S %p", time_unit="us", strict=False
+)
 _IMPRESSION_ID = pl.col("impression_id").cast(pl.Int64, strict=False)
 _LABELLED = r"^\S+-[01]( \S+-[01])*$"
 _UNLABELLED = r"^[^\s-]+( [^\s-]+)*$"
@@ -55,8 +58,8 @@ _HISTORY_SCHEMA = pa.schema({"user_id": pa.string(), "article_id_fixed": _IDS})
 class Mind:
     """One split of MIND, local or `gs://`; a `Source` for `write_dataset`.
 
-    MIND repeats a user's history in each impression. Kept is that of the user's earliest impression: a later
-    one could hold clicks that are to be predicted.
+    MIND repeats a user's history in each impression. Kept is that of the user's earliest
+    impression: a later one could hold clicks that are to be predicted.
 
     Args:
         folder: where news.tsv and behaviors.tsv lie.
@@ -70,10 +73,14 @@ class Mind:
     name = "mind"
 
     def __init__(self, folder: str, split: str, cache: Path) -> None:
-        files = {name: storage.stat(storage.join(folder, name)) for name in ("news.tsv", "behaviors.tsv")}
+        files = {
+            name: storage.stat(storage.join(folder, name)) for name in ("news.tsv", "behaviors.tsv")
+        }
         self._uris = {name: info.uri for name, info in files.items()}
         self._paths = {name: storage.fetch(info, cache) for name, info in files.items()}
-        self.parameters = {split: {"input": {name: fingerprint(info, cache) for name, info in files.items()}}}
+        self.parameters = {
+            split: {"input": {name: fingerprint(info, cache) for name, info in files.items()}}
+        }
         self.rows, self.notes = {split: None}, []
         self._users = _Users()
 
@@ -85,7 +92,9 @@ class Mind:
         """
         tables, schema = [], pa.schema([(name, pa.string()) for name in NEWS])
         for line, news in self._read("news.tsv", NEWS):
-            self._require(pl.col("article_id").str.contains(r"^\S+$"), "a news id", news, line, "news.tsv")
+            self._require(
+                pl.col("article_id").str.contains(r"^\S+$"), "a news id", news, line, "news.tsv"
+            )
             tables.append(news.to_arrow().cast(schema))
         return pa.concat_tables(tables)
 
@@ -113,10 +122,14 @@ class Mind:
             else:
                 lists = {"article_ids_inview": pl.col("impressions")}
             table = rows.select("impression_id", "user_id", "impression_time", **lists).to_arrow()
-            yield table.cast(pa.schema([_BEHAVIORS_SCHEMA.field(name) for name in table.column_names]))
+            yield table.cast(
+                pa.schema([_BEHAVIORS_SCHEMA.field(name) for name in table.column_names])
+            )
 
     def histories(self, split: str) -> Iterator[pa.Table]:
-        """The users of the impressions read last, in order of appearance; a history may be an empty list."""
+        """The users of the impressions read last, in order of appearance; a history may be an empty
+        list.
+        """
         users = self._users.finish()
         changing = int((users["lowest"] != users["highest"]).sum())
         if changing:
@@ -163,10 +176,14 @@ class Mind:
         with self._paths[name].open("rb") as file:
             line = next(itertools.islice(file, number - 1, None), b"").rstrip(b"\r\n")
         text = line.decode("utf-8", "backslashreplace")
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+        return "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+        )
 
     def _read(self, name: str, columns: tuple[str, ...]) -> Iterator[tuple[int, pl.DataFrame]]:
-        """The file in blocks of string columns, each with the number of its first line, counted from 1."""
+        """The file in blocks of string columns, each with the number of its first line, counted
+        from 1.
+        """
         line = 1
         try:
             for batch in csv.open_csv(
@@ -183,7 +200,8 @@ class Mind:
             reason = " ".join(str(error).split())
             if reason == "Empty CSV file":
                 raise SchemaError(
-                    f"A file must have at least one line. Received: none, in {self._uris[name]}. Copy it again."
+                    f"A file must have at least one line. Received: none, in {self._uris[name]}. "
+                    f"Copy it again."
                 ) from error
             at = re.search(r"Row #(\d+): ", reason)
             raise self._error(

@@ -3,11 +3,11 @@
     <output>/articles.parquet
     <output>/<split>/behaviors-NNNNN.parquet    at most `shard_rows` rows each
     <output>/<split>/history.parquet            one row for each user
-    <output>/<split>/manifest.json              source, parameters, rows; name, rows, size, crc32c of files
-    <output>/<split>/_SUCCESS                   empty; written last
+    <output>/<split>/manifest.json              source, parameters, rows; name, rows, size, crc32c
+    of files <output>/<split>/_SUCCESS                   empty; written last
 
-A manifest stands there from the start, at first with source and parameters alone. Without `_SUCCESS` it marks
-an unfinished split, which the same command may write again.
+A manifest stands there from the start, at first with source and parameters alone. Without
+`_SUCCESS` it marks an unfinished split, which the same command may write again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,14 +73,15 @@ def write_dataset(
 ) -> list[str]:
     """Write the splits of `source` that are not complete in `output` yet.
 
-    Articles are joined with those of other splits of the same source, by id; the article that was there first
-    stays. Memory holds one shard, the articles and what the source itself keeps.
+    Articles are joined with those of other splits of the same source, by id; the article that was
+    there first stays. Memory holds one shard, the articles and what the source itself keeps.
 
     Args:
         output: folder, local or `gs://`.
         shard_rows: most rows of a behaviours file.
         overwrite: replace the splits and whatever else keeps them from being written.
-        progress: called with a split when it begins, and with the number of impressions just written.
+        progress: called with a split when it begins, and with the number of impressions just
+            written.
 
     Returns:
         The splits that were written; none when all of them are complete.
@@ -94,7 +95,10 @@ def write_dataset(
     plans: dict[str, dict[str, Any]] = {split: {"source": source.name} for split in SPLITS}
     for split, parameters in source.parameters.items():
         plans[split]["parameters"] = {**parameters, "shard_rows": shard_rows}
-    outputs = {split: Output(storage.join(output, split), plan, _belongs, _CONTENT) for split, plan in plans.items()}
+    outputs = {
+        split: Output(storage.join(output, split), plan, _belongs, _CONTENT)
+        for split, plan in plans.items()
+    }
     articles = storage.join(output, "articles.parquet")
     pending = _claim(articles, outputs, list(source.parameters), overwrite)
     if pending:
@@ -104,8 +108,12 @@ def write_dataset(
     return pending
 
 
-def _claim(articles: str, outputs: dict[str, Output], wanted: list[str], overwrite: bool) -> list[str]:
-    """Make room for the wanted splits and mark them as unfinished; gives those that have to be written."""
+def _claim(
+    articles: str, outputs: dict[str, Output], wanted: list[str], overwrite: bool
+) -> list[str]:
+    """Make room for the wanted splits and mark them as unfinished; gives those that have to be
+    written.
+    """
     looked = {split: commit.look(out.uri) for split, out in outputs.items()}
     there = {split: found for split, found in looked.items() if found.is_occupied(_belongs)}
     others = [split for split, found in there.items() if not outputs[split].is_planned(found)]
@@ -154,7 +162,9 @@ def _write_articles(source: Source, uri: str) -> None:
         with scratch_folder() as scratch:
             try:
                 stored, generation = _stored_articles(uri, scratch)
-                articles, conflicts = _join_articles(incoming.slice(0, 0) if stored is None else stored, incoming, uri)
+                articles, conflicts = _join_articles(
+                    incoming.slice(0, 0) if stored is None else stored, incoming, uri
+                )
                 if stored is None or len(articles) > len(stored):
                     path = scratch / "articles.parquet"
                     parquet.write(path, articles)
@@ -162,7 +172,9 @@ def _write_articles(source: Source, uri: str) -> None:
             except PreconditionFailed:  # another split's articles came first: join them
                 continue
         if conflicts:
-            source.notes.append(f"{conflicts:,} articles with another title than before (the first is kept)")
+            source.notes.append(
+                f"{conflicts:,} articles with another title than before (the first is kept)"
+            )
         return
 
 
@@ -186,7 +198,11 @@ def _join_articles(stored: pa.Table, incoming: pa.Table, uri: str) -> tuple[pa.T
 
 
 def _write_split(
-    source: Source, split: str, output: Output, shard_rows: int, progress: Callable[[str, int], None]
+    source: Source,
+    split: str,
+    output: Output,
+    shard_rows: int,
+    progress: Callable[[str, int], None],
 ) -> None:
     def add(tables: pa.Table | Iterable[pa.Table], name: str) -> int:
         with scratch_folder() as scratch:
@@ -201,7 +217,9 @@ def _write_split(
         rows += add(shard, f"behaviors-{number:05}.parquet")
         progress(split, len(shard))
     if not rows:
-        raise schema_error("A split must have impressions.", "none", f"the split {split}", "Check --input.")
+        raise schema_error(
+            "A split must have impressions.", "none", f"the split {split}", "Check --input."
+        )
     add(source.histories(split), "history.parquet")
     output.finish({"rows": rows})
 

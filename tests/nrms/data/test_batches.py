@@ -21,11 +21,16 @@ def split(tmp_path):
     folder.mkdir()
     histories = [[int(x) for x in rng.integers(1, 41, rng.integers(0, 7))] for _ in range(10)]
     pq.write_table(
-        pa.table({"user_id": range(10), "article_id_fixed": pa.array(histories, pa.list_(pa.int64()))}),
+        pa.table(
+            {"user_id": range(10), "article_id_fixed": pa.array(histories, pa.list_(pa.int64()))}
+        ),
         folder / "history.parquet",
     )
     for shard, size in enumerate((23, 1, 30)):
-        inview = [[int(x) for x in rng.choice(40, rng.integers(1, 9), replace=False) + 1] for _ in range(size)]
+        inview = [
+            [int(x) for x in rng.choice(40, rng.integers(1, 9), replace=False) + 1]
+            for _ in range(size)
+        ]
         inview[0] = [5, 99, 6, 7]
         clicked = [[row[0], *row[1 : rng.integers(1, 3)]] for row in inview]
         pq.write_table(
@@ -43,14 +48,22 @@ def split(tmp_path):
 
 
 def impressions_of(split):
-    """(user row, clicked articles, non-clicked articles) of each impression, in slow Python; 0 left out."""
+    """(user row, clicked articles, non-clicked articles) of each impression, in slow Python; 0 left
+    out.
+    """
     rows = []
     for shard in range(len(split)):
         read = split.read(shard)
         for i in range(len(read)):
             part = slice(read.offsets[i], read.offsets[i + 1])
-            pairs = [(int(a), bool(c)) for a, c in zip(read.candidates[part], read.clicked[part], strict=True) if a]
-            rows.append((int(read.user[i]), [a for a, c in pairs if c], [a for a, c in pairs if not c]))
+            pairs = [
+                (int(a), bool(c))
+                for a, c in zip(read.candidates[part], read.clicked[part], strict=True)
+                if a
+            ]
+            rows.append(
+                (int(read.user[i]), [a for a, c in pairs if c], [a for a, c in pairs if not c])
+            )
     return rows
 
 
@@ -71,7 +84,12 @@ def epoch(batches, start=START):
 
 @pytest.mark.parametrize("npratio", [1, 4, 12])
 def test_each_click_makes_one_sample_with_distinct_non_clicks_of_its_impression(split, npratio):
-    expected = [(user, click, others) for user, clicks, others in impressions_of(split) for click in clicks if others]
+    expected = [
+        (user, click, others)
+        for user, clicks, others in impressions_of(split)
+        for click in clicks
+        if others
+    ]
     rng = np.random.default_rng(0)
     drawn = [draw_samples(split.read(shard), npratio, rng) for shard in range(len(split))]
     users, candidates = (np.concatenate(parts) for parts in zip(*drawn, strict=True))

@@ -1,4 +1,6 @@
-"""Every outcome of the README's table: what is counted and handled, what is refused and how a user reads it."""
+"""Every outcome of the README's table: what is counted and handled, what is refused and how a user
+reads it.
+"""
 
 import pyarrow as pa
 import pytest
@@ -64,7 +66,12 @@ COUNTED = {
         {"candidates": [2, 4], "offsets": [0, 0, 2], "clicked": [False, True]},
     ),
     "null in-view list": (
-        {"behaviors": {"article_ids_inview": [[10, 20, 30], None], "article_ids_clicked": [[20], [40]]}},
+        {
+            "behaviors": {
+                "article_ids_inview": [[10, 20, 30], None],
+                "article_ids_clicked": [[20], [40]],
+            }
+        },
         {"candidates": 3, "empty_inview": 1, "click_not_in_view": 1, "no_click": 1},
         {"candidates": [1, 2, 3], "offsets": [0, 3, 3], "clicked": [False, True, False]},
     ),
@@ -74,7 +81,12 @@ COUNTED = {
         {"candidates": [1, 2, 2, 2, 4], "clicked": [False, True, True, False, True]},
     ),
     "unknown articles in view": (
-        {"behaviors": {"article_ids_inview": [[98, 20, 99], [20, 40]], "article_ids_clicked": [[99], [40]]}},
+        {
+            "behaviors": {
+                "article_ids_inview": [[98, 20, 99], [20, 40]],
+                "article_ids_clicked": [[99], [40]],
+            }
+        },
         {"unknown_candidate": 2, "unknown_click": 1},
         {"candidates": [0, 2, 0, 2, 4], "clicked": [False, False, True, False, True]},
     ),
@@ -94,7 +106,12 @@ COUNTED = {
         {"time": None},
     ),
     "null history": (
-        {"history": {"article_id_fixed": [[10, 30], None, []], "impression_time_fixed": [at(-9, -8), None, []]}},
+        {
+            "history": {
+                "article_id_fixed": [[10, 30], None, []],
+                "impression_time_fixed": [at(-9, -8), None, []],
+            }
+        },
         {"history_entries": 2, "null_history": 1},
         {"histories": [[0, 0, 0], [1, 3, 0], [0, 0, 0], [0, 0, 0]]},
     ),
@@ -124,7 +141,9 @@ COUNTED = {
 @pytest.mark.parametrize("case", COUNTED)
 def test_it_is_counted_and_handled(folder, case):
     changes, counts, values = COUNTED[case]
-    if folder.strings and isinstance(changes.get("behaviors", {}).get("article_ids_clicked"), pa.Array):
+    if folder.strings and isinstance(
+        changes.get("behaviors", {}).get("article_ids_clicked"), pa.Array
+    ):
         changes = {"behaviors": {"article_ids_clicked": pa.nulls(2, pa.list_(pa.string()))}}
     folder.write_all(**changes)
     split = folder.split()
@@ -139,8 +158,12 @@ def test_it_is_counted_and_handled(folder, case):
     } | values
     found = {name: getattr(impressions, name) for name in expected if name != "histories"}
     found["histories"] = split.histories.rows
-    assert {name: None if array is None else array.tolist() for name, array in found.items()} == expected
-    assert split.report.as_dict() == {key: count for key, count in (COUNTS | counts).items() if count}
+    assert {
+        name: None if array is None else array.tolist() for name, array in found.items()
+    } == expected
+    assert split.report.as_dict() == {
+        key: count for key, count in (COUNTS | counts).items() if count
+    }
 
 
 def test_an_empty_shard_is_read_as_an_empty_one(folder):
@@ -149,7 +172,9 @@ def test_an_empty_shard_is_read_as_an_empty_one(folder):
     id_type = pa.string() if folder.strings else pa.uint32()
     typed = {"impression_id": id_type, "user_id": id_type, "article_ids_inview": pa.list_(id_type)}
     typed["article_ids_clicked"] = pa.list_(id_type)
-    folder.write("train/behaviors-2.parquet", {name: pa.nulls(0, kind) for name, kind in typed.items()})
+    folder.write(
+        "train/behaviors-2.parquet", {name: pa.nulls(0, kind) for name, kind in typed.items()}
+    )
     split = folder.split()
     assert len(split) == 3
     assert split.rows == 2
@@ -173,7 +198,8 @@ REFUSED = {
     "null article id": (
         {"articles": {"article_id": [10, None, 30, None]}},
         "articles.parquet",
-        "Column `article_id` must not be null. Received: null in 2 of 4 rows, first in row 1 (from 0), in ",
+        "Column `article_id` must not be null. Received: null in 2 of 4 rows, first in row 1 (from "
+        "0), in ",
     ),
     "duplicate article id": (
         {"articles": {"article_id": [10, 20, 20, 10]}},
@@ -188,39 +214,46 @@ REFUSED = {
     "null impression id": (
         {"behaviors": {"impression_id": [1, None]}},
         "train/behaviors.parquet",
-        "Column `impression_id` must not be null. Received: null in 1 of 2 rows, first in row 1 (from 0), in ",
+        "Column `impression_id` must not be null. Received: null in 1 of 2 rows, first in row 1 "
+        "(from 0), in ",
     ),
     "null user": (
         {"behaviors": {"user_id": [None, 8]}},
         "train/behaviors.parquet",
-        "Column `user_id` must not be null. Received: null in 1 of 2 rows, first in row 0 (from 0), in ",
+        "Column `user_id` must not be null. Received: null in 1 of 2 rows, first in row 0 (from "
+        "0), in ",
     ),
     "null candidate": (
         {"behaviors": {"article_ids_inview": [[10, 20], [None, 40, None]]}},
         "train/behaviors.parquet",
-        "Column `article_ids_inview` must not hold nulls. Received: a null candidate in 1 of 2 rows, first in "
+        "Column `article_ids_inview` must not hold nulls. Received: a null candidate in 1 of 2 "
+        "rows, first in "
         "impression {2}, in ",
     ),
     "null user in the history": (
         {"history": {"user_id": [7, None, 9]}},
         "train/history.parquet",
-        "Column `user_id` must not be null. Received: null in 1 of 3 rows, first in row 1 (from 0), in ",
+        "Column `user_id` must not be null. Received: null in 1 of 3 rows, first in row 1 (from "
+        "0), in ",
     ),
     "duplicate user in the history": (
         {"history": {"user_id": [7, 8, 8]}},
         "train/history.parquet",
-        "A user must have one history row. Received: 1 of 3 rows repeat a `user_id`, first {8}, in ",
+        "A user must have one history row. Received: 1 of 3 rows repeat a `user_id`, first {8}, in "
+        "",
     ),
     "history times that do not match": (
         {"history": {"impression_time_fixed": [at(-9, -8), at(-7, -6), []]}},
         "train/history.parquet",
-        "Column `impression_time_fixed` must have one time for each entry of `article_id_fixed`. Received: "
+        "Column `impression_time_fixed` must have one time for each entry of `article_id_fixed`. "
+        "Received: "
         "another number for 1 of 3 users read, first for user {8}: 2 times, 1 articles, in ",
     ),
     "oracle scores that do not match": (
         {"behaviors": {"oracle_scores": [[0.1, 0.2, 0.3], [0.1]]}},
         "train/behaviors.parquet",
-        "Column `oracle_scores` must have one score for each candidate. Received: another number in 1 of 2 rows, "
+        "Column `oracle_scores` must have one score for each candidate. Received: another number "
+        "in 1 of 2 rows, "
         "first in row 1 (from 0), in ",
     ),
 }

@@ -1,4 +1,6 @@
-"""A data set from its files to row numbers: layout, histories without leaks, time order, folders and buckets."""
+"""A data set from its files to row numbers: layout, histories without leaks, time order, folders
+and buckets.
+"""
 
 import dataclasses
 import logging
@@ -13,7 +15,17 @@ from nrms.data import parquet
 from nrms.data.dataset import Dataset, check_time_order
 from nrms.data.impressions import Impressions
 from nrms.errors import ObjectNotFound, SchemaError, StorageError
-from tests.small_data import BEHAVIORS, CANDIDATES, CLICKED, COUNTS, HISTORIES, HISTORY, USER, Folder, at
+from tests.small_data import (
+    BEHAVIORS,
+    CANDIDATES,
+    CLICKED,
+    COUNTS,
+    HISTORIES,
+    HISTORY,
+    USER,
+    Folder,
+    at,
+)
 
 
 @pytest.fixture(params=["integers", "strings"])
@@ -48,7 +60,10 @@ def test_a_data_set_is_read_as_row_numbers(folder):
     assert split.histories.lengths.tolist() == [0, 2, 1, 0]
     assert split.time_range == tuple(np.array(at(0, 5), "datetime64[us]"))
     assert split.report.as_dict() == COUNTS
-    kinds = {name: getattr(impressions, name).dtype.str for name in ("user", "offsets", "candidates", "clicked")}
+    kinds = {
+        name: getattr(impressions, name).dtype.str
+        for name in ("user", "offsets", "candidates", "clicked")
+    }
     assert kinds == {"user": "<i4", "offsets": "<i8", "candidates": "<i4", "clicked": "|b1"}
     assert split.histories.rows.dtype == np.int32
 
@@ -77,7 +92,9 @@ def test_a_split_is_the_same_however_it_is_written(folder, name):
 def test_a_user_in_two_history_files_is_refused(folder):
     folder.write_all()
     folder.write("train/history-2.parquet", HISTORY | {"user_id": [1, 9, 2]})
-    with pytest.raises(SchemaError, match=r"1 of 6 rows repeat a `user_id`, first \S+, in \S+/history\.parquet\. "):
+    with pytest.raises(
+        SchemaError, match=r"1 of 6 rows repeat a `user_id`, first \S+, in \S+/history\.parquet\. "
+    ):
         folder.split()
 
 
@@ -92,7 +109,10 @@ def test_a_split_that_prepare_did_not_finish_is_refused(integers):
 
 def test_ids_of_two_kinds_are_refused_at_the_door(integers):
     integers.write_all(behaviors={"article_ids_inview": pa.array([["10", "20"], ["20"]])})
-    with pytest.raises(SchemaError, match=r"`article_ids_inview` must hold article ids .*\(int64\).*behaviors.parquet"):
+    with pytest.raises(
+        SchemaError,
+        match=r"`article_ids_inview` must hold article ids .*\(int64\).*behaviors.parquet",
+    ):
         integers.split()
 
 
@@ -112,10 +132,17 @@ def test_a_bad_file_is_refused_when_its_split_is_opened(integers):
     [
         (
             "articles.parquet",
-            r"must have the file articles.parquet. Received: a folder of train/behaviors.parquet, train/hist",
+            r"must have the file articles.parquet. Received: a folder of train/behaviors.parquet, "
+            r"train/hist",
         ),
-        ("train/behaviors.parquet", r"must have behaviors.parquet, .*Received: history.parquet, in \S+/train\. "),
-        ("train/history.parquet", r"must have history.parquet, .*Received: behaviors.parquet, in \S+/train\. "),
+        (
+            "train/behaviors.parquet",
+            r"must have behaviors.parquet, .*Received: history.parquet, in \S+/train\. ",
+        ),
+        (
+            "train/history.parquet",
+            r"must have history.parquet, .*Received: behaviors.parquet, in \S+/train\. ",
+        ),
     ],
 )
 def test_a_missing_file_is_named(integers, missing, rule):
@@ -126,10 +153,14 @@ def test_a_missing_file_is_named(integers, missing, rule):
 
 
 def test_a_missing_data_set_or_split_is_named(integers):
-    with pytest.raises(SchemaError, match=r"must have the file articles\.parquet\. Received: no such folder, in"):
+    with pytest.raises(
+        SchemaError, match=r"must have the file articles\.parquet\. Received: no such folder, in"
+    ):
         integers.open()
     integers.write_all()
-    with pytest.raises(SchemaError, match=r"Received: no such folder; splits beside it: train, in \S+/test\. "):
+    with pytest.raises(
+        SchemaError, match=r"Received: no such folder; splits beside it: train, in \S+/test\. "
+    ):
         integers.split(name="test")
 
 
@@ -150,8 +181,12 @@ def test_a_split_is_a_file_or_shards_or_a_folder_of_shards(integers, names):
         (integers.path / "train" / other).parent.mkdir(exist_ok=True, parents=True)
         (integers.path / "train" / other).write_bytes(b"not for us")
     split = integers.split()
-    assert [info.uri for info in split.shards] == [str(integers.path / "train" / name) for name in names]
-    assert [split.read(i).impression_id[0].as_py() for i in range(len(split))] == list(range(len(names)))
+    assert [info.uri for info in split.shards] == [
+        str(integers.path / "train" / name) for name in names
+    ]
+    assert [split.read(i).impression_id[0].as_py() for i in range(len(split))] == list(
+        range(len(names))
+    )
     assert split.rows == 2 * len(names)
 
 
@@ -170,9 +205,15 @@ def test_histories_come_from_all_history_files(folder):
 
 def test_the_last_clicks_are_kept_oldest_first(folder):
     folder.write_all(
-        history={"article_id_fixed": [[10, 30, 99, 20, 10], [40], []], "impression_time_fixed": None},
+        history={
+            "article_id_fixed": [[10, 30, 99, 20, 10], [40], []],
+            "impression_time_fixed": None,
+        },
     )
-    for history_size, rows in [(2, [[2, 1], [4, 0], [0, 0]]), (6, [[1, 3, 2, 1, 0, 0], [4] + 5 * [0], 6 * [0]])]:
+    for history_size, rows in [
+        (2, [[2, 1], [4, 0], [0, 0]]),
+        (6, [[1, 3, 2, 1, 0, 0], [4] + 5 * [0], 6 * [0]]),
+    ]:
         histories = folder.split(history_size).histories
         assert histories.rows[1:].tolist() == rows
         assert histories.lengths.tolist() == [0, min(4, history_size), 1, 0]
@@ -204,7 +245,8 @@ def test_the_first_impression_may_be_in_any_shard(integers):
     integers.write("train/behaviors-2.parquet", BEHAVIORS | {"impression_time": at(1, 2)})
     integers.write("train/behaviors-1.parquet", BEHAVIORS | {"impression_time": at(2, 2)})
     integers.write_all(
-        behaviors={"impression_time": at(3, 3)}, history={"impression_time_fixed": [at(-9, 1), at(-7), []]}
+        behaviors={"impression_time": at(3, 3)},
+        history={"impression_time_fixed": [at(-9, 1), at(-7), []]},
     )
     split = integers.split()
     assert split.histories.rows.tolist() == [[0, 0, 0], [1, 0, 0], [4, 0, 0], [0, 0, 0]]
@@ -223,9 +265,16 @@ def test_the_report_counts_each_shard_once(integers):
 
 @pytest.mark.parametrize(
     ("validation_starts", "expected"),
-    [(at(6), True), (at(5), True), (at(4), "validation from 2023-05-18T07:04:00.000000, train until"), (None, False)],
+    [
+        (at(6), True),
+        (at(5), True),
+        (at(4), "validation from 2023-05-18T07:04:00.000000, train until"),
+        (None, False),
+    ],
 )
-def test_validation_must_not_start_before_training_ends(integers, caplog, validation_starts, expected):
+def test_validation_must_not_start_before_training_ends(
+    integers, caplog, validation_starts, expected
+):
     integers.write_all()
     start = validation_starts and validation_starts * 2
     integers.write("validation/behaviors.parquet", BEHAVIORS | {"impression_time": start})
@@ -294,7 +343,9 @@ def test_the_columns_of_ebnerd_come_through(tmp_path):
 
 def test_oracle_scores_stand_beside_the_candidates(integers):
     integers.write_all(behaviors={"oracle_scores": [[0.5, 0.25, 0.0], [1.0, None]]})
-    np.testing.assert_array_equal(integers.split().read(0).oracle, np.array([0.5, 0.25, 0.0, 1.0, np.nan], np.float32))
+    np.testing.assert_array_equal(
+        integers.split().read(0).oracle, np.array([0.5, 0.25, 0.0, 1.0, np.nan], np.float32)
+    )
 
 
 def random_tables(rng: np.random.Generator) -> tuple[dict, dict]:
@@ -302,18 +353,25 @@ def random_tables(rng: np.random.Generator) -> tuple[dict, dict]:
 
     def lists(rows: int, nulls: bool = True) -> list:
         sizes = rng.integers(0, 7, rows)
-        return [None if nulls and rng.random() < 0.1 else rng.integers(0, 60, size).tolist() for size in sizes]
+        return [
+            None if nulls and rng.random() < 0.1 else rng.integers(0, 60, size).tolist()
+            for size in sizes
+        ]
 
     behaviors = {
         "impression_id": rng.permutation(300).tolist(),
         "user_id": rng.integers(0, 50, 300).tolist(),
-        "impression_time": [None if rng.random() < 0.1 else at(int(m))[0] for m in rng.integers(0, 99, 300)],
+        "impression_time": [
+            None if rng.random() < 0.1 else at(int(m))[0] for m in rng.integers(0, 99, 300)
+        ],
         "article_ids_inview": lists(300),
         "article_ids_clicked": [c and c[:4] for c in lists(300)],
     }
     history = {"user_id": rng.permutation(50)[:40].tolist(), "article_id_fixed": lists(40)}
     history["impression_time_fixed"] = [
-        None if entries is None or rng.random() < 0.1 else at(*rng.integers(-99, 99, len(entries)).tolist())
+        None
+        if entries is None or rng.random() < 0.1
+        else at(*rng.integers(-99, 99, len(entries)).tolist())
         for entries in history["article_id_fixed"]
     ]
     return behaviors, history
@@ -352,7 +410,9 @@ def test_conversion_equals_a_slow_obvious_one(folder, monkeypatch, seed):
         counts["duplicate_candidate"] += len(inview_or_empty) - len(set(inview_or_empty))
         counts["clicks"] += len(click_or_empty)
         counts["unknown_click"] += sum(article not in row for article in click_or_empty)
-        counts["click_not_in_view"] += sum(article not in inview_or_empty for article in click_or_empty)
+        counts["click_not_in_view"] += sum(
+            article not in inview_or_empty for article in click_or_empty
+        )
     rows = [[0, 0, 0]]
     for user, entries, times in zip(*history.values(), strict=True):
         counts["null_history"] += entries is None
@@ -364,7 +424,9 @@ def test_conversion_equals_a_slow_obvious_one(folder, monkeypatch, seed):
                 counts["late_history"] += 1
                 counts["late_history_clicked"] += (user, article) in clicks and article in row
                 continue
-            counts["untimed_history"] += user in behaviors["user_id"] and (user not in first or time is None)
+            counts["untimed_history"] += user in behaviors["user_id"] and (
+                user not in first or time is None
+            )
             counts["unknown_history_article"] += article not in row
             kept += [row[article]] if article in row else []
         rows.append([*kept[-3:], 0, 0, 0][:3])
@@ -389,7 +451,9 @@ def test_conversion_equals_a_slow_obvious_one(folder, monkeypatch, seed):
 
 
 def fields(impressions: Impressions) -> dict[str, list | None]:
-    values = {field.name: getattr(impressions, field.name) for field in dataclasses.fields(Impressions)}
+    values = {
+        field.name: getattr(impressions, field.name) for field in dataclasses.fields(Impressions)
+    }
     del values["report"]
     return {name: value if value is None else value.tolist() for name, value in values.items()}
 
@@ -410,7 +474,9 @@ def test_a_bucket_reads_as_the_folder_does(folder, bucket, tmp_path):
     assert local.fingerprint(splits[:1]) == remote.fingerprint(splits[1:])
 
 
-@pytest.mark.parametrize("name", ["articles.parquet", "train/behaviors.parquet", "train/history.parquet"])
+@pytest.mark.parametrize(
+    "name", ["articles.parquet", "train/behaviors.parquet", "train/history.parquet"]
+)
 def test_the_fingerprint_is_of_the_content(integers, name):
     def fingerprint() -> str:
         dataset = integers.open()

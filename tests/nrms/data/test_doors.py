@@ -1,6 +1,8 @@
-"""Files as other people's tools write them, through the three doors: a data set, `jobs.prepare`, and an upload.
+"""Files as other people's tools write them, through the three doors: a data set, `jobs.prepare`,
+and an upload.
 
-Each kind gives the same by all three: the rows of the plain files, or one line that names the column and the remedy.
+Each kind gives the same by all three: the rows of the plain files, or one line that names the
+column and the remedy.
 """
 
 import base64
@@ -24,12 +26,25 @@ from nrms.data.sources.ebnerd import Ebnerd
 from nrms.data.sources.writer import write_dataset
 from nrms.errors import SchemaError
 from tests import thrift
-from tests.small_data import ARTICLES, BEHAVIORS, CANDIDATES, CLICKED, HISTORIES, HISTORY, Folder, at
+from tests.small_data import (
+    ARTICLES,
+    BEHAVIORS,
+    CANDIDATES,
+    CLICKED,
+    HISTORIES,
+    HISTORY,
+    Folder,
+    at,
+)
 
 Change = Callable[[Folder], object]
 PLAIN = {"candidates": CANDIDATES, "clicked": CLICKED, "histories": HISTORIES, "time": at(0, 5)}
 NS, MS = pa.timestamp("ns"), pa.timestamp("ms")
-NAMES = {"articles.parquet": ARTICLES, "train/behaviors.parquet": BEHAVIORS, "train/history.parquet": HISTORY}
+NAMES = {
+    "articles.parquet": ARTICLES,
+    "train/behaviors.parquet": BEHAVIORS,
+    "train/history.parquet": HISTORY,
+}
 
 
 def by_data_set(folder: Folder) -> Split:
@@ -38,7 +53,13 @@ def by_data_set(folder: Folder) -> Split:
 
 def by_prepare(folder: Folder) -> Split:
     out = folder.path / "prepared"
-    write_dataset(Ebnerd(str(folder.path), out), str(out), shard_rows=9, overwrite=False, progress=lambda *_: None)
+    write_dataset(
+        Ebnerd(str(folder.path), out),
+        str(out),
+        shard_rows=9,
+        overwrite=False,
+        progress=lambda *_: None,
+    )
     return Dataset.open(str(out), out).split("train", 3)
 
 
@@ -46,10 +67,20 @@ def by_upload(folder: Folder) -> Split:
     """As the service reads an upload, but in this process."""
     upload = folder.path / "scratch"
     upload.mkdir()
-    for name, given in (("file", "train/behaviors"), ("history", "train/history"), ("articles", "articles")):
+    for name, given in (
+        ("file", "train/behaviors"),
+        ("history", "train/history"),
+        ("articles", "articles"),
+    ):
         shutil.copy(folder.path / f"{given}.parquet", upload / name)
-    limits = dict.fromkeys(("max_impressions", "max_candidates", "max_entries", "max_articles"), 1_000)
-    decode(Task(folder=str(upload), strings=folder.strings, memory_bytes=1 << 30, seconds=9.0, **limits))
+    limits = dict.fromkeys(
+        ("max_impressions", "max_candidates", "max_entries", "max_articles"), 1_000
+    )
+    decode(
+        Task(
+            folder=str(upload), strings=folder.strings, memory_bytes=1 << 30, seconds=9.0, **limits
+        )
+    )
     info = storage.stat(upload / "articles.parquet")
     return Dataset(str(upload), upload, info, Articles.read(info, upload)).split("upload", 3)
 
@@ -80,11 +111,18 @@ def encrypted(name: str, column: str, plaintext_footer: bool = True) -> Change:
 
     def change(folder: Folder) -> None:
         options = pe.EncryptionConfiguration(
-            "k", column_keys={"k": [column]}, plaintext_footer=plaintext_footer, double_wrapping=False
+            "k",
+            column_keys={"k": [column]},
+            plaintext_footer=plaintext_footer,
+            double_wrapping=False,
         )
-        properties = pe.CryptoFactory(lambda _: Kms()).file_encryption_properties(pe.KmsConnectionConfig(), options)
+        properties = pe.CryptoFactory(lambda _: Kms()).file_encryption_properties(
+            pe.KmsConnectionConfig(), options
+        )
         table = pq.read_table(folder.path / name)
-        with pq.ParquetWriter(folder.path / name, table.schema, encryption_properties=properties) as writer:
+        with pq.ParquetWriter(
+            folder.path / name, table.schema, encryption_properties=properties
+        ) as writer:
             writer.write_table(table)
 
     return change
@@ -114,15 +152,24 @@ def views(name: str, **kinds: pa.DataType) -> Change:
 
 
 def history_times(kind: pa.DataType) -> Change:
-    return written("train/history.parquet", {"impression_time_fixed": pa.array(HISTORY["impression_time_fixed"], kind)})
+    return written(
+        "train/history.parquet",
+        {"impression_time_fixed": pa.array(HISTORY["impression_time_fixed"], kind)},
+    )
 
 
 FAR = [[datetime(9999, 12, 31), at(-8)[0]], at(-7), []]
-LATE = {"histories": [[0, 0, 0], [3, 0, 0], [4, 0, 0], [0, 0, 0]]}  # what counts of a history that begins with FAR
+LATE = {
+    "histories": [[0, 0, 0], [3, 0, 0], [4, 0, 0], [0, 0, 0]]
+}  # what counts of a history that begins with FAR
 READ: dict[str, tuple[Change, dict]] = {
     "far future": (written("train/history.parquet", {"impression_time_fixed": FAR}), LATE),
     "far future as INT96": (
-        written("train/history.parquet", {"impression_time_fixed": FAR}, use_deprecated_int96_timestamps=True),
+        written(
+            "train/history.parquet",
+            {"impression_time_fixed": FAR},
+            use_deprecated_int96_timestamps=True,
+        ),
         LATE,
     ),
     "far future as INT96, of impressions": (
@@ -135,14 +182,19 @@ READ: dict[str, tuple[Change, dict]] = {
     ),
     "nanoseconds": (
         written(
-            "train/history.parquet", {"impression_time_fixed": pa.array(HISTORY["impression_time_fixed"], pa.list_(NS))}
+            "train/history.parquet",
+            {"impression_time_fixed": pa.array(HISTORY["impression_time_fixed"], pa.list_(NS))},
         ),
         {},
     ),
     "milliseconds in large lists": (
         written(
             "train/history.parquet",
-            {"impression_time_fixed": pa.array(HISTORY["impression_time_fixed"], pa.large_list(MS))},
+            {
+                "impression_time_fixed": pa.array(
+                    HISTORY["impression_time_fixed"], pa.large_list(MS)
+                )
+            },
         ),
         {},
     ),
@@ -157,11 +209,19 @@ READ: dict[str, tuple[Change, dict]] = {
         {"device": [0, 2], "unknown_device": 1},
     ),
     "impressions beyond int64": (
-        written("train/behaviors.parquet", {"impression_id": pa.array([1, 2**64 - 1], pa.uint64())}),
+        written(
+            "train/behaviors.parquet", {"impression_id": pa.array([1, 2**64 - 1], pa.uint64())}
+        ),
         {"impression_id": [1, 2**64 - 1]},
     ),
-    "unsigned ids": (written("train/behaviors.parquet", {"user_id": pa.array([7, 8], pa.uint64())}), {}),
-    "times of two zones": (history_times(pa.list_(pa.timestamp("us", "Europe/Copenhagen"))), {"warnings": 1}),
+    "unsigned ids": (
+        written("train/behaviors.parquet", {"user_id": pa.array([7, 8], pa.uint64())}),
+        {},
+    ),
+    "times of two zones": (
+        history_times(pa.list_(pa.timestamp("us", "Europe/Copenhagen"))),
+        {"warnings": 1},
+    ),
 }
 
 
@@ -202,8 +262,15 @@ def ids(name: str, column: str, array: pa.Array) -> Refused:
     return Refused(written(name, {column: array}), rule, f"{2**64 - 1} (", "ids to strings")
 
 
-def looks(name: str, content: Callable[[bytes], bytes], like: str, todo: str = "Write it as Parquet") -> Refused:
-    return Refused(replaced(name, content), "A file must be whole Parquet", f"look like {like}, not Parquet", todo)
+def looks(
+    name: str, content: Callable[[bytes], bytes], like: str, todo: str = "Write it as Parquet"
+) -> Refused:
+    return Refused(
+        replaced(name, content),
+        "A file must be whole Parquet",
+        f"look like {like}, not Parquet",
+        todo,
+    )
 
 
 B, H, A = "train/behaviors.parquet", "train/history.parquet", "articles.parquet"
@@ -213,8 +280,12 @@ REFUSED = {
     "users beyond int64": ids(B, "user_id", BIG),
     "readers beyond int64": ids(H, "user_id", pa.array([7, 8, 2**64 - 1], pa.uint64())),
     "articles beyond int64": ids(A, "article_id", pa.array([10, 20, 30, 2**64 - 1], pa.uint64())),
-    "candidates beyond int64": ids(B, "article_ids_inview", pa.array([[10, 2**64 - 1], [20]], pa.list_(pa.uint64()))),
-    "clicks beyond int64": ids(B, "article_ids_clicked", pa.array([[2**64 - 1], [20]], pa.list_(pa.uint64()))),
+    "candidates beyond int64": ids(
+        B, "article_ids_inview", pa.array([[10, 2**64 - 1], [20]], pa.list_(pa.uint64()))
+    ),
+    "clicks beyond int64": ids(
+        B, "article_ids_clicked", pa.array([[2**64 - 1], [20]], pa.list_(pa.uint64()))
+    ),
     "history beyond int64": ids(
         H, "article_id_fixed", pa.array([[10, 2**64 - 1], [40], []], pa.large_list(pa.uint64()))
     ),
@@ -237,7 +308,10 @@ REFUSED = {
         "without encryption",
     ),
     "an encrypted column": Refused(
-        encrypted(B, "user_id"), "A file must not be encrypted.", "fail in column `user_id` with", "without encryption"
+        encrypted(B, "user_id"),
+        "A file must not be encrypted.",
+        "fail in column `user_id` with",
+        "without encryption",
     ),
     "an encrypted column of a history": Refused(
         encrypted(H, "article_id_fixed.list.element"),
@@ -246,10 +320,16 @@ REFUSED = {
         "without encryption",
     ),
     "a codec that is not built in": Refused(
-        codec(A, 1, 3), "A file must use encodings and codecs", "fail in column `title` with", "zstd or snappy"
+        codec(A, 1, 3),
+        "A file must use encodings and codecs",
+        "fail in column `title` with",
+        "zstd or snappy",
     ),
     "a codec of tomorrow": Refused(
-        codec(H, 0, 99), "A file must use encodings and codecs", "fail in column `user_id` with", "zstd or snappy"
+        codec(H, 0, 99),
+        "A file must use encodings and codecs",
+        "fail in column `user_id` with",
+        "zstd or snappy",
     ),
     "CSV": looks(B, lambda _: CSV, "CSV"),
     "CSV with a byte order mark": looks(H, lambda _: b"\xef\xbb\xbf" + CSV, "CSV"),
@@ -257,7 +337,9 @@ REFUSED = {
     "TSV": looks(B, lambda _: CSV.replace(b",", b"\t"), "TSV", "jobs.prepare --source mind"),
     "JSON": looks(H, lambda _: b'[{"user_id": 1}]', "JSON"),
     "text": looks(B, lambda _: b"hello\n", "text"),
-    "HTML": looks(B, lambda _: b"\n<!DOCTYPE html><html>", "HTML or XML", "Download the file itself"),
+    "HTML": looks(
+        B, lambda _: b"\n<!DOCTYPE html><html>", "HTML or XML", "Download the file itself"
+    ),
     "gzip": looks(A, gzip.compress, "gzip", "Unpack it"),
     "zip": looks(B, lambda content: b"PK\3\4" + content, "a zip or Excel file", "Unpack it"),
     "Feather": looks(B, lambda content: b"ARROW1" + content, "Arrow IPC or Feather"),

@@ -1,4 +1,6 @@
-"""What joins nothing is measured, compared with the training split's own, and said; the wrong file is named."""
+"""What joins nothing is measured, compared with the training split's own, and said; the wrong file
+is named.
+"""
 
 import pytest
 
@@ -45,21 +47,31 @@ def test_a_share_of_nothing_is_absent():
 
 @pytest.mark.parametrize(
     ("share", "own", "max_unknown", "warned"),
-    [(0.1, 0.0, 0.1, 0), (0.11, 0.0, 0.1, 1), (0.5, 0.45, 0.1, 0), (0.56, 0.45, 0.1, 1), (0.9, 0.0, 1.0, 0)],
+    [
+        (0.1, 0.0, 0.1, 0),
+        (0.11, 0.0, 0.1, 1),
+        (0.5, 0.45, 0.1, 0),
+        (0.56, 0.45, 0.1, 1),
+        (0.9, 0.0, 1.0, 0),
+    ],
 )
 def test_a_share_that_exceeds_the_training_splits_own_is_a_warning(share, own, max_unknown, warned):
     found = {"unknown_candidates": share, "unknown_words": 0.0}
     lines = joins.warnings("test", found, {"unknown_candidates": own}, max_unknown)
     assert len(lines) == warned
     for line in lines:
-        assert line.startswith(f"test: {share:.1%} of the candidates are not in articles.parquet ({own:.1%} in train")
+        assert line.startswith(
+            f"test: {share:.1%} of the candidates are not in articles.parquet ({own:.1%} in train"
+        )
         assert line.count(", ") == 3  # three causes, one of them with a comma
         assert line.endswith(" in one of the files.")
 
 
 def test_a_model_that_stored_no_shares_is_compared_with_none():
     (line,) = joins.warnings("test", {"unknown_words": 0.2}, {}, 0.1)
-    assert line.startswith("test: 20.0% of the words of the titles in view are not in the model's vocabulary. Most")
+    assert line.startswith(
+        "test: 20.0% of the words of the titles in view are not in the model's vocabulary. Most"
+    )
 
 
 def test_data_that_joins_has_shares_of_zero_and_no_warning(folder):
@@ -96,7 +108,9 @@ def test_unlabelled_data_has_no_share_of_clicks(folder):
 
 
 def test_words_are_those_of_titles_in_view(folder):
-    folder.write_all(articles={"title": ["a", "b", "c", "d"]}, behaviors={"article_ids_inview": [[10, 20], [30]]})
+    folder.write_all(
+        articles={"title": ["a", "b", "c", "d"]}, behaviors={"article_ids_inview": [[10, 20], [30]]}
+    )
     assert checked(folder, titles=("a b c",)).shares["unknown_words"] == 0
 
 
@@ -111,7 +125,8 @@ def test_titles_without_a_word_are_said(folder):
     found = checked(folder)
     assert "unknown_words" not in found.shares
     assert found.warnings == [
-        "train: no title in view has a word, so all articles look alike. Look at column `title` of articles.parquet: "
+        "train: no title in view has a word, so all articles look alike. Look at column `title` of "
+        "articles.parquet: "
         "it is null or empty."
     ]
 
@@ -119,9 +134,14 @@ def test_titles_without_a_word_are_said(folder):
 def test_where_no_reader_joins_the_warning_shows_both_sides(folder):
     folder.write_all(history={"user_id": [1000007, 1000008, 1000009]})
     (line,) = checked(folder).warnings
-    first = {False: ("7, 8 (int64)", "1000007, 1000008"), True: ("N7, N8 (string)", "N1000007, N1000008")}
+    first = {
+        False: ("7, 8 (int64)", "1000007, 1000008"),
+        True: ("N7, N8 (string)", "N1000007, N1000008"),
+    }
     readers, histories = first[folder.strings]
-    assert line.startswith(f"train: no impression's reader has a history row: readers begin {readers}, ")
+    assert line.startswith(
+        f"train: no impression's reader has a history row: readers begin {readers}, "
+    )
     assert f"histories begin {histories}" in line
 
 
@@ -140,7 +160,12 @@ STRANGERS = {
         "; nor are those of the histories, which begin ",
     ),
     "in-view lists are wrong": (
-        {"behaviors": {"article_ids_inview": [[1, 2, 3], [2, 4]], "article_ids_clicked": [[2], [4]]}},
+        {
+            "behaviors": {
+                "article_ids_inview": [[1, 2, 3], [2, 4]],
+                "article_ids_clicked": [[2], [4]],
+            }
+        },
         "train/behaviors.parquet",
         "articles of the histories are",
     ),
@@ -150,7 +175,10 @@ STRANGERS = {
         "; nor are those of the histories, which begin ",
     ),
     "nothing was read before": (
-        {"articles": SHIFTED, "history": {"article_id_fixed": [[], [], []], "impression_time_fixed": [[], [], []]}},
+        {
+            "articles": SHIFTED,
+            "history": {"article_id_fixed": [[], [], []], "impression_time_fixed": [[], [], []]},
+        },
         "train/behaviors.parquet",
         "articles begin",
     ),
@@ -185,5 +213,7 @@ def test_one_candidate_that_joins_is_enough(folder):
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "10", "nan", "all"])
 def test_max_unknown_is_a_share(value):
-    with pytest.raises(ConfigError, match=r"--max-unknown must be a number from 0 to 1. Received: "):
+    with pytest.raises(
+        ConfigError, match=r"--max-unknown must be a number from 0 to 1. Received: "
+    ):
         parse(TrainConfig, ["--data=d", "--output=o", f"--max-unknown={value}"], "p", "d")

@@ -43,8 +43,14 @@ PLACES = {
     "a file beside a folder": ("{}-0.parquet", "{}/b.parquet"),
     "partitions": ("{}/date=2026-03-02/part-0.parquet", "{}/date=2026-03-03/part-0.parquet"),
     "partitions beside files": ("{}/a.parquet", "{}/date=2026-03-02/part-0.parquet"),
-    "partitions of partitions": ("{}/year=2026/month=3/x.parquet", "{}/year=2026/month=4/x.parquet"),
-    "as Spark names the folder": ("{}.parquet/date=2026-03-02/part-0.parquet", "{}.parquet/part-0.snappy.parquet"),
+    "partitions of partitions": (
+        "{}/year=2026/month=3/x.parquet",
+        "{}/year=2026/month=4/x.parquet",
+    ),
+    "as Spark names the folder": (
+        "{}.parquet/date=2026-03-02/part-0.parquet",
+        "{}.parquet/part-0.snappy.parquet",
+    ),
 }
 
 
@@ -61,7 +67,13 @@ def test_every_shard_is_read_wherever_it_lies(integers, places):
     assert split.warnings == []
 
     out = integers.path.parent / "out"
-    write_dataset(Ebnerd(str(integers.path), out), str(out), shard_rows=9, overwrite=False, progress=lambda *_: None)
+    write_dataset(
+        Ebnerd(str(integers.path), out),
+        str(out),
+        shard_rows=9,
+        overwrite=False,
+        progress=lambda *_: None,
+    )
     prepared = Dataset.open(str(out), out).split("train", 3)
     impressions = prepared.read(0)
     assert impressions.impression_id.to_pylist() == [1, 2]
@@ -103,16 +115,31 @@ def test_a_parquet_file_that_would_not_be_read_is_refused_by_name(integers, case
     integers.write(f"train/{STRAY[case]}", BEHAVIORS)
     with pytest.raises(SchemaError, match=r"Every Parquet file of a split must be") as caught:
         integers.split() if door == "the data set" else Ebnerd(str(integers.path), integers.path)
-    assert f"Received: 1 that would not be read: {STRAY[case]}, in {integers.path}/train. Move" in str(caught.value)
+    assert (
+        f"Received: 1 that would not be read: {STRAY[case]}, in {integers.path}/train. Move"
+        in str(caught.value)
+    )
 
 
 SIGNS = {
-    "Delta": ("behaviors/_delta_log/00000000000000000000.json", "a Delta table", "polars.read_delta"),
-    "Delta of the split": ("_delta_log/00000000000000000000.json", "a Delta table", "polars.read_delta"),
+    "Delta": (
+        "behaviors/_delta_log/00000000000000000000.json",
+        "a Delta table",
+        "polars.read_delta",
+    ),
+    "Delta of the split": (
+        "_delta_log/00000000000000000000.json",
+        "a Delta table",
+        "polars.read_delta",
+    ),
     "Iceberg": ("history/metadata/v2.metadata.json", "an Iceberg table", "polars.scan_iceberg"),
     "Hudi": ("behaviors/.hoodie/hoodie.properties", "a Hudi table", "with Spark"),
     "a Spark stream": ("behaviors/_spark_metadata/0", "the log of a Spark stream", "batch job"),
-    "an unfinished Spark job": ("behaviors/_temporary/0/task/part-1.parquet", "has not ended", "remove that folder"),
+    "an unfinished Spark job": (
+        "behaviors/_temporary/0/task/part-1.parquet",
+        "has not ended",
+        "remove that folder",
+    ),
 }
 
 
@@ -123,15 +150,23 @@ def test_a_table_whose_files_are_not_its_rows_is_refused_with_the_remedy(integer
     path = integers.path / "train" / sign
     path.parent.mkdir(parents=True)
     path.write_bytes(b"{}")
-    with pytest.raises(SchemaError, match=rf"must be plain Parquet files\. Received: {sign}: .*{what}.*{todo}"):
+    with pytest.raises(
+        SchemaError, match=rf"must be plain Parquet files\. Received: {sign}: .*{what}.*{todo}"
+    ):
         integers.split()
 
 
 def test_checksums_of_a_job_that_may_not_have_ended_are_refused_until_it_has(integers):
-    scattered(integers, ["behaviors/a.parquet", "behaviors/b.parquet"], ["history-0.parquet", "history-1.parquet"])
+    scattered(
+        integers,
+        ["behaviors/a.parquet", "behaviors/b.parquet"],
+        ["history-0.parquet", "history-1.parquet"],
+    )
     folder = integers.path / "train/behaviors"
     (folder / ".a.parquet.crc").touch()
-    with pytest.raises(SchemaError, match=r"must have the file _SUCCESS\. Received: behaviors/\.a\.parquet\.crc"):
+    with pytest.raises(
+        SchemaError, match=r"must have the file _SUCCESS\. Received: behaviors/\.a\.parquet\.crc"
+    ):
         integers.split()
     (folder / "_SUCCESS").touch()
     assert integers.split().rows == 2
@@ -146,7 +181,8 @@ def test_what_a_folder_holds_beside_parquet_is_said(integers):
     for path in (integers.path / "train").glob("behaviors*.parquet"):
         path.unlink()
     with pytest.raises(
-        SchemaError, match=r"Received: README\.txt, behaviors-2\.csv, history\.parquet, history\.tsv\.gz, in"
+        SchemaError,
+        match=r"Received: README\.txt, behaviors-2\.csv, history\.parquet, history\.tsv\.gz, in",
     ):
         integers.split()
 
@@ -163,15 +199,18 @@ def test_a_data_set_that_is_none_is_described(integers, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "Received: an empty folder, in" in refusal(tmp_path / "empty")
     (integers.path / "articles.parquet").rename(integers.path / "articles.csv")
-    assert "Received: a folder of articles.csv, train/behaviors.parquet, train/history.parquet, in" in refusal(
-        integers.path
+    assert (
+        "Received: a folder of articles.csv, train/behaviors.parquet, train/history.parquet, in"
+        in refusal(integers.path)
     )
 
 
 def test_a_split_of_another_name_is_offered(integers):
     integers.write_all()
     (integers.path / "train").rename(integers.path / "valid")
-    with pytest.raises(SchemaError, match=r"no such folder; splits beside it: valid, in .*--validation-split"):
+    with pytest.raises(
+        SchemaError, match=r"no such folder; splits beside it: valid, in .*--validation-split"
+    ):
         integers.split(name="validation")
 
 
@@ -186,8 +225,13 @@ def test_articles_may_lie_beside_the_split(integers):
 
 
 def test_keys_come_from_the_folders_of_the_table_alone():
-    assert partition_keys("data/train/behaviors/a=1/b=x%3Ay/part-0.parquet") == {"a": "1", "b": "x:y"}
-    assert partition_keys("train/history.parquet/c=__HIVE_DEFAULT_PARTITION__/x.parquet") == {"c": None}
+    assert partition_keys("data/train/behaviors/a=1/b=x%3Ay/part-0.parquet") == {
+        "a": "1",
+        "b": "x:y",
+    }
+    assert partition_keys("train/history.parquet/c=__HIVE_DEFAULT_PARTITION__/x.parquet") == {
+        "c": None
+    }
     assert partition_keys("user_id=1/train/behaviors/a.parquet") == {}
     assert partition_keys("date=2026-03-02/articles.parquet") == {}
 
@@ -195,7 +239,10 @@ def test_keys_come_from_the_folders_of_the_table_alone():
 def test_a_key_stands_for_a_column_that_the_file_lacks(integers):
     folder = scattered(
         integers,
-        ["behaviors/device_type=2/user_id=7/a.parquet", "behaviors/device_type=3/user_id=8/a.parquet"],
+        [
+            "behaviors/device_type=2/user_id=7/a.parquet",
+            "behaviors/device_type=3/user_id=8/a.parquet",
+        ],
         ["history/user_id=7/a.parquet", "history/user_id=9/a.parquet"],
     )
     for row, path in enumerate(sorted((folder.path / "train/behaviors").rglob("*.parquet"))):
@@ -215,7 +262,9 @@ def test_keys_are_ids_as_the_other_files_have_them(tmp_path):
     folder.write_all()
     (folder.path / "train/behaviors.parquet").unlink()
     for user in ("N7", "007"):
-        folder.write(f"train/behaviors/user_id={user}/a.parquet", rows(BEHAVIORS, 0) | {"user_id": None})
+        folder.write(
+            f"train/behaviors/user_id={user}/a.parquet", rows(BEHAVIORS, 0) | {"user_id": None}
+        )
     split = folder.split()
     assert [split.read(i).user_id.to_pylist() for i in range(2)] == [["007"], ["N7"]]
     assert [split.read(i).user.tolist() for i in range(2)] == [[0], [1]]
@@ -224,7 +273,10 @@ def test_keys_are_ids_as_the_other_files_have_them(tmp_path):
 def test_a_time_may_be_a_key_and_a_null_key_is_null(integers):
     integers.write_all()
     (integers.path / "train/behaviors.parquet").unlink()
-    for name in ("impression_time=2023-05-18 07%3A00%3A00", "impression_time=__HIVE_DEFAULT_PARTITION__"):
+    for name in (
+        "impression_time=2023-05-18 07%3A00%3A00",
+        "impression_time=__HIVE_DEFAULT_PARTITION__",
+    ):
         integers.write(f"train/behaviors/{name}/a.parquet", BEHAVIORS | {"impression_time": None})
     times = [impressions.time for impressions in map(integers.split().read, range(2))]
     assert times[0].tolist() == [datetime(2023, 5, 18, 7)] * 2
@@ -240,8 +292,14 @@ def test_the_file_s_own_column_counts_whatever_the_folder_says(integers):
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("device_type=phone", "Column `device_type` must be an integer. Received: the folder device_type=phone"),
-        ("impression_time=today", "Column `impression_time` must be a timestamp. Received: the folder"),
+        (
+            "device_type=phone",
+            "Column `device_type` must be an integer. Received: the folder device_type=phone",
+        ),
+        (
+            "impression_time=today",
+            "Column `impression_time` must be a timestamp. Received: the folder",
+        ),
     ],
 )
 def test_a_key_that_is_no_value_of_its_column_is_refused(integers, name, rule):
@@ -257,6 +315,15 @@ def test_prepare_keeps_every_key_as_a_column_and_what_one_shard_lacks_as_null(in
     integers.write("train/behaviors/a.parquet", rows(BEHAVIORS, 0) | {"session_id": pa.array([5])})
     integers.write("train/behaviors/country=dk/b.parquet", rows(BEHAVIORS, 1))
     out = integers.path / "out"
-    write_dataset(Ebnerd(str(integers.path), out), str(out), shard_rows=9, overwrite=False, progress=lambda *_: None)
+    write_dataset(
+        Ebnerd(str(integers.path), out),
+        str(out),
+        shard_rows=9,
+        overwrite=False,
+        progress=lambda *_: None,
+    )
     written = pl.read_parquet(out / "train/behaviors-00000.parquet")
-    assert written.select("impression_id", "session_id", "country").rows() == [(1, 5, None), (2, None, "dk")]
+    assert written.select("impression_id", "session_id", "country").rows() == [
+        (1, 5, None),
+        (2, None, "dk"),
+    ]

@@ -104,8 +104,10 @@ def test_masks_in_the_place_of_clicks_are_refused(folder):
     with pytest.raises(SchemaError) as caught:
         folder.split().read(0)
     assert str(caught.value) == (
-        "Column `article_ids_clicked` must hold the ids of the clicked articles. Received: 0/1 masks, as long as the "
-        f"candidates, in 2 rows, in {folder.path}/train/behaviors.parquet. Write the ids of those candidates whose "
+        "Column `article_ids_clicked` must hold the ids of the clicked articles. Received: 0/1 "
+        "masks, as long as the "
+        f"candidates, in 2 rows, in {folder.path}/train/behaviors.parquet. Write the ids of those "
+        f"candidates whose "
         "mask is 1."
     )
 
@@ -120,11 +122,26 @@ def test_articles_named_0_and_1_may_be_clicked(tmp_path):
 
 
 NO_CLICK = {
-    "no column": ({"article_ids_clicked": None}, "no column `article_ids_clicked` with a value. Add it."),
-    "all null": ({"article_ids_clicked": [None, None]}, "no column `article_ids_clicked` with a value. Add it."),
-    "all empty": ({"article_ids_clicked": [[], []]}, "no click in 2 impressions. Write the clicked articles as "),
-    "other ids": ({"article_ids_clicked": [[5], [6]]}, "2 clicks, none of them in view: clicks begin "),
-    "others of the site": ({"article_ids_clicked": [[40], [10]]}, "2 clicks, none of them in view: clicks begin "),
+    "no column": (
+        {"article_ids_clicked": None},
+        "no column `article_ids_clicked` with a value. Add it.",
+    ),
+    "all null": (
+        {"article_ids_clicked": [None, None]},
+        "no column `article_ids_clicked` with a value. Add it.",
+    ),
+    "all empty": (
+        {"article_ids_clicked": [[], []]},
+        "no click in 2 impressions. Write the clicked articles as ",
+    ),
+    "other ids": (
+        {"article_ids_clicked": [[5], [6]]},
+        "2 clicks, none of them in view: clicks begin ",
+    ),
+    "others of the site": (
+        {"article_ids_clicked": [[40], [10]]},
+        "2 clicks, none of them in view: clicks begin ",
+    ),
     "all clicked": (
         {"article_ids_inview": [[10], [20]], "article_ids_clicked": [[10], [20]]},
         "clicks on all that was in view, or on articles that are not in articles.parquet. ",
@@ -154,7 +171,10 @@ MISNAMED = {
 def renamed(folder: Folder, name: str, column: str, written: str) -> None:
     path = folder.path / name
     table = pq.read_table(path)
-    pq.write_table(table.rename_columns([written if old == column else old for old in table.column_names]), path)
+    pq.write_table(
+        table.rename_columns([written if old == column else old for old in table.column_names]),
+        path,
+    )
 
 
 @pytest.mark.parametrize("column", MISNAMED)
@@ -166,7 +186,9 @@ def test_a_required_column_under_another_name_is_named(folder, column):
     with pytest.raises(SchemaError) as caught:
         folder.split()
     assert str(caught.value).startswith(f"Column `{column}` (")
-    assert str(caught.value).endswith(f"in {folder.path / name}. Rename `{written}` if that is it, or add the column.")
+    assert str(caught.value).endswith(
+        f"in {folder.path / name}. Rename `{written}` if that is it, or add the column."
+    )
 
 
 def test_a_column_of_another_type_is_not_meant(folder):
@@ -188,22 +210,27 @@ def test_a_column_of_another_type_is_not_meant(folder):
 def test_an_optional_column_under_another_name_is_a_warning(folder, column, stem, written):
     folder.write_all(behaviors={"device_type": pa.array([1, 2])})
     folder.write(
-        "train/behaviors-2.parquet", BEHAVIOR_ROWS | {"impression_id": [5, 6], "device_type": pa.array([1, 2])}
+        "train/behaviors-2.parquet",
+        BEHAVIOR_ROWS | {"impression_id": [5, 6], "device_type": pa.array([1, 2])},
     )
     for path in folder.path.glob(f"train/{stem}*"):
         renamed(folder, f"train/{path.name}", column, written)
     (line,) = [line for line in folder.split().warnings if f"`{column}`" in line]
     assert line.startswith(f"train/{stem}")
     assert line.endswith(
-        f".parquet: there is no column `{column}`, but `{written}`, which is not read. Rename it if that is it."
+        f".parquet: there is no column `{column}`, but `{written}`, which is not read. Rename it "
+        f"if that is it."
     )
 
 
 def test_a_column_of_masks_is_named_where_there_are_no_clicks(folder):
-    folder.write_all(behaviors={"article_ids_clicked": None, "labels": pa.array([[0, 1, 0], [0, 1]])})
+    folder.write_all(
+        behaviors={"article_ids_clicked": None, "labels": pa.array([[0, 1, 0], [0, 1]])}
+    )
     (line,) = folder.split().warnings
     assert line.startswith(
-        "train/behaviors.parquet: there is no column `article_ids_clicked`, but `labels` holds 0/1 masks of the "
+        "train/behaviors.parquet: there is no column `article_ids_clicked`, but `labels` holds 0/1 "
+        "masks of the "
         "candidates, which are not read. "
     )
 
@@ -218,10 +245,14 @@ def test_a_split_without_clicks_and_the_like_has_no_warning(folder):
     assert folder.split().warnings == []
 
 
-@pytest.mark.parametrize("values", [[[False, True, False], [False, True]], [[0.0, 1.0, 0.0], [0.0, 1.0]]])
+@pytest.mark.parametrize(
+    "values", [[[False, True, False], [False, True]], [[0.0, 1.0, 0.0], [0.0, 1.0]]]
+)
 def test_masks_of_another_type_are_told_from_a_wrong_type(folder, values):
     folder.write_all(behaviors={"article_ids_clicked": pa.array(values)})
-    with pytest.raises(SchemaError, match="Received: 0/1 masks, as long as the candidates, in 2 rows, in "):
+    with pytest.raises(
+        SchemaError, match="Received: 0/1 masks, as long as the candidates, in 2 rows, in "
+    ):
         folder.split()
 
 
@@ -233,11 +264,17 @@ def test_integer_masks_beside_ids_of_text_are_told_from_other_ids(tmp_path):
 
 
 def test_ids_of_another_type_are_shown_beside_the_articles(folder):
-    folder.write_all(articles={"article_id": pa.array([10, 20, 30, 40] if folder.strings else ["n-17", "b", "c", "d"])})
+    folder.write_all(
+        articles={
+            "article_id": pa.array([10, 20, 30, 40] if folder.strings else ["n-17", "b", "c", "d"])
+        }
+    )
     with pytest.raises(SchemaError) as caught:
         folder.split()
     message = str(caught.value)
-    assert message.startswith("Column `article_id_fixed` must hold article ids of the same type as the other files (")
+    assert message.startswith(
+        "Column `article_id_fixed` must hold article ids of the same type as the other files ("
+    )
     shown = "its ids begin {}; articles begin {}, in "
     assert (
         shown.format(

@@ -36,6 +36,7 @@ def test_reads_at_most_depth_items_ahead_and_stops_when_closed():
     assert next(reader) == 1
     blocked.wait()
     reader.close()
-    # Two handed over, two in the queue, one in the thread's hand, which the close may let it exchange for another.
+    # Two handed over, two in the queue, one in the thread's hand, which the close may let it
+    # exchange for another.
     assert len(produced) <= 6
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())

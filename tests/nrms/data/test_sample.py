@@ -1,4 +1,6 @@
-"""The fixed sample of impressions that shows over-fitting, and taking impressions out of a shard."""
+"""The fixed sample of impressions that shows over-fitting, and taking impressions
+out of a shard.
+"""
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ def shards(tmp_path):
         ids = range(10 * shard, 10 * shard + 10)
         in_view = [[10, 20, 30, 40][: 2 + i % 3] for i in ids]
         clicked = [
-            [] if i % 3 == 0 else shown if i % 5 == 0 else shown[:1] for i, shown in zip(ids, in_view, strict=True)
+            [] if i % 3 == 0 else shown if i % 5 == 0 else shown[:1]
+            for i, shown in zip(ids, in_view, strict=True)
         ]
         columns = {"impression_id": list(ids), "user_id": [7] * 10, "impression_time": at(*ids)}
         folder.write(
@@ -46,7 +49,9 @@ def test_a_sample_is_bounded_and_the_same_each_time(shards):
 
 
 def test_every_impression_is_as_likely_as_another(shards):
-    times = np.bincount(np.concatenate([drawn(shards, 4, seed) for seed in range(400)]), minlength=30)
+    times = np.bincount(
+        np.concatenate([drawn(shards, 4, seed) for seed in range(400)]), minlength=30
+    )
     telling = [i for i in range(30) if i % 3 and i % 5]
     assert np.all(np.abs(times[telling] - 400 * 4 / 16) < 5 * 9)
 

@@ -28,12 +28,18 @@ def write(path: Path, columns: dict[str, pa.Array]) -> storage.FileInfo:
     return storage.stat(path)
 
 
-def read(info: storage.FileInfo, contract: tuple[Column, ...], families: dict | None = None) -> dict[str, pa.Array]:
-    with open_parquet(info, Path("unused"), contract, {} if families is None else families) as reader:
+def read(
+    info: storage.FileInfo, contract: tuple[Column, ...], families: dict | None = None
+) -> dict[str, pa.Array]:
+    with open_parquet(
+        info, Path("unused"), contract, {} if families is None else families
+    ) as reader:
         return reader.read()
 
 
-def refused(info: storage.FileInfo, contract: tuple[Column, ...], families: dict | None = None) -> str:
+def refused(
+    info: storage.FileInfo, contract: tuple[Column, ...], families: dict | None = None
+) -> str:
     with pytest.raises(SchemaError) as caught:
         read(info, contract, families)
     message = str(caught.value)
@@ -52,7 +58,9 @@ def test_each_required_column_is_missed_by_name_with_the_row_count(tmp_path, con
     required = {column.name: values[column.kind] for column in contract if column.required}
     assert read(write(tmp_path / "all", required), contract).keys() == required.keys()
     for name in required:
-        rest = {other: array for other, array in required.items() if other != name} | {"extra": values["id"]}
+        rest = {other: array for other, array in required.items() if other != name} | {
+            "extra": values["id"]
+        }
         message = refused(write(tmp_path / "file", rest), contract)
         assert message.startswith(f"Column `{name}` (")
         assert f"Received: 3 rows of columns {', '.join(rest)}, in" in message
@@ -61,14 +69,38 @@ def test_each_required_column_is_missed_by_name_with_the_row_count(tmp_path, con
 @pytest.mark.parametrize(
     ("name", "array", "rule"),
     [
-        ("impression_id", pa.array([1.0, 2.0]), "an integer or a string. Received: double (2 rows)"),
+        (
+            "impression_id",
+            pa.array([1.0, 2.0]),
+            "an integer or a string. Received: double (2 rows)",
+        ),
         ("user_id", pa.array([True, False]), "an integer or a string. Received: bool"),
         ("user_id", pa.array([b"a", b"b"]), "an integer or a string. Received: binary"),
-        ("user_id", pa.array([{"a": 1}, {"a": 2}]), "an integer or a string. Received: struct<a: int64>"),
-        ("article_ids_inview", pa.array([1, 2]), "a list of integers or of strings. Received: int64"),
-        ("article_ids_inview", pa.array([[1.5], []]), "a list of integers or of strings. Received: list<"),
-        ("article_ids_inview", pa.array([[[1]], []]), "a list of integers or of strings. Received: list<"),
-        ("article_ids_clicked", pa.array(["1", "2"]), "a list of integers or of strings. Received: string"),
+        (
+            "user_id",
+            pa.array([{"a": 1}, {"a": 2}]),
+            "an integer or a string. Received: struct<a: int64>",
+        ),
+        (
+            "article_ids_inview",
+            pa.array([1, 2]),
+            "a list of integers or of strings. Received: int64",
+        ),
+        (
+            "article_ids_inview",
+            pa.array([[1.5], []]),
+            "a list of integers or of strings. Received: list<",
+        ),
+        (
+            "article_ids_inview",
+            pa.array([[[1]], []]),
+            "a list of integers or of strings. Received: list<",
+        ),
+        (
+            "article_ids_clicked",
+            pa.array(["1", "2"]),
+            "a list of integers or of strings. Received: string",
+        ),
         ("impression_time", pa.array([1, 2]), "a timestamp. Received: int64"),
         ("impression_time", pa.array([1, 2]).cast(pa.date64()), "a timestamp. Received: date32"),
         ("device_type", pa.array(["phone", "tablet"]), "an integer. Received: string"),
@@ -82,13 +114,26 @@ def test_a_wrong_type_is_refused_from_the_footer(tmp_path, name, array, rule):
 
 
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
-    table = pa.Table.from_arrays([*BEHAVIOR_ROWS.values(), pa.array([1, 2])], [*BEHAVIOR_ROWS, "user_id"])
+    table = pa.Table.from_arrays(
+        [*BEHAVIOR_ROWS.values(), pa.array([1, 2])], [*BEHAVIOR_ROWS, "user_id"]
+    )
     pq.write_table(table, tmp_path / "file")
     message = refused(storage.stat(tmp_path / "file"), BEHAVIORS)
-    assert message.startswith("Column `user_id` must be there once. Received: 2 of that name (2 rows), in")
+    assert message.startswith(
+        "Column `user_id` must be there once. Received: 2 of that name (2 rows), in"
+    )
 
 
-INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
+INTEGERS = [
+    pa.int8(),
+    pa.uint8(),
+    pa.int16(),
+    pa.uint16(),
+    pa.int32(),
+    pa.uint32(),
+    pa.int64(),
+    pa.uint64(),
+]
 STRINGS = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
 
 
@@ -98,10 +143,15 @@ def test_ids_may_be_integers_of_any_width_or_strings_in_any_list(tmp_path, id_ty
     ids = [3, 1, 2, 1]
     if id_type in STRINGS:
         ids = [f"N{i}" for i in ids]
-    inview = pa.array([ids[:2], ids[2:]], as_list(pa.int64() if id_type in INTEGERS else pa.string()))
-    inview = inview.cast(as_list(id_type)) if id_type in INTEGERS else nested(inview, id_type, as_list)
+    inview = pa.array(
+        [ids[:2], ids[2:]], as_list(pa.int64() if id_type in INTEGERS else pa.string())
+    )
+    inview = (
+        inview.cast(as_list(id_type)) if id_type in INTEGERS else nested(inview, id_type, as_list)
+    )
     info = write(
-        tmp_path / "file", BEHAVIOR_ROWS | {"user_id": pa.array(ids[:2]).cast(id_type), "article_ids_inview": inview}
+        tmp_path / "file",
+        BEHAVIOR_ROWS | {"user_id": pa.array(ids[:2]).cast(id_type), "article_ids_inview": inview},
     )
     families = {}
     columns = read(info, BEHAVIORS, families)
@@ -125,12 +175,20 @@ def nested(lists: pa.Array, item: pa.DataType, as_list) -> pa.Array:
 def test_ids_of_one_thing_must_be_of_one_family(tmp_path):
     info = write(tmp_path / "file", BEHAVIOR_ROWS)
     message = refused(info, BEHAVIORS, {"article": pa.string()})
-    assert message.startswith("Column `article_ids_inview` must hold article ids of the same type as the other files")
-    assert "(string). Received: list<element: int64> (2 rows); its ids begin 10, 20, 30 (int64), in" in message
+    assert message.startswith(
+        "Column `article_ids_inview` must hold article ids of the same type as the other files"
+    )
+    assert (
+        "(string). Received: list<element: int64> (2 rows); its ids begin 10, 20, 30 (int64), in"
+        in message
+    )
 
 
 def test_an_id_beyond_int64_is_refused_with_its_value(tmp_path):
-    info = write(tmp_path / "file", {"article_id": pa.array([2**64 - 1], pa.uint64()), "title": pa.array(["a"])})
+    info = write(
+        tmp_path / "file",
+        {"article_id": pa.array([2**64 - 1], pa.uint64()), "title": pa.array(["a"])},
+    )
     with pytest.raises(SchemaError, match=f"{2**64 - 1}.*{info.uri}"):
         Articles.read(info, tmp_path)
 
@@ -139,7 +197,12 @@ def test_columns_of_no_value_are_read_as_absent_or_empty(tmp_path):
     nothing = pa.nulls(2)
     info = write(
         tmp_path / "file",
-        BEHAVIOR_ROWS | {"article_ids_inview": nothing, "article_ids_clicked": nothing, "impression_time": nothing},
+        BEHAVIOR_ROWS
+        | {
+            "article_ids_inview": nothing,
+            "article_ids_clicked": nothing,
+            "impression_time": nothing,
+        },
     )
     columns = read(info, BEHAVIORS)
     assert columns.keys() == BEHAVIOR_ROWS.keys()
@@ -148,9 +211,17 @@ def test_columns_of_no_value_are_read_as_absent_or_empty(tmp_path):
 
 def test_columns_beyond_the_contract_are_never_read(tmp_path):
     path = tmp_path / "file"
-    write(path, BEHAVIOR_ROWS | {"odd": pa.array([{"a": [1]}, None]), "user_idea": pa.array([b"\xff", b""])})
+    write(
+        path,
+        BEHAVIOR_ROWS
+        | {"odd": pa.array([{"a": [1]}, None]), "user_idea": pa.array([b"\xff", b""])},
+    )
     metadata = pq.read_metadata(path).row_group(0)
-    odd = next(metadata.column(i) for i in range(metadata.num_columns) if "odd" in metadata.column(i).path_in_schema)
+    odd = next(
+        metadata.column(i)
+        for i in range(metadata.num_columns)
+        if "odd" in metadata.column(i).path_in_schema
+    )
     content = bytearray(path.read_bytes())
     content[odd.data_page_offset : odd.data_page_offset + 8] = b"\xff" * 8
     path.write_bytes(content)
@@ -161,15 +232,21 @@ def test_columns_beyond_the_contract_are_never_read(tmp_path):
 
 def test_text_that_is_not_utf8_is_refused(tmp_path):
     titles = pa.array([b"fine", b"\xff\xfe"]).view(pa.string())
-    message = refused(write(tmp_path / "file", {"article_id": pa.array([1, 2]), "title": titles}), ARTICLES)
+    message = refused(
+        write(tmp_path / "file", {"article_id": pa.array([1, 2]), "title": titles}), ARTICLES
+    )
     assert "Invalid UTF8" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"impression_id,user_id\n1,2\n", bytes(range(256)) * 8])
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"impression_id,user_id\n1,2\n", bytes(range(256)) * 8]
+)
 def test_a_file_that_is_not_parquet_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     message = refused(storage.stat(tmp_path / "file"), BEHAVIORS)
-    assert message.startswith(f"A file must be whole Parquet with readable values. Received: {len(content):,} bytes")
+    assert message.startswith(
+        f"A file must be whole Parquet with readable values. Received: {len(content):,} bytes"
+    )
 
 
 @pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.99])
@@ -184,7 +261,10 @@ def test_a_truncated_file_is_refused(tmp_path, part):
 @pytest.mark.parametrize("compression", ["none", "snappy"])
 def test_any_damage_ends_in_a_schema_error_or_in_readable_values(tmp_path, compression):
     path = tmp_path / "file"
-    columns = {"article_id": pa.array([str(i) for i in range(40)]), "title": pa.array(["Ærø i sol"] * 40)}
+    columns = {
+        "article_id": pa.array([str(i) for i in range(40)]),
+        "title": pa.array(["Ærø i sol"] * 40),
+    }
     pq.write_table(pa.table(columns), path, compression=compression)
     content = path.read_bytes()
     rng = random.Random(0)
@@ -235,7 +315,10 @@ def test_a_time_beyond_microseconds_is_refused(tmp_path):
     with (
         pytest.raises(SchemaError, match="out of bounds"),
         open_parquet(
-            write(tmp_path / "file", BEHAVIOR_ROWS | {"impression_time": far}), tmp_path, BEHAVIORS, {}
+            write(tmp_path / "file", BEHAVIOR_ROWS | {"impression_time": far}),
+            tmp_path,
+            BEHAVIORS,
+            {},
         ) as reader,
     ):
         times_us(reader.read()["impression_time"])
@@ -244,7 +327,13 @@ def test_a_time_beyond_microseconds_is_refused(tmp_path):
 @pytest.mark.parametrize("id_type", [pa.int32(), pa.string()], ids=str)
 def test_row_numbers_count_from_one_and_unknown_is_zero(id_type):
     table = pa.array([30, 10, 20]).cast(pa.int64() if pa.types.is_integer(id_type) else id_type)
-    assert row_numbers(pa.array([10, None, 20, 99, 30]).cast(id_type), table).tolist() == [2, 0, 3, 0, 1]
+    assert row_numbers(pa.array([10, None, 20, 99, 30]).cast(id_type), table).tolist() == [
+        2,
+        0,
+        3,
+        0,
+        1,
+    ]
 
 
 def test_unnest_keeps_rows_apart_and_reads_null_lists_as_empty():
@@ -256,7 +345,9 @@ def test_unnest_keeps_rows_apart_and_reads_null_lists_as_empty():
 
 
 def test_reports_add_up_and_read_as_sentences():
-    report = DataReport({"null_time": 2, "click_not_in_view": 0}) + DataReport({"null_time": 1, "candidates": 4000})
+    report = DataReport({"null_time": 2, "click_not_in_view": 0}) + DataReport(
+        {"null_time": 1, "candidates": 4000}
+    )
     assert report.as_dict() == {"null_time": 3, "candidates": 4000}
     assert report["null_time"] == 3
     assert report.lines() == ["3 impressions without a time", "4,000 candidates"]

@@ -10,8 +10,13 @@ from nrms.data.dataset import check_time_order
 from nrms.data.tokenizer import Tokenizer
 from tests.small_data import BEHAVIORS, HISTORY, Folder, at
 
-UTC, COPENHAGEN, NAIVE = pa.timestamp("us", "UTC"), pa.timestamp("us", "Europe/Copenhagen"), pa.timestamp("us")
-# Recorded with the impressions at minutes 0 and 5: one click each is as late as the click to predict.
+UTC, COPENHAGEN, NAIVE = (
+    pa.timestamp("us", "UTC"),
+    pa.timestamp("us", "Europe/Copenhagen"),
+    pa.timestamp("us"),
+)
+# Recorded with the impressions at minutes 0 and 5: one click each is as late as the click to
+# predict.
 LATE = [at(-9, 30), at(35), []]
 
 
@@ -28,7 +33,9 @@ def history(kind: pa.DataType) -> dict:
     return {"impression_time_fixed": pa.array(LATE, pa.list_(kind))}
 
 
-@pytest.mark.parametrize("kinds", [(NAIVE, NAIVE), (UTC, UTC), (UTC, COPENHAGEN), (NAIVE, UTC), (COPENHAGEN, NAIVE)])
+@pytest.mark.parametrize(
+    "kinds", [(NAIVE, NAIVE), (UTC, UTC), (UTC, COPENHAGEN), (NAIVE, UTC), (COPENHAGEN, NAIVE)]
+)
 def test_a_time_is_the_same_moment_with_and_without_a_zone(folder, kinds):
     folder.write_all(behaviors=impressions(kinds[0], 0, 5), history=history(kinds[1]))
     split = folder.split()
@@ -47,8 +54,10 @@ def test_local_times_without_a_zone_beside_utc_are_said_as_they_let_clicks_throu
     assert split.report["late_history"] == 0  # nothing tells local time from UTC
     (warning,) = split.warnings
     assert warning.startswith(
-        "train: times without a zone are read as UTC: `impression_time` in train/behaviors.parquet has none, "
-        "`impression_time_fixed` in train/history.parquet has one. If the former are local times, histories can hold"
+        "train: times without a zone are read as UTC: `impression_time` in train/behaviors.parquet "
+        "has none, "
+        "`impression_time_fixed` in train/history.parquet has one. If the former are local times, "
+        "histories can hold"
     )
     tokenizer = Tokenizer.train(["a b c d"], 1)
     assert joins.check(dataset, split, tokenizer, {}, 0.1).warnings == [warning]
@@ -70,7 +79,9 @@ def test_splits_of_two_kinds_are_said_once(folder):
     assert train.warnings == validation.warnings == []
     assert check_time_order(train, validation)
     (warning,) = validation.warnings
-    assert warning.startswith("validation: times without a zone are read as UTC: `impression_time_fixed` in train/")
+    assert warning.startswith(
+        "validation: times without a zone are read as UTC: `impression_time_fixed` in train/"
+    )
     assert "in validation/history.parquet has one" in warning
 
     folder.write("train/history.parquet", HISTORY | history(UTC))

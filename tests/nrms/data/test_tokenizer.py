@@ -28,11 +28,19 @@ def words_of(title):
 
 def test_words_are_lower_cased_unicode_words_by_falling_count_then_code_point():
     counts = Counter(word for title in TITLES for word in words_of(title))
-    expected = sorted((word for word in counts if counts[word] >= 2), key=lambda word: (-counts[word], word))
+    expected = sorted(
+        (word for word in counts if counts[word] >= 2), key=lambda word: (-counts[word], word)
+    )
     tokenizer = Tokenizer.train(TITLES, min_count=2)
-    assert tokenizer.words == ["[PAD]", "[UNK]", *expected] == ["[PAD]", "[UNK]", "new", "is", "ærlige", "øl"]
+    assert (
+        tokenizer.words
+        == ["[PAD]", "[UNK]", *expected]
+        == ["[PAD]", "[UNK]", "new", "is", "ærlige", "øl"]
+    )
     assert len(tokenizer) == 6
-    assert Tokenizer.train(TITLES, min_count=1).words[2:] == sorted(counts, key=lambda word: (-counts[word], word))
+    assert Tokenizer.train(TITLES, min_count=1).words[2:] == sorted(
+        counts, key=lambda word: (-counts[word], word)
+    )
 
 
 def test_the_order_of_titles_does_not_matter():
@@ -50,7 +58,10 @@ def test_encode_equals_looking_each_word_up(title_size, monkeypatch):
     titles = [*TITLES, "is is is is is is is", "Is NEW is unseen", "æ\u0301", "ÅL", "A\u030aL"]
     expected = np.full((len(titles), title_size), PAD)
     for row, title in zip(expected, titles, strict=True):
-        ids = [tokenizer.words.index(word) if word in tokenizer.words else UNK for word in words_of(title)]
+        ids = [
+            tokenizer.words.index(word) if word in tokenizer.words else UNK
+            for word in words_of(title)
+        ]
         row[: len(ids)] = ids[:title_size]
     encoded = tokenizer.encode(titles, title_size)
     assert encoded.dtype == np.int32
@@ -125,13 +136,16 @@ def test_a_tokenizer_of_another_make_is_refused(change, received, tmp_path):
     assert received in refused(path)
 
 
-@pytest.mark.parametrize("titles", [[""] * 1_200, ["", " — ", "🍏"], []], ids=["null or empty", "no letter", "none"])
+@pytest.mark.parametrize(
+    "titles", [[""] * 1_200, ["", " — ", "🍏"], []], ids=["null or empty", "no letter", "none"]
+)
 @pytest.mark.parametrize("min_count", [1, 3])
 def test_titles_without_a_word_are_blamed_and_not_the_flag(titles, min_count):
     with pytest.raises(SchemaError) as caught:
         Tokenizer.train(iter(titles), min_count)
     assert str(caught.value).startswith(
-        f"Column `title` must hold words. Received: {len(titles):,} titles, all of them null, empty or without a letter"
+        f"Column `title` must hold words. Received: {len(titles):,} titles, all of them null, "
+        f"empty or without a letter"
     )
     assert "min_word_count" not in str(caught.value)
 
@@ -140,7 +154,11 @@ def test_words_are_counted_whole_and_unknown_ones_among_them():
     tokenizer = Tokenizer.train(TITLES, min_count=2)
     titles = ["is NEW is unseen", "", "ÆRLIGE ord"]
     words = [word for title in titles for word in words_of(title)]
-    assert tokenizer.count(titles) == (len(words), sum(word not in tokenizer.words for word in words)) == (6, 2)
+    assert (
+        tokenizer.count(titles)
+        == (len(words), sum(word not in tokenizer.words for word in words))
+        == (6, 2)
+    )
     assert tokenizer.count([]) == (0, 0)
 
 

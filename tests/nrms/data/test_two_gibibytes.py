@@ -67,7 +67,13 @@ def test_prepare_passes_columns_of_any_size_through(tmp_path, values):
     path = folder.write("articles.parquet", columns, store_schema=False)
     assert path.stat().st_size < 2**20
     out = tmp_path / "out"
-    write_dataset(Ebnerd(str(folder.path), out), str(out), shard_rows=9, overwrite=False, progress=lambda *_: None)
+    write_dataset(
+        Ebnerd(str(folder.path), out),
+        str(out),
+        shard_rows=9,
+        overwrite=False,
+        progress=lambda *_: None,
+    )
     assert len(Dataset.open(str(out), out).articles) == ROWS
     with pq.ParquetFile(out / "articles.parquet") as file:
         first = next(file.iter_batches(1, columns=["body"]))["body"][0].as_py()
@@ -86,10 +92,13 @@ def test_a_column_that_has_to_be_read_at_once_is_named(tmp_path):
     )
     split = folder.split()
     with pytest.raises(
-        SchemaError, match=r"less than 2 GiB of text.* in column `article_ids_inview` with.*several files"
+        SchemaError,
+        match=r"less than 2 GiB of text.* in column `article_ids_inview` with.*several files",
     ):
         split.read(0)
     titles = {"article_id": ids, "title": repeated()}
     path: Path = folder.write("articles.parquet", titles, store_schema=False)
-    with pytest.raises(SchemaError, match=r"less than 2 GiB of text.* in column `title` with.*several files"):
+    with pytest.raises(
+        SchemaError, match=r"less than 2 GiB of text.* in column `title` with.*several files"
+    ):
         Articles.read(storage.stat(path), tmp_path)

@@ -30,12 +30,23 @@ def test_words_get_their_vectors_pad_zeros_and_coverage_counts_real_words(vector
     matrix, coverage = read_word_vectors(vectors_file, WORDS, word_dim=2, seed=0)
     assert matrix.dtype == np.float32
     assert matrix.shape == (7, 2)
-    np.testing.assert_array_equal(matrix[[0, 2, 3, 5]], np.float32([[0, 0], [1, 2], [-3.5, 0.4], [5, 6]]))
+    np.testing.assert_array_equal(
+        matrix[[0, 2, 3, 5]], np.float32([[0, 0], [1, 2], [-3.5, 0.4], [5, 6]])
+    )
     assert coverage == 3 / 5
 
 
 def test_an_exact_word_goes_before_a_lower_cased_one_and_the_first_before_later_ones(tmp_path):
-    lines = ["TRUMP 1 1", "Trump 2 2", "trump 3 3", "trump 4 4", "TRUMP 5 5", "Phone 6 6", "PHONE 7 7", "A\u030aL 8 8"]
+    lines = [
+        "TRUMP 1 1",
+        "Trump 2 2",
+        "trump 3 3",
+        "trump 4 4",
+        "TRUMP 5 5",
+        "Phone 6 6",
+        "PHONE 7 7",
+        "A\u030aL 8 8",
+    ]
     matrix, coverage = read_word_vectors(write(tmp_path / "v.txt", lines), WORDS, 2, 0)
     assert matrix[[4, 5, 6]].tolist() == [[3, 3], [6, 6], [8, 8]]
     assert coverage == 3 / 5
@@ -48,7 +59,9 @@ def test_words_with_spaces_match_nothing(tmp_path):
 
 def test_words_not_covered_are_drawn_from_the_seed_with_the_spread_of_those_found(tmp_path):
     rng = np.random.default_rng(0)
-    lines = [f"w{i} " + " ".join(f"{x:.6f}" for x in 0.3 * rng.standard_normal(50)) for i in range(40)]
+    lines = [
+        f"w{i} " + " ".join(f"{x:.6f}" for x in 0.3 * rng.standard_normal(50)) for i in range(40)
+    ]
     words = ["[PAD]", "[UNK]", *(f"w{i}" for i in range(80))]
     path = write(tmp_path / "v.txt", lines)
     matrix, coverage = read_word_vectors(path, words, 50, seed=1)
@@ -96,14 +109,18 @@ def test_damaged_files_are_refused_with_their_line(name, lines, line, tmp_path):
 @pytest.mark.parametrize(("name", "lines"), [("v.txt", GLOVE), ("v.vec", FASTTEXT)])
 def test_vectors_of_another_size_are_refused(name, lines, tmp_path):
     path = write(tmp_path / name, lines)
-    with pytest.raises(ConfigError, match=r"`word_dim` = 3, and vectors of 2 in .*Set `word_dim` to 2"):
+    with pytest.raises(
+        ConfigError, match=r"`word_dim` = 3, and vectors of 2 in .*Set `word_dim` to 2"
+    ):
         read_word_vectors(path, WORDS, 3, 0)
 
 
 @pytest.mark.parametrize(("name", "lines"), [("v.txt", GLOVE), ("v.vec", FASTTEXT)])
 def test_a_byte_order_mark_is_no_part_of_the_first_word(name, lines, tmp_path):
     plain = read_word_vectors(write(tmp_path / name, lines), WORDS, 2, 0)
-    marked = read_word_vectors(write(tmp_path / f"marked-{name}", ["\ufeff" + lines[0], *lines[1:]]), WORDS, 2, 0)
+    marked = read_word_vectors(
+        write(tmp_path / f"marked-{name}", ["\ufeff" + lines[0], *lines[1:]]), WORDS, 2, 0
+    )
     assert marked[0].tolist() == plain[0].tolist()
     assert marked[1] == plain[1]
 

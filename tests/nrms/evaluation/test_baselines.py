@@ -18,7 +18,9 @@ def rows(shard):
 
 
 def counted(added, shard):
-    """The definition, a click at a time; an unknown article stands at the mean of its impression's known ones."""
+    """The definition, a click at a time; an unknown article stands at the mean of its impression's
+    known ones.
+    """
     clicks = [(time, article) for part in added for time, article, click in rows(part) if click]
     scores = [
         sum(other == article and now - window() <= time < now for time, other in clicks)
@@ -47,7 +49,10 @@ def popularity(*shards):
 def shards():
     """Two shards of a split, the earlier one second."""
     rng = np.random.default_rng(0)
-    return [random_shard(rng, 60, start=start, seconds=3600 * 6) for start in ("2024-01-02T18", "2024-01-02T12")]
+    return [
+        random_shard(rng, 60, start=start, seconds=3600 * 6)
+        for start in ("2024-01-02T18", "2024-01-02T12")
+    ]
 
 
 def test_popularity_counts_the_clicks_of_the_last_hours_strictly_before(shards):
@@ -124,7 +129,9 @@ def test_newest_needs_times(shards):
 
 def test_random_repeats_with_its_seed_and_oracle_passes_through(shards):
     shard, _ = shards
-    same, again, other = (standard_baselines(Popularity(), None, seed)["random"](shard) for seed in (1, 1, 2))
+    same, again, other = (
+        standard_baselines(Popularity(), None, seed)["random"](shard) for seed in (1, 1, 2)
+    )
     assert same.dtype == np.float32
     assert same.tolist() == again.tolist() != other.tolist()
     oracle = standard_baselines(Popularity(), None, 0)["oracle"]

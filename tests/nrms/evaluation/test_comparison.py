@@ -11,7 +11,13 @@ def metrics(auc, interval=None, **baselines):
 
 @pytest.mark.parametrize(
     ("interval", "above"),
-    [((0.51, 0.6), True), ((0.5, 0.6), False), ((0.45, 0.6), False), ((0.3, 0.4), False), (None, False)],
+    [
+        ((0.51, 0.6), True),
+        ((0.5, 0.6), False),
+        ((0.45, 0.6), False),
+        ((0.3, 0.4), False),
+        (None, False),
+    ],
 )
 def test_a_ranking_is_above_chance_where_its_whole_interval_is(interval, above):
     found = metrics(0.55, interval)
@@ -37,5 +43,8 @@ def test_of_an_unlabelled_split_nothing_is_said():
 def test_the_summary_names_each_ranking_with_its_interval():
     found = metrics(0.7, (0.69, 0.71), random=0.5)
     found["baselines"]["random"]["auc_interval"] = [0.49, 0.51]
-    assert summary(found) == "AUC 0.7000 (95% interval 0.6900 to 0.7100); random 0.5000 (95% interval 0.4900 to 0.5100)"
+    assert (
+        summary(found)
+        == "AUC 0.7000 (95% interval 0.6900 to 0.7100); random 0.5000 (95% interval 0.4900 to 0.5100)"
+    )
     assert summary(metrics(0.7)) == "AUC 0.7000"

@@ -18,9 +18,15 @@ def scored():
     """Two shards, with history lengths and scores."""
     rng = np.random.default_rng(0)
     shards = [without_time(random_shard(rng, 200), slice(0, 20)), random_shard(rng, 150)]
-    shards = [replace(shard, device=rng.integers(0, 3, len(shard)).astype(np.int32)) for shard in shards]
+    shards = [
+        replace(shard, device=rng.integers(0, 3, len(shard)).astype(np.int32)) for shard in shards
+    ]
     return [
-        (shard, rng.integers(0, 60, len(shard)), rng.standard_normal(len(shard.candidates)).astype(np.float32))
+        (
+            shard,
+            rng.integers(0, 60, len(shard)),
+            rng.standard_normal(len(shard.candidates)).astype(np.float32),
+        )
         for shard in shards
     ]
 
@@ -34,13 +40,19 @@ def evaluate(scored, *args):
 
 def test_metrics_are_means_over_the_impressions_of_all_shards(scored):
     metrics = evaluate(scored).metrics()
-    auc = np.concatenate([impression_metrics(s.offsets, scores, s.clicked).auc for s, _, scores in scored])
+    auc = np.concatenate(
+        [impression_metrics(s.offsets, scores, s.clicked).auc for s, _, scores in scored]
+    )
     assert metrics["auc"] == pytest.approx(np.nanmean(auc))
     assert metrics["skipped_one_class"] == np.isnan(auc).sum() > 0
     assert metrics["impressions"] == 350
     assert metrics["candidates"] == sum(len(scores) for _, _, scores in scored)
     assert metrics["unlabelled"] == 0
-    assert metrics["unknown_articles"] == sum((shard.candidates == 0).sum() for shard, _, _ in scored) > 0
+    assert (
+        metrics["unknown_articles"]
+        == sum((shard.candidates == 0).sum() for shard, _, _ in scored)
+        > 0
+    )
     assert metrics["empty_histories"] == sum((lengths == 0).sum() for _, lengths, _ in scored) > 0
     assert json.loads(json.dumps(metrics)) == metrics
 
@@ -70,11 +82,22 @@ def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
     )
     counted = ~np.isnan(values[0])
     length = np.concatenate([lengths for _, lengths, _ in scored])
-    hour = np.array([-1 if np.isnat(t) else t.item().hour for shard, _, _ in scored for t in shard.time])
+    hour = np.array(
+        [-1 if np.isnat(t) else t.item().hour for shard, _, _ in scored for t in shard.time]
+    )
     device = np.concatenate([shard.device for shard, _, _ in scored])
-    buckets = {"0": (0, 0), "1-5": (1, 5), "6-10": (6, 10), "11-20": (11, 20), "21-50": (21, 50), "51+": (51, 99)}
+    buckets = {
+        "0": (0, 0),
+        "1-5": (1, 5),
+        "6-10": (6, 10),
+        "11-20": (11, 20),
+        "21-50": (21, 50),
+        "51+": (51, 99),
+    }
     expected = {
-        "by_history_length": {name: (length >= low) & (length <= high) for name, (low, high) in buckets.items()},
+        "by_history_length": {
+            name: (length >= low) & (length <= high) for name, (low, high) in buckets.items()
+        },
         "by_hour": {str(h): hour == h for h in range(24)},
         "by_device": {"1": device == 1, "2": device == 2},
     }
@@ -84,7 +107,9 @@ def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
             found = metrics[attribute][key]
             assert list(found) == [*METRICS, "impressions"]
             assert found["impressions"] == (counted & member).sum()
-            assert [found[name] for name in METRICS] == pytest.approx(values[:, counted & member].mean(axis=1))
+            assert [found[name] for name in METRICS] == pytest.approx(
+                values[:, counted & member].mean(axis=1)
+            )
 
 
 def test_plots_by_group_show_auc(scored):
@@ -104,19 +129,35 @@ def test_baselines_stand_beside_the_model_where_the_data_allows_them(scored):
     assert list(metrics["baselines"]) == ["random", "popularity"]
     assert metrics["baselines"]["random"]["skipped_one_class"] == metrics["skipped_one_class"]
     counts = [popularity.scores(shard) for shard, _, _ in scored]
-    auc = [impression_metrics(s.offsets, count, s.clicked).auc for (s, _, _), count in zip(scored, counts, strict=True)]
-    assert metrics["baselines"]["popularity"]["auc"] == pytest.approx(np.nanmean(np.concatenate(auc)))
+    auc = [
+        impression_metrics(s.offsets, count, s.clicked).auc
+        for (s, _, _), count in zip(scored, counts, strict=True)
+    ]
+    assert metrics["baselines"]["popularity"]["auc"] == pytest.approx(
+        np.nanmean(np.concatenate(auc))
+    )
 
-    ideal = [(replace(s, oracle=s.clicked.astype(np.float32)), lengths, scores) for s, lengths, scores in scored]
+    ideal = [
+        (replace(s, oracle=s.clicked.astype(np.float32)), lengths, scores)
+        for s, lengths, scores in scored
+    ]
     metrics = evaluate(ideal, standard_baselines(popularity, None, 0)).metrics()
     assert metrics["baselines"]["oracle"]["auc"] == 1
 
 
 def test_unlabelled_shards_are_counted_and_have_no_metrics(scored):
-    unlabelled = [(replace(shard, clicked=None), lengths, scores) for shard, lengths, scores in scored]
+    unlabelled = [
+        (replace(shard, clicked=None), lengths, scores) for shard, lengths, scores in scored
+    ]
     evaluation = evaluate(unlabelled, standard_baselines(Popularity(), None, 0))
     metrics = evaluation.metrics()
-    assert set(metrics) == {"impressions", "candidates", "unlabelled", "unknown_articles", "empty_histories"}
+    assert set(metrics) == {
+        "impressions",
+        "candidates",
+        "unlabelled",
+        "unknown_articles",
+        "empty_histories",
+    }
     assert metrics["unlabelled"] == metrics["impressions"] == 350
     assert list(evaluation.figures()) == ["score_distribution"]
 
@@ -127,7 +168,11 @@ def test_unlabelled_shards_are_counted_and_have_no_metrics(scored):
 
 def test_figures_are_those_with_data(scored):
     assert not Evaluation().figures()
-    assert set(evaluate(scored).figures()) == {"score_distribution", "auc_by_history_length", "auc_by_hour"}
+    assert set(evaluate(scored).figures()) == {
+        "score_distribution",
+        "auc_by_history_length",
+        "auc_by_hour",
+    }
     timeless = [(replace(shard, time=None), lengths, scores) for shard, lengths, scores in scored]
     assert set(evaluate(timeless).figures()) == {"score_distribution", "auc_by_history_length"}
 
@@ -172,5 +217,7 @@ def test_nan_scores_are_refused_before_anything_is_counted(scored, labelled):
     shard = shard if labelled else replace(shard, clicked=None)
     evaluation = Evaluation()
     with pytest.raises(SchemaError, match="NaN for 1 of"):
-        evaluation.add(shard, lengths, np.where(np.arange(len(scores)) == 7, np.float32(np.nan), scores))
+        evaluation.add(
+            shard, lengths, np.where(np.arange(len(scores)) == 7, np.float32(np.nan), scores)
+        )
     assert evaluation.metrics() == Evaluation().metrics()

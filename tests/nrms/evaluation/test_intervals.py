@@ -30,7 +30,9 @@ def test_the_interval_is_that_of_a_plain_bootstrap(n):
     auc = rng.beta(2, 1.5, n)
     plain = [rng.choice(auc, n).mean() for _ in range(1000)]
     error = auc.std() / n**0.5
-    np.testing.assert_allclose(interval(keys(n), auc), np.quantile(plain, [0.025, 0.975]), atol=0.4 * error)
+    np.testing.assert_allclose(
+        interval(keys(n), auc), np.quantile(plain, [0.025, 0.975]), atol=0.4 * error
+    )
 
 
 @pytest.mark.long
@@ -64,7 +66,9 @@ def test_another_process_gives_the_same_digits():
         "interval.add(impression_keys(ids, ids), np.arange(50) / 50)\n"
         "print(interval.result())"
     )
-    printed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     ids = pa.array([f"N{i}" for i in range(50)])
     assert printed.stdout.strip() == str(interval(impression_keys(ids, ids), np.arange(50) / 50))
 

@@ -10,14 +10,18 @@ def figures():
     scores = np.random.default_rng(0).standard_normal(500).astype(np.float32)
     group = GroupMean(total=6.0, squares=4.5, count=10)
     return {
-        "training": plots.training_curves({"loss": [1.5, 1.2], "val_auc": [0.6, 0.7]}, {"random": 0.5, "oracle": 0.9}),
+        "training": plots.training_curves(
+            {"loss": [1.5, 1.2], "val_auc": [0.6, 0.7]}, {"random": 0.5, "oracle": 0.9}
+        ),
         "one epoch": plots.training_curves({"loss": [1.5], "val_auc": [0.6]}),
         "history": plots.auc_by_history_length({"0": group, "1-5": group + group}),
         "hour": plots.auc_by_hour({3: group, 23: GroupMean(0.5, 0.25, 1)}),
         "scores": plots.score_distribution(
             {"clicked": scores + 1, "not clicked": scores}, {"clicked": 9, "not clicked": 8}
         ),
-        "equal scores": plots.score_distribution({"all candidates": np.ones(3)}, {"all candidates": 3}),
+        "equal scores": plots.score_distribution(
+            {"all candidates": np.ones(3)}, {"all candidates": 3}
+        ),
     }
 
 
@@ -63,7 +67,10 @@ def test_score_densities_integrate_to_the_share_shown_and_name_their_counts():
     for outline in axes.patches:
         density, edges, _ = outline.get_data()
         assert (density * np.diff(edges)).sum() == pytest.approx(1)
-    assert [text.get_text() for text in axes.get_legend().texts] == ["clicked (1,000)", "not clicked (70,000)"]
+    assert [text.get_text() for text in axes.get_legend().texts] == [
+        "clicked (1,000)",
+        "not clicked (70,000)",
+    ]
 
 
 def test_the_users_matplotlibrc_has_no_say(tmp_path):
@@ -72,7 +79,9 @@ def test_the_users_matplotlibrc_has_no_say(tmp_path):
         return (tmp_path / name).read_bytes()
 
     expected = rendered("default.png")
-    with matplotlib.rc_context({"text.usetex": True, "axes.formatter.use_locale": True, "font.size": 30}):
+    with matplotlib.rc_context(
+        {"text.usetex": True, "axes.formatter.use_locale": True, "font.size": 30}
+    ):
         assert rendered("users.png") == expected
         assert matplotlib.rcParams["text.usetex"]
 
@@ -80,7 +89,9 @@ def test_the_users_matplotlibrc_has_no_say(tmp_path):
 def test_what_cannot_be_drawn_is_left_out_with_a_warning(tmp_path, caplog):
     good, bad = figures()["training"], figures()["hour"]
     bad.axes[0].set_title(r"$\nonsense$")
-    assert plots.save_all({"good": good, "bad": bad, "not drawn": None}, tmp_path) == {"good": tmp_path / "good.png"}
+    assert plots.save_all({"good": good, "bad": bad, "not drawn": None}, tmp_path) == {
+        "good": tmp_path / "good.png"
+    }
     (message,) = caplog.messages
     assert message.startswith("going on without bad.png, which could not be made: ValueError: ")
     assert "\n" not in message

@@ -11,7 +11,9 @@ MRR, NDCG5, NDCG10 = METRICS.index("mrr"), METRICS.index("ndcg@5"), METRICS.inde
 
 
 def ragged(rng, n, longest=14, levels=None):
-    """Random impressions; `levels` distinct scores make ties. Some are empty, some have one class."""
+    """Random impressions; `levels` distinct scores make ties. Some are empty, some
+    have one class.
+    """
     lengths = rng.integers(0, longest + 1, n)
     offsets = np.append(0, np.cumsum(lengths))
     c = offsets[-1]
@@ -29,7 +31,9 @@ def one_class(clicked):
 
 
 def metrics_of_order(clicked):
-    """MRR, nDCG@5, nDCG@10 of clicks listed from best to worst, as the field's scripts write them."""
+    """MRR, nDCG@5, nDCG@10 of clicks listed from best to worst, as the field's
+    scripts write them.
+    """
 
     def dcg(gains, k):
         return sum((2**gain - 1) / np.log2(place + 2) for place, gain in enumerate(gains[:k]))
@@ -44,10 +48,13 @@ def metrics_of_order(clicked):
 def test_auc_equals_sklearn_and_is_nan_exactly_for_one_class_impressions(levels):
     offsets, scores, clicked = ragged(np.random.default_rng(0), 300, levels=levels)
     expected = [
-        np.nan if one_class(click) else roc_auc_score(click, score) for score, click in each(offsets, scores, clicked)
+        np.nan if one_class(click) else roc_auc_score(click, score)
+        for score, click in each(offsets, scores, clicked)
     ]
     assert np.isnan(expected).sum() > 10
-    np.testing.assert_allclose(impression_metrics(offsets, scores, clicked).auc, expected, atol=1e-12)
+    np.testing.assert_allclose(
+        impression_metrics(offsets, scores, clicked).auc, expected, atol=1e-12
+    )
 
 
 def test_without_ties_mrr_and_ndcg_equal_the_slow_definition():
@@ -56,7 +63,9 @@ def test_without_ties_mrr_and_ndcg_equal_the_slow_definition():
         [np.nan] * 3 if one_class(click) else metrics_of_order(click[np.argsort(-score)])
         for score, click in each(offsets, scores, clicked)
     ]
-    np.testing.assert_allclose(impression_metrics(offsets, scores, clicked).values[1:].T, expected, atol=1e-12)
+    np.testing.assert_allclose(
+        impression_metrics(offsets, scores, clicked).values[1:].T, expected, atol=1e-12
+    )
 
 
 def test_ndcg_equals_sklearn_also_with_ties():
@@ -74,7 +83,9 @@ def test_with_ties_metrics_are_the_mean_over_all_orders_of_the_ties():
     for i, (score, click) in enumerate(each(offsets, scores, clicked)):
         if not one_class(click):
             orders = [
-                list(order) for order in permutations(range(len(score))) if (np.diff(score[list(order)]) <= 0).all()
+                list(order)
+                for order in permutations(range(len(score)))
+                if (np.diff(score[list(order)]) <= 0).all()
             ]
             expected = np.mean([metrics_of_order(click[order]) for order in orders], axis=0)
             np.testing.assert_allclose(values[1:, i], expected, atol=1e-12)
@@ -128,14 +139,20 @@ def test_shard_by_shard_equals_one_pass_and_counts_what_it_skips():
     sharded = MetricSums()
     for first, last in ((0, 7), (7, 7), (7, 60), (60, 100)):
         own = slice(offsets[first], offsets[last])
-        sharded.add(impression_metrics(offsets[first : last + 1] - offsets[first], scores[own], clicked[own]))
+        sharded.add(
+            impression_metrics(
+                offsets[first : last + 1] - offsets[first], scores[own], clicked[own]
+            )
+        )
     assert sharded.result() == pytest.approx(whole.result(), abs=1e-13)
     skipped = sum(one_class(click) for (click,) in each(offsets, clicked))
     assert whole.result()["skipped_one_class"] == skipped > 0
     assert whole.result()["impressions"] == 100
     assert whole.result()["candidates"] == len(scores)
     assert whole.result()["auc"] == pytest.approx(
-        np.mean([roc_auc_score(c, s) for s, c in each(offsets, scores, clicked) if not one_class(c)])
+        np.mean(
+            [roc_auc_score(c, s) for s, c in each(offsets, scores, clicked) if not one_class(c)]
+        )
     )
 
 

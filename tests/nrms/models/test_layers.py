@@ -92,7 +92,10 @@ def test_output_has_the_documented_shape(case):
 def test_config_round_trip_gives_the_same_layer(case):
     layer, inputs, _ = case
     twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert keras.saving.serialize_keras_object(twin)["config"] == keras.saving.serialize_keras_object(layer)["config"]
+    assert (
+        keras.saving.serialize_keras_object(twin)["config"]
+        == keras.saving.serialize_keras_object(layer)["config"]
+    )
     assert twin.built
     twin.set_weights(layer.get_weights())
     np.testing.assert_array_equal(call(twin, inputs), call(layer, inputs))
@@ -143,7 +146,9 @@ def test_mixed_precision_is_close_to_float32(name):
     half.build(*build_shapes)
     half.set_weights(full.get_weights())
     assert all(weight.dtype == "float32" for weight in half.weights)
-    outputs = [ops.convert_to_numpy(ops.cast(call(layer, inputs), "float32")) for layer in (full, half)]
+    outputs = [
+        ops.convert_to_numpy(ops.cast(call(layer, inputs), "float32")) for layer in (full, half)
+    ]
     np.testing.assert_allclose(outputs[1], outputs[0], atol=0.05)
 
 
@@ -170,7 +175,9 @@ def slow_sequence(layer, items):
     for head in range(HEADS):
         part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
         for i in range(len(items)):
-            weights = softmax(np.array([q[i, part] @ k[j, part] for j in range(len(items))]) / np.sqrt(HEAD_DIM))
+            weights = softmax(
+                np.array([q[i, part] @ k[j, part] for j in range(len(items))]) / np.sqrt(HEAD_DIM)
+            )
             context[i, part] = sum(weights[j] * v[j, part] for j in range(len(items)))
     pooling = layer.pooling
     hidden = np.tanh(context @ pooling.projection.numpy() + pooling.bias.numpy())
@@ -183,7 +190,8 @@ def test_news_encoder_equals_numpy():
     random_weights(encoder)
     words = encoder.embedding.embeddings.numpy()
     expected = [
-        slow_sequence(encoder.title, words[title[title != 0]]) if title.any() else np.zeros(DIM) for title in TITLES
+        slow_sequence(encoder.title, words[title[title != 0]]) if title.any() else np.zeros(DIM)
+        for title in TITLES
     ]
     np.testing.assert_allclose(encoder(TITLES), expected, atol=1e-5)
 
@@ -193,7 +201,10 @@ def test_user_encoder_equals_numpy():
     encoder.build()
     random_weights(encoder)
     vectors = floats(8, DIM)
-    expected = [slow_sequence(encoder.history, vectors[row[row != 0]]) if row.any() else np.zeros(DIM) for row in ROWS]
+    expected = [
+        slow_sequence(encoder.history, vectors[row[row != 0]]) if row.any() else np.zeros(DIM)
+        for row in ROWS
+    ]
     np.testing.assert_allclose(encoder(vectors, ROWS), expected, atol=1e-5)
 
 
@@ -210,21 +221,31 @@ def test_recommender_equals_encoding_every_title_of_every_sample_apart():
     expected = np.full((3, 5), -1e9)
     for i in range(3):
         clicked = [news(row) for row in history[i] if row]
-        user = slow_sequence(model.user_encoder.history, np.array(clicked)) if clicked else np.zeros(DIM)
+        user = (
+            slow_sequence(model.user_encoder.history, np.array(clicked))
+            if clicked
+            else np.zeros(DIM)
+        )
         for j, row in enumerate(candidates[i]):
             if row:
                 expected[i, j] = user @ news(row)
     for training in (False, True):
-        np.testing.assert_allclose(model(catalogue, history, candidates, training=training), expected, atol=1e-4)
+        np.testing.assert_allclose(
+            model(catalogue, history, candidates, training=training), expected, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("more", [1, 7, 40])
 def test_padding_does_not_move_a_vector(more):
     model = build_model(ModelConfig(), 20)
     wide_titles, wide_rows = (np.pad(rows, ((0, 0), (0, more))) for rows in (TITLES, ROWS))
-    np.testing.assert_allclose(model.news_encoder(TITLES), model.news_encoder(wide_titles), atol=1e-6)
+    np.testing.assert_allclose(
+        model.news_encoder(TITLES), model.news_encoder(wide_titles), atol=1e-6
+    )
     vectors = floats(8, 400)
-    np.testing.assert_allclose(model.user_encoder(vectors, ROWS), model.user_encoder(vectors, wide_rows), atol=1e-6)
+    np.testing.assert_allclose(
+        model.user_encoder(vectors, ROWS), model.user_encoder(vectors, wide_rows), atol=1e-6
+    )
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +274,9 @@ def front_padded(rows):
     return np.stack([np.append(row[row == 0], row[row != 0]) for row in rows])
 
 
-@pytest.mark.parametrize("move", [front_padded, *(partial(scattered, seed=seed) for seed in range(3))])
+@pytest.mark.parametrize(
+    "move", [front_padded, *(partial(scattered, seed=seed) for seed in range(3))]
+)
 def test_it_does_not_matter_where_the_padding_stands(move, exported):
     model, onnx = exported
     vectors = floats(8, DIM)
@@ -291,7 +314,9 @@ def test_empty_title_and_empty_history_give_zeros():
     news.build()
     users.build()
     np.testing.assert_array_equal(news(np.zeros((2, 4), np.int32)), np.zeros((2, DIM)))
-    np.testing.assert_array_equal(users(floats(3, DIM), np.zeros((2, 4), np.int32)), np.zeros((2, DIM)))
+    np.testing.assert_array_equal(
+        users(floats(3, DIM), np.zeros((2, 4), np.int32)), np.zeros((2, DIM))
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 14])
@@ -300,7 +325,9 @@ def test_training_in_buckets_gives_what_inference_gives(count):
     layer.build((None, DIM))
     rows = left(RNG.integers(0, 6, count), 5, 8).reshape(count, 5)
     items = floats(8, DIM)
-    np.testing.assert_allclose(layer(items, rows, rows != 0, training=True), layer(items, rows, rows != 0), atol=1e-6)
+    np.testing.assert_allclose(
+        layer(items, rows, rows != 0, training=True), layer(items, rows, rows != 0), atol=1e-6
+    )
 
 
 def test_dropout_acts_in_training_only():
@@ -321,7 +348,8 @@ def test_frozen_word_vectors_are_not_trainable():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: SelfAttention(0, 3), lambda: SelfAttention(2, -1), lambda: AdditiveAttention(0)]
+    "make",
+    [lambda: SelfAttention(0, 3), lambda: SelfAttention(2, -1), lambda: AdditiveAttention(0)],
 )
 def test_sizes_must_be_positive(make):
     with pytest.raises(ValueError, match=r"should be a positive integer\. Received: "):

@@ -15,7 +15,9 @@ NEW = ["[PAD]", "[UNK]", "kat", "fugl", "hund", "ny"]
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_shared_words_take_their_vectors_along_and_new_ones_stay_as_drawn(tmp_path, frozen, dropout):
+def test_shared_words_take_their_vectors_along_and_new_ones_stay_as_drawn(
+    tmp_path, frozen, dropout
+):
     keras.utils.set_random_seed(1)
     saved = build_model(ModelConfig(**SIZES), len(OLD))
     saved.save(tmp_path / "model.keras")
@@ -32,4 +34,6 @@ def test_shared_words_take_their_vectors_along_and_new_ones_stay_as_drawn(tmp_pa
     vectors = model.news_encoder(words)
     np.testing.assert_array_equal(vectors, saved.news_encoder(translated))
     table = np.concatenate([np.zeros_like(vectors), vectors])
-    np.testing.assert_array_equal(model.user_encoder(table, histories), saved.user_encoder(table, histories))
+    np.testing.assert_array_equal(
+        model.user_encoder(table, histories), saved.user_encoder(table, histories)
+    )

@@ -1,4 +1,6 @@
-"""The commit protocol with a tiny user of it: what is valid is whole, whatever is killed, damaged or at once."""
+"""The commit protocol with a tiny user of it: what is valid is whole, whatever is killed, damaged
+or at once.
+"""
 
 import json
 import os
@@ -33,7 +35,9 @@ def table(number):
 
 
 def make(uri, plan=PLAN, made=None, step=lambda name: None, **claim):
-    """The tiny user: three parts and a summary. Gives the names of the parts that it wrote, None for nothing to do."""
+    """The tiny user: three parts and a summary. Gives the names of the parts that it wrote, None
+    for nothing to do.
+    """
     out = output(uri, plan)
     if not out.claim(["summary.json"], **claim):
         return None
@@ -54,7 +58,9 @@ def make(uri, plan=PLAN, made=None, step=lambda name: None, **claim):
     assert numbers == [0, 1, 2]
     step("summary.json")
     with scratch_folder() as folder:
-        (folder / "summary.json").write_text(json.dumps({"sum": sum(numbers), "words": ["zero", "one", "two"] * 5}))
+        (folder / "summary.json").write_text(
+            json.dumps({"sum": sum(numbers), "words": ["zero", "one", "two"] * 5})
+        )
         out.add(folder / "summary.json")
     step("finish")
     out.finish({"about": "numbers"})
@@ -63,14 +69,24 @@ def make(uri, plan=PLAN, made=None, step=lambda name: None, **claim):
 
 @pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def uri(request, tmp_path):
-    return str(tmp_path / "out") if request.param == "local" else request.getfixturevalue("bucket") + "/out"
+    return (
+        str(tmp_path / "out")
+        if request.param == "local"
+        else request.getfixturevalue("bucket") + "/out"
+    )
 
 
 def contents(uri):
     """Every file, hidden ones too, but for the times in their generations."""
     if storage.is_gcs(uri):
-        return {info.uri[len(uri) + 1 :]: storage.read_bytes(info) for info in storage.list_files(uri)}
-    return {str(path.relative_to(uri)): path.read_bytes() for path in Path(uri).rglob("*") if path.is_file()}
+        return {
+            info.uri[len(uri) + 1 :]: storage.read_bytes(info) for info in storage.list_files(uri)
+        }
+    return {
+        str(path.relative_to(uri)): path.read_bytes()
+        for path in Path(uri).rglob("*")
+        if path.is_file()
+    }
 
 
 def generations(uri):
@@ -100,7 +116,9 @@ def test_another_plan_is_refused_unless_overwrite_and_leaves_nothing_behind(uri,
     storage.write_bytes(b"old", storage.join(uri, "part-9.parquet"))
     other = {"plan": {"of": "letters"}}
     before = generations(uri)
-    with pytest.raises(ConfigError, match=r"whose of is numbers and not letters\. Choose another --output") as caught:
+    with pytest.raises(
+        ConfigError, match=r"whose of is numbers and not letters\. Choose another --output"
+    ) as caught:
         make(uri, other)
     assert len(str(caught.value).splitlines()) == 1
     assert generations(uri) == before
@@ -164,7 +182,9 @@ def test_a_file_whose_time_was_set_back_is_found_and_one_that_lies_is_found_on_d
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"[" * 100_000, b'{"plan": {"of": "numbers"}}'])
+@pytest.mark.parametrize(
+    "manifest", [b"", b"{", b"[]", b"[" * 100_000, b'{"plan": {"of": "numbers"}}']
+)
 def test_a_folder_whose_manifest_is_damaged_is_not_complete(uri, manifest):
     make(uri)
     whole = contents(uri)
@@ -243,7 +263,9 @@ def test_a_run_whose_folder_was_taken_stops_and_harms_nothing(uri, when):
             before.update(generations(uri))
 
     before = {}
-    with pytest.raises(StorageError, match=r"is now written by .*, whose of is letters and not numbers\. This run"):
+    with pytest.raises(
+        StorageError, match=r"is now written by .*, whose of is letters and not numbers\. This run"
+    ):
         make(uri, step=step)
     assert generations(uri) == before
     assert make(uri, other) is None
@@ -287,7 +309,11 @@ def test_many_at_once_leave_what_one_leaves(uri, tmp_path):
             {"plan": {"model": {"version": "b", "sha256": "1"}}},
             "model.version is b and not a",
         ),
-        ({"plan": {"model": {"sha256": "0"}}}, {"plan": {"model": {"sha256": "1"}}}, "model.sha256 is 1 and not 0"),
+        (
+            {"plan": {"model": {"sha256": "0"}}},
+            {"plan": {"model": {"sha256": "1"}}},
+            "model.sha256 is 1 and not 0",
+        ),
         (
             {"plan": {"inputs": [{"name": n, "crc32c": "x"} for n in "abcd"]}},
             {"plan": {"inputs": [{"name": "e", "crc32c": "x"}]}},
@@ -314,7 +340,9 @@ def test_json_of_any_depth_or_kind_is_an_object_or_nothing():
 
 
 def check_and_go_on(uri, unbroken, temporary, **options):
-    """What a killed process left is not valid, or is whole; the next one keeps its parts and ends as if unbroken."""
+    """What a killed process left is not valid, or is whole; the next one keeps its parts and ends
+    as if unbroken.
+    """
     found = look(uri)
     assert found.success is None or found.is_complete(verify=True)
     kept = {name: info.generation for name, info in found.files.items() if name in PARTS}

@@ -1,4 +1,6 @@
-"""Our Parquet files on damage: whatever bit is flipped, the file is not taken for whole, and any reader reads them."""
+"""Our Parquet files on damage: whatever bit is flipped, the file is not taken for whole, and any
+reader reads them.
+"""
 
 import random
 from contextlib import suppress
@@ -36,13 +38,17 @@ def test_any_reader_reads_it_and_may_verify_its_pages(path):
 
 def test_tables_are_written_one_after_the_other_and_the_same_bytes_each_time(tmp_path):
     for name in ("x", "y"):
-        assert parquet.write(tmp_path / name, iter([TABLE, TABLE.slice(1)]), compression="none") == 5
+        assert (
+            parquet.write(tmp_path / name, iter([TABLE, TABLE.slice(1)]), compression="none") == 5
+        )
     assert parquet.read(tmp_path / "x").equals(pa.concat_tables([TABLE, TABLE.slice(1)]))
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
 
 
 def test_what_a_file_said_of_itself_does_not_go_on_to_the_next_one(path, tmp_path):
-    table = parquet.read(path).replace_schema_metadata({**parquet.read(path).schema.metadata, b"theirs": b"t"})
+    table = parquet.read(path).replace_schema_metadata(
+        {**parquet.read(path).schema.metadata, b"theirs": b"t"}
+    )
     parquet.write(tmp_path / "next", table)
     said = parquet.metadata(tmp_path / "next")
     assert said[b"theirs"] == b"t"

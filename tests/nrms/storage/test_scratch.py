@@ -1,4 +1,6 @@
-"""What is temporary goes with its process, or with the next one; what a living process uses, or a user, stays."""
+"""What is temporary goes with its process, or with the next one; what a living process uses, or a
+user, stays.
+"""
 
 import multiprocessing
 import os
@@ -32,7 +34,9 @@ with {name}({folder}) as path:
 
 @contextmanager
 def holder(name: str, folder: Path) -> Iterator[tuple[Path, subprocess.Popen]]:
-    """A process in the block of `scratch_folder` or `scratch_file`, which it leaves at the end of this one's."""
+    """A process in the block of `scratch_folder` or `scratch_file`, which it leaves at the end of
+    this one's.
+    """
     code = HOLD.format(name=name, folder=f"Path({str(folder)!r})")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
@@ -51,8 +55,13 @@ def test_a_folder_is_in_the_temporary_one_and_gone_after_the_block(tmp_path, mon
 
 
 @pytest.mark.system
-def test_a_folder_whose_process_was_killed_is_removed_by_the_next_and_one_whose_process_lives_is_not(tmp_path):
-    with holder("scratch_folder", tmp_path) as (living, _), holder("scratch_folder", tmp_path) as (dead, process):
+def test_a_folder_whose_process_was_killed_is_removed_by_the_next_and_one_whose_process_lives_is_not(
+    tmp_path,
+):
+    with (
+        holder("scratch_folder", tmp_path) as (living, _),
+        holder("scratch_folder", tmp_path) as (dead, process),
+    ):
         (dead / "a").mkdir()
         (dead / "a" / "b").touch()
         process.send_signal(signal.SIGKILL)
@@ -72,7 +81,9 @@ def test_the_number_of_a_living_process_keeps_no_folder(tmp_path):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("number", [getattr(signal, "SIGKILL", None), None], ids=["killed", "living"])
+@pytest.mark.parametrize(
+    "number", [getattr(signal, "SIGKILL", None), None], ids=["killed", "living"]
+)
 def test_a_file_stays_beside_an_output_while_its_process_lives(number, tmp_path):
     storage.write_bytes(b"old", tmp_path / "x")
     with holder("scratch_file", tmp_path) as (path, process):
@@ -84,7 +95,14 @@ def test_a_file_stays_beside_an_output_while_its_process_lives(number, tmp_path)
 
 
 def test_names_that_are_not_ours_stay(tmp_path):
-    names = [".git.lock", ".x.tmp", "nrms-1-models", f"{'0' * 32}.tmp", f".{'0' * 31}g.tmp", "nrms-demo"]
+    names = [
+        ".git.lock",
+        ".x.tmp",
+        "nrms-1-models",
+        f"{'0' * 32}.tmp",
+        f".{'0' * 31}g.tmp",
+        "nrms-demo",
+    ]
     for name in names:
         (tmp_path / name).mkdir() if name.startswith("nrms") else (tmp_path / name).touch()
     with scratch_folder(tmp_path):

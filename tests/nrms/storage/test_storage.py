@@ -47,7 +47,11 @@ def one_line(kind: type[NrmsError], *words: str) -> Iterator[None]:
 
 @pytest.fixture(params=["local", pytest.param("gs", marks=pytest.mark.system)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "data") if request.param == "local" else request.getfixturevalue("bucket") + "/data"
+    return (
+        str(tmp_path / "data")
+        if request.param == "local"
+        else request.getfixturevalue("bucket") + "/data"
+    )
 
 
 # --- the contract
@@ -66,7 +70,9 @@ def test_what_is_written_or_uploaded_is_read_back(folder: str, content: bytes, t
 
 
 def test_the_checksum_of_an_object_is_crc32c(bucket: str):
-    assert slow_crc32c(b"123456789") == base64.b64encode(bytes.fromhex("E3069283")).decode()  # RFC 3720, B.4
+    assert (
+        slow_crc32c(b"123456789") == base64.b64encode(bytes.fromhex("E3069283")).decode()
+    )  # RFC 3720, B.4
     assert storage.write_bytes(SMALL, f"{bucket}/x").crc32c == slow_crc32c(SMALL)
 
 
@@ -140,9 +146,14 @@ def test_listing_is_recursive_sorted_and_leaves_hidden_files_out(folder: str):
     storage.write_bytes(b"", storage.join(folder, ".git/x.parquet"))
     storage.write_bytes(b"", folder + "-sibling/x.parquet")
     found = storage.list_files(folder, ".parquet")
-    assert [info.uri for info in found] == [f"{folder}/{x}" for x in ("a-b.parquet", "a/c.parquet", "b.parquet")]
+    assert [info.uri for info in found] == [
+        f"{folder}/{x}" for x in ("a-b.parquet", "a/c.parquet", "b.parquet")
+    ]
     assert found == [storage.stat(info.uri) for info in found]
-    assert [storage.name(info.uri) for info in storage.list_files(folder + "/a")] == ["c.parquet", "note.txt"]
+    assert [storage.name(info.uri) for info in storage.list_files(folder + "/a")] == [
+        "c.parquet",
+        "note.txt",
+    ]
     assert storage.list_files(storage.join(folder, "missing")) == []
 
 
@@ -207,7 +218,9 @@ def test_fetch_gives_the_pinned_generation_or_says_that_it_is_gone(folder: str, 
         storage.fetch(new, tmp_path / "empty cache")
 
 
-def test_a_local_file_is_fetched_in_place_and_an_object_once(proxy: FaultyProxy, bucket: str, tmp_path: Path):
+def test_a_local_file_is_fetched_in_place_and_an_object_once(
+    proxy: FaultyProxy, bucket: str, tmp_path: Path
+):
     local = storage.write_bytes(SMALL, tmp_path / "x")
     assert storage.fetch(local, tmp_path / "cache") == tmp_path / "x"
     info = storage.write_bytes(SMALL, f"{bucket}/x")
@@ -219,7 +232,11 @@ def test_a_local_file_is_fetched_in_place_and_an_object_once(proxy: FaultyProxy,
 
 
 def test_locations_are_joined_and_named_alike():
-    assert storage.join("gs://b", "c", "d.txt") == storage.join("gs://b/c/", "d.txt") == "gs://b/c/d.txt"
+    assert (
+        storage.join("gs://b", "c", "d.txt")
+        == storage.join("gs://b/c/", "d.txt")
+        == "gs://b/c/d.txt"
+    )
     assert storage.join(Path("b"), "c", "d.txt") == storage.join("b/c/", "d.txt") == "b/c/d.txt"
     assert storage.name("gs://b/c/d.txt") == storage.name(Path("c/d.txt")) == "d.txt"
     assert storage.is_gcs("gs://b/c")
@@ -227,7 +244,16 @@ def test_locations_are_joined_and_named_alike():
 
 
 @pytest.mark.parametrize(
-    "uri", ["s3://bucket/x", "GS://bucket/x", "gs:/bucket/x", "file:///x", "gs://", "gs:///x", "gs://bucket"]
+    "uri",
+    [
+        "s3://bucket/x",
+        "GS://bucket/x",
+        "gs:/bucket/x",
+        "file:///x",
+        "gs://",
+        "gs:///x",
+        "gs://bucket",
+    ],
 )
 def test_a_location_that_cannot_be_a_file_is_refused(uri: str):
     for use in (storage.stat, storage.read_bytes, lambda uri: storage.write_bytes(b"", uri)):
@@ -262,7 +288,10 @@ def swap(content: bytes, uri: str, generation: str | None) -> bytes | None:
 def race(pool: Executor, workers: int, rounds: int, uri: str) -> None:
     generation = ABSENT
     for turn in range(rounds):
-        tries = [pool.submit(swap, f"{turn} {worker}".encode(), uri, generation) for worker in range(workers)]
+        tries = [
+            pool.submit(swap, f"{turn} {worker}".encode(), uri, generation)
+            for worker in range(workers)
+        ]
         won = [content for content in (task.result() for task in tries) if content]
         assert [storage.read_bytes(uri)] == won
         generation = storage.stat(uri).generation

@@ -1,4 +1,6 @@
-"""Faults, on a disk and on the way to a bucket: tried again, or one line and nothing half-written."""
+"""Faults, on a disk and on the way to a bucket: tried again, or one line and nothing
+half-written.
+"""
 
 import json
 import os
@@ -42,7 +44,12 @@ def locked_folder() -> Iterator[Path]:
 
 
 def test_a_folder_without_permission_is_named(locked_folder: Path):
-    uses: list[Callable[[Path], object]] = [storage.stat, storage.read_bytes, storage.delete, storage.exists]
+    uses: list[Callable[[Path], object]] = [
+        storage.stat,
+        storage.read_bytes,
+        storage.delete,
+        storage.exists,
+    ]
     for use in [*uses, lambda uri: storage.write_bytes(b"", uri)]:
         with one_line(AccessDenied, str(locked_folder / "x"), "Permission denied"):
             use(locked_folder / "x")
@@ -54,11 +61,18 @@ def test_a_folder_without_permission_is_named(locked_folder: Path):
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    for path, words in (("file/x", f"{tmp_path / 'file'} is a file, not a folder"), ("file/x/y", "Not a directory")):
+    for path, words in (
+        ("file/x", f"{tmp_path / 'file'} is a file, not a folder"),
+        ("file/x/y", "Not a directory"),
+    ):
         with one_line(StorageError, str(tmp_path / path), words):
             storage.write_bytes(b"", tmp_path / path)
     (tmp_path / "folder").mkdir()
-    for generation, kind in ((None, StorageError), (ABSENT, ObjectNotFound), ("1-2-3", PreconditionFailed)):
+    for generation, kind in (
+        (None, StorageError),
+        (ABSENT, ObjectNotFound),
+        ("1-2-3", PreconditionFailed),
+    ):
         with one_line(kind, str(tmp_path / "folder")):
             storage.write_bytes(b"", tmp_path / "folder", if_generation=generation)
 
@@ -107,7 +121,11 @@ def test_what_is_no_file_is_named_and_does_not_hang(kind: str, tmp_path: Path):
 def test_a_name_that_is_no_utf8_is_named(tmp_path: Path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     uses = (storage.stat, storage.list_files, storage.read_bytes, storage.exists, storage.delete)
-    for use in (*uses, lambda uri: storage.write_bytes(b"", uri), lambda uri: storage.join(uri, "x")):
+    for use in (
+        *uses,
+        lambda uri: storage.write_bytes(b"", uri),
+        lambda uri: storage.join(uri, "x"),
+    ):
         with one_line(StorageError, f"{tmp_path}/caf\\xe9", ": a name must be UTF-8"):
             use(folder)
     folder.mkdir()
@@ -139,7 +157,9 @@ def test_a_writer_killed_half_way_leaves_the_old_file_alone(tmp_path: Path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert len(list(target.parent.iterdir())) == 2  # the killed writer did leave something
-    assert [(info.uri, info.size) for info in storage.list_files(target.parent)] == [(str(target), 3)]
+    assert [(info.uri, info.size) for info in storage.list_files(target.parent)] == [
+        (str(target), 3)
+    ]
     storage.write_bytes(b"new", target)
     assert storage.read_bytes(target) == b"new"
     assert listing(target.parent) == ["x"]
@@ -174,7 +194,9 @@ def damage_the_answer(request: Request) -> None:
     request.answer(status, headers, body[:-1] + bytes([body[-1] ^ 1]))
 
 
-SIZES = pytest.mark.parametrize(("content", "sent_by"), [(SMALL, "POST /upload"), (LARGE, "PUT /upload")])
+SIZES = pytest.mark.parametrize(
+    ("content", "sent_by"), [(SMALL, "POST /upload"), (LARGE, "PUT /upload")]
+)
 USES: dict[str, Callable[[str, Path], object]] = {
     "stat": lambda uri, tmp_path: storage.stat(uri),
     "list": lambda uri, tmp_path: storage.list_files(uri.removesuffix("/x")),
@@ -249,11 +271,20 @@ CREDENTIALS = {
     "another type": json.dumps({"type": "wine"}),
     "a service account alone": json.dumps({"type": "service_account"}),
     "a key that is none": json.dumps(
-        {"type": "service_account", "client_email": "a@b", "token_uri": "http://x", "private_key": "no key"}
+        {
+            "type": "service_account",
+            "client_email": "a@b",
+            "token_uri": "http://x",
+            "private_key": "no key",
+        }
     ),
     "an impersonation alone": json.dumps({"type": "impersonated_service_account"}),
     "an impersonation of a list": json.dumps(
-        {"type": "impersonated_service_account", "source_credentials": [], "service_account_impersonation_url": 1}
+        {
+            "type": "impersonated_service_account",
+            "source_credentials": [],
+            "service_account_impersonation_url": 1,
+        }
     ),
     "a user alone": json.dumps({"type": "authorized_user"}),
     "an outside account alone": json.dumps({"type": "external_account"}),
@@ -261,21 +292,31 @@ CREDENTIALS = {
 
 
 @pytest.mark.parametrize("content", CREDENTIALS)
-def test_credentials_of_any_other_shape_are_one_line(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_credentials_of_any_other_shape_are_one_line(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     file = tmp_path / "key.json"
     file.write_bytes(CREDENTIALS[content].encode(errors="surrogateescape"))
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
-    with one_line(AccessDenied, "gs://bucket/x", "gcloud auth application-default login", str(file)):
+    with one_line(
+        AccessDenied, "gs://bucket/x", "gcloud auth application-default login", str(file)
+    ):
         storage.stat("gs://bucket/x")
 
 
-def test_credentials_that_are_a_folder_or_a_pipe_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_credentials_that_are_a_folder_or_a_pipe_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     for path in (tmp_path, tmp_path / "pipe"):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
-        with one_line(AccessDenied, "gs://bucket/x", f"GOOGLE_APPLICATION_CREDENTIALS names {path}, which is no file"):
+        with one_line(
+            AccessDenied,
+            "gs://bucket/x",
+            f"GOOGLE_APPLICATION_CREDENTIALS names {path}, which is no file",
+        ):
             storage.stat("gs://bucket/x")
 
 
@@ -296,7 +337,9 @@ def test_an_emulator_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("setting", ["soon", "-1", "nan"])
-def test_a_retry_time_that_is_no_time_is_refused(setting: str, bucket: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_retry_time_that_is_no_time_is_refused(
+    setting: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("NRMS_RETRY_SECONDS", setting)
     with one_line(ConfigError, "NRMS_RETRY_SECONDS", repr(setting)):
         storage.exists(f"{bucket}/x")
@@ -341,7 +384,9 @@ def test_an_upload_whose_session_was_lost_starts_over(status: int, proxy: Faulty
 
 
 @SIZES
-def test_an_upload_survives_a_server_that_goes_away_half_way(content: bytes, sent_by: str, own: "Own"):
+def test_an_upload_survives_a_server_that_goes_away_half_way(
+    content: bytes, sent_by: str, own: "Own"
+):
     def go_away(request: Request) -> None:
         request.forward_half()
         own.server.kill()
@@ -393,7 +438,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
 
 
 @SIZES
-def test_an_upload_damaged_on_the_way_is_refused(content: bytes, sent_by: str, proxy: FaultyProxy, bucket: str):
+def test_an_upload_damaged_on_the_way_is_refused(
+    content: bytes, sent_by: str, proxy: FaultyProxy, bucket: str
+):
     def damage(request: Request) -> None:
         assert content in request.body
         request.body = request.body.replace(content, content[:-1] + bytes([content[-1] ^ 1]))
@@ -407,13 +454,18 @@ def test_an_upload_damaged_on_the_way_is_refused(content: bytes, sent_by: str, p
 
 def test_a_download_cut_short_is_resumed(proxy: FaultyProxy, bucket: str, tmp_path: Path):
     info = storage.write_bytes(LARGE, f"{bucket}/x")
-    for read in (storage.read_bytes, lambda uri: storage.fetch(storage.stat(uri), tmp_path).read_bytes()):
+    for read in (
+        storage.read_bytes,
+        lambda uri: storage.fetch(storage.stat(uri), tmp_path).read_bytes(),
+    ):
         proxy.inject(truncate_the_answer, "GET /download")
         assert read(info.uri) == LARGE
         assert proxy.faults == []
 
 
-def test_a_damaged_download_is_refused_and_not_kept(proxy: FaultyProxy, bucket: str, tmp_path: Path):
+def test_a_damaged_download_is_refused_and_not_kept(
+    proxy: FaultyProxy, bucket: str, tmp_path: Path
+):
     info = storage.write_bytes(LARGE, f"{bucket}/x")
     for read in (storage.read_bytes, lambda info: storage.fetch(info, tmp_path)):
         for faults in ([damage_the_answer], [truncate_the_answer, damage_the_answer]):

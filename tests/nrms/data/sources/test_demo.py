@@ -1,4 +1,6 @@
-"""The made-up news site: the same every time, ordered in time, and honest about what can be learnt from it."""
+"""The made-up news site: the same every time, ordered in time, and honest about what can be learnt
+from it.
+"""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -23,7 +25,10 @@ def site() -> DemoSite:
 
 @pytest.fixture(scope="module")
 def behaviors(site: DemoSite) -> dict[str, pl.DataFrame]:
-    return {split: pl.DataFrame(pa.concat_tables(site.behaviors(split))) for split in ("train", "validation")}
+    return {
+        split: pl.DataFrame(pa.concat_tables(site.behaviors(split)))
+        for split in ("train", "validation")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +38,23 @@ def history(site: DemoSite) -> pl.DataFrame:
 
 def write(output: Path, seed: int = 3, shard_rows: int = 1000) -> None:
     site = DemoSite(seed=seed, **SIZE)
-    write_dataset(site, str(output), shard_rows=shard_rows, overwrite=False, progress=lambda split, rows: None)
+    write_dataset(
+        site, str(output), shard_rows=shard_rows, overwrite=False, progress=lambda split, rows: None
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def slow_auc(impressions: list[tuple[list[float], list[bool]]]) -> float:
-    """Mean over impressions of the share of (clicked, not clicked) pairs in the right order, ties counted half."""
+    """Mean over impressions of the share of (clicked, not clicked) pairs in the right order, ties
+    counted half.
+    """
     means = []
     for scores, clicked in impressions:
         ahead = [
@@ -136,7 +149,9 @@ def test_everything_happens_in_order(site, behaviors, history):
     assert recorded.explode().max() < train[0] < train[-1] < validation[0]
     assert all(list(times) == sorted(times) for times in recorded)
 
-    published = dict(zip(*pl.DataFrame(site.articles())["article_id", "published_time"], strict=True))
+    published = dict(
+        zip(*pl.DataFrame(site.articles())["article_id", "published_time"], strict=True)
+    )
     pairs = [
         *pl.concat(behaviors.values()).select("impression_time", "article_ids_inview").iter_rows(),
         *((time, [id]) for row in history.iter_rows(named=True)
@@ -169,7 +184,8 @@ def test_titles_look_like_news(site):
     assert (min(lengths), max(lengths)) >= (4, 10)
     assert max(lengths) <= 16
     assert 7.5 < np.mean(lengths) < 8.5
-    # Real English titles without stop words: 2,600 distinct words in 600 titles, 1,760 of them once.
+    # Real English titles without stop words: 2,600 distinct words in 600 titles, 1,760 of them
+    # once.
     assert 2000 < len(words) < 3200
     assert 0.5 < sum(count == 1 for count in words.values()) / len(words) < 0.8
     assert set("æøå") < set("".join(words))
@@ -177,7 +193,9 @@ def test_titles_look_like_news(site):
 
 def test_topics_tell_clicks_and_popularity_hardly_does(site, behaviors, history):
     rows = list(behaviors["validation"].iter_rows(named=True))
-    labels = [[id in row["article_ids_clicked"] for id in row["article_ids_inview"]] for row in rows]
+    labels = [
+        [id in row["article_ids_clicked"] for id in row["article_ids_inview"]] for row in rows
+    ]
 
     def auc(scores: list[list[float]]) -> float:
         return slow_auc(list(zip(scores, labels, strict=True)))
@@ -194,8 +212,14 @@ def test_topics_tell_clicks_and_popularity_hardly_does(site, behaviors, history)
         popularity.append([recent[id] for id in row["article_ids_inview"]])
 
     topic = dict(zip(*pl.DataFrame(site.articles())["article_id", "category_str"], strict=True))
-    read = {user: Counter(topic[id] for id in ids) for user, ids in history["user_id", "article_id_fixed"].iter_rows()}
-    same_topic = [[read.get(row["user_id"], Counter())[topic[id]] for id in row["article_ids_inview"]] for row in rows]
+    read = {
+        user: Counter(topic[id] for id in ids)
+        for user, ids in history["user_id", "article_id_fixed"].iter_rows()
+    }
+    same_topic = [
+        [read.get(row["user_id"], Counter())[topic[id]] for id in row["article_ids_inview"]]
+        for row in rows
+    ]
 
     assert 0.83 < auc([row["oracle_scores"] for row in rows]) < 0.92
     assert auc(same_topic) > 0.75

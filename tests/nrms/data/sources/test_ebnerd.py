@@ -83,12 +83,20 @@ def folder(path: Path, **behaviors: pl.DataFrame) -> str:
 
 def prepare(source: str, output: Path, shard_rows: int = 2) -> list[str]:
     ebnerd = Ebnerd(source, output.parent)
-    return write_dataset(ebnerd, str(output), shard_rows=shard_rows, overwrite=False, progress=lambda split, rows: None)
+    return write_dataset(
+        ebnerd,
+        str(output),
+        shard_rows=shard_rows,
+        overwrite=False,
+        progress=lambda split, rows: None,
+    )
 
 
 def test_all_columns_and_rows_pass_through(tmp_path):
     output = tmp_path / "out"
-    splits = prepare(folder(tmp_path / "in", train=BEHAVIORS, validation=BEHAVIORS, test=TEST), output)
+    splits = prepare(
+        folder(tmp_path / "in", train=BEHAVIORS, validation=BEHAVIORS, test=TEST), output
+    )
 
     assert splits == ["train", "validation", "test"]
     assert_frame_equal(pl.read_parquet(output / "articles.parquet"), ARTICLES)
@@ -109,7 +117,9 @@ def test_the_testset_joins_a_data_set_prepared_before(tmp_path):
     assert_frame_equal(pl.read_parquet(sorted((output / "test").glob("behaviors-*"))), TEST)
 
 
-@pytest.mark.parametrize("column", ["impression_time", "article_ids_inview", "article_ids_clicked", "user_id"])
+@pytest.mark.parametrize(
+    "column", ["impression_time", "article_ids_inview", "article_ids_clicked", "user_id"]
+)
 def test_a_missing_column_is_named(tmp_path, column):
     source = folder(tmp_path / "in", train=BEHAVIORS.drop(column))
     with pytest.raises(SchemaError, match=rf"`{column}` .* is required.*train/behaviors.parquet"):
@@ -120,7 +130,10 @@ def test_a_missing_column_is_named(tmp_path, column):
     ("missing", "error"),
     [
         ("articles.parquet", "must have the file articles.parquet"),
-        ("train/history.parquet", "must have history.parquet.* Received: behaviors.parquet, in .*/train"),
+        (
+            "train/history.parquet",
+            "must have history.parquet.* Received: behaviors.parquet, in .*/train",
+        ),
     ],
 )
 def test_a_missing_file_is_named(tmp_path, missing, error):

@@ -33,7 +33,9 @@ def folder(path: Path, behaviors: str = BEHAVIORS, news: str = NEWS) -> str:
 
 
 def prepare(source: Mind, output: Path | str) -> list[str]:
-    return write_dataset(source, str(output), shard_rows=2, overwrite=False, progress=lambda split, rows: None)
+    return write_dataset(
+        source, str(output), shard_rows=2, overwrite=False, progress=lambda split, rows: None
+    )
 
 
 def test_every_column_arrives(tmp_path):
@@ -78,7 +80,9 @@ def test_a_user_keeps_the_history_of_the_earliest_impression(tmp_path):
 
     expected = pl.DataFrame({"user_id": ["U1", "U2"], "article_id_fixed": [["N1"], []]})
     assert_frame_equal(pl.read_parquet(tmp_path / "out/train/history.parquet"), expected)
-    assert source.notes == ["1 of 2 users have a history that changes (that of the earliest impression is kept)"]
+    assert source.notes == [
+        "1 of 2 users have a history that changes (that of the earliest impression is kept)"
+    ]
 
 
 def test_the_test_split_has_no_clicks(tmp_path):
@@ -99,7 +103,8 @@ def test_the_test_split_has_no_clicks(tmp_path):
 def test_blocks_of_a_file_give_what_the_whole_gives(tmp_path, monkeypatch):
     users = ["U1", "U2", "U3", "U4", "U5"]
     lines = [
-        f"{i}\t{users[i * i % 5]}\t11/{1 + i * 7 % 30}/2019 {1 + i % 12}:00:00 PM\tN1 H{i % 3}\tN1-1 N2-0\n"
+        f"{i}\t{users[i * i % 5]}\t11/{1 + i * 7 % 30}/2019 {1 + i % 12}:00:00 PM\tN1 "
+        f"H{i % 3}\tN1-1 N2-0\n"
         for i in range(200)
     ]
     earliest: dict[str, tuple[datetime, list[str]]] = {}
@@ -115,7 +120,9 @@ def test_blocks_of_a_file_give_what_the_whole_gives(tmp_path, monkeypatch):
     histories = pl.concat(pl.DataFrame(table) for table in source.histories("train"))
 
     assert len(tables) > 10
-    assert pl.concat(pl.DataFrame(table) for table in tables)["impression_id"].to_list() == list(range(200))
+    assert pl.concat(pl.DataFrame(table) for table in tables)["impression_id"].to_list() == list(
+        range(200)
+    )
     assert dict(histories.iter_rows()) == {user: history for user, (_, history) in earliest.items()}
 
 
@@ -126,8 +133,12 @@ def test_a_second_split_joins_its_articles_to_the_first(tmp_path):
     source = Mind(folder(tmp_path / "validation", news=more), "validation", tmp_path)
     prepare(source, output)
 
-    expected = pl.DataFrame({"article_id": ["N1", "N2", "N3"], "title": ['The "quoted" game', "Æbler, pærer", "Third"]})
-    assert_frame_equal(pl.read_parquet(output / "articles.parquet", columns=["article_id", "title"]), expected)
+    expected = pl.DataFrame(
+        {"article_id": ["N1", "N2", "N3"], "title": ['The "quoted" game', "Æbler, pærer", "Third"]}
+    )
+    assert_frame_equal(
+        pl.read_parquet(output / "articles.parquet", columns=["article_id", "title"]), expected
+    )
     assert source.notes[0] == "1 articles with another title than before (the first is kept)"
 
 
@@ -136,7 +147,10 @@ def test_preparing_again_changes_nothing(tmp_path):
     for split in ("train", "validation"):
         prepare(Mind(folder(tmp_path / "in"), split, tmp_path), output)
     before = storage.list_files(output)
-    written = [prepare(Mind(folder(tmp_path / "in"), split, tmp_path), output) for split in ("train", "validation")]
+    written = [
+        prepare(Mind(folder(tmp_path / "in"), split, tmp_path), output)
+        for split in ("train", "validation")
+    ]
 
     assert written == [[], []]
     assert storage.list_files(output) == before
@@ -144,7 +158,9 @@ def test_preparing_again_changes_nothing(tmp_path):
 
 def test_articles_of_two_splits_written_at_once_are_all_there(bucket, tmp_path, monkeypatch):
     first = Mind(folder(tmp_path / "first"), "train", tmp_path)
-    second = Mind(folder(tmp_path / "second", news=NEWS.replace("N1", "N5")), "validation", tmp_path)
+    second = Mind(
+        folder(tmp_path / "second", news=NEWS.replace("N1", "N5")), "validation", tmp_path
+    )
     upload = storage.upload
 
     def upload_late(path, uri, **condition):
@@ -183,7 +199,9 @@ def test_a_malformed_impression_names_file_and_line(tmp_path, line, rule):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("line", "rule"), [("\tsports\tnfl\tTitle\t\tu\t[]\t[]", "a news id"), ("N3\tTitle", "8 tab")])
+@pytest.mark.parametrize(
+    ("line", "rule"), [("\tsports\tnfl\tTitle\t\tu\t[]\t[]", "a news id"), ("N3\tTitle", "8 tab")]
+)
 def test_a_malformed_article_names_file_and_line(tmp_path, line, rule):
     source = Mind(folder(tmp_path / "in", news=NEWS + line + "\n"), "train", tmp_path)
     with pytest.raises(SchemaError, match=f"{rule}.*news.tsv, line 3"):
@@ -218,7 +236,10 @@ def test_a_bucket_as_input_gives_the_same(bucket, tmp_path):
     local = folder(tmp_path / "in")
     for name in ("news.tsv", "behaviors.tsv"):
         storage.upload(tmp_path / "in" / name, f"{bucket}/mind/{name}")
-    here, there = Mind(local, "train", tmp_path), Mind(f"{bucket}/mind", "train", tmp_path / "cache")
+    here, there = (
+        Mind(local, "train", tmp_path),
+        Mind(f"{bucket}/mind", "train", tmp_path / "cache"),
+    )
 
     assert here.parameters == there.parameters
     assert list(here.behaviors("train")) == list(there.behaviors("train"))
