@@ -33,15 +33,14 @@ def main() -> int:
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0].rstrip(".")
         return _failed(
-            f"The service must be able to listen at HOST and PORT. Received: "
-            f"{settings.host}:{settings.port}, {reason}."
-            " Stop what listens there, or set another PORT.",
+            "The service must be able to listen at HOST and PORT. "
+            f"Received: {settings.host}:{settings.port}, {reason}. "
+            "Stop what listens there, or set another PORT.",
             1,
         )
     logs.to_stderr()
-    logging.getLogger("uvicorn.error").setLevel(
-        logging.ERROR
-    )  # it warns of every request that is none
+    # it warns of every request that is none
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     # uvicorn sends itself the signal that it has obeyed once more, and an orderly end would look
     # like a violent one.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -23,9 +23,8 @@ JSON_PATH = "/predict/json"
 EXAMPLE_PATH = "/example"
 _TELLING = ("/info", "/metrics")  # who asks for them learns of models, buckets and traffic
 _ENDS = ConnectionError("the service ends")
-_DRAIN_SECONDS = (
-    5.0  # a client that still sends hears of its refusal only when it has been listened to
-)
+# a client that still sends hears of its refusal only when it has been listened to
+_DRAIN_SECONDS = 5.0
 
 
 class _Refused(BaseException):
@@ -180,7 +179,8 @@ def _busy(settings: Settings) -> Refusal:
         429,
         "busy",
         ErrorDetail(
-            rule=f"At most {settings.workers + settings.queue_size} requests may arrive or wait at once.",
+            rule=f"At most {settings.workers + settings.queue_size} requests may arrive or wait "
+            "at once.",
             received="one more",
             where="request",
             todo="Send it again after the seconds in Retry-After.",
@@ -194,7 +194,8 @@ def _large(limit: int, received: str) -> Refusal:
         rule=f"A body may have {limit:,} bytes.",
         received=received,
         where="body",
-        todo="Send the rows in several uploads, without columns that are not needed, compressed with zstd.",
+        todo="Send the rows in several uploads, without columns that are not needed, compressed "
+        "with zstd.",
     )
     return Refusal(413, "body_too_large", detail)
 

@@ -40,7 +40,8 @@ class AnswerFile(tempfile.SpooledTemporaryFile):
                 rule=f"An answer may have {self._limit:,} bytes.",
                 received="an upload whose answer has more",
                 where="request",
-                todo="Ask for fewer rows (max_rows) or for no titles, or send the rows in several uploads.",
+                todo="Ask for fewer rows (max_rows) or for no titles, or send the rows in several "
+                "uploads.",
             )
             raise Refusal(422, "answer_too_large", detail)
         return super().write(data)

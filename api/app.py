@@ -16,8 +16,9 @@ from api.service import Service
 from api.settings import Settings
 
 _DESCRIPTION = """
-Scores impressions with the model that is served: upload a Parquet file of the nightly job's contract, get scores, ranks
-and, where clicks are given, AUC, MRR and nDCG. `GET /` is the same as a page.
+Scores impressions with the model that is served: upload a Parquet file of the nightly job's
+contract, get scores, ranks and, where clicks are given, AUC, MRR and nDCG. `GET /` is the same as a
+page.
 """
 
 

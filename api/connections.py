@@ -4,12 +4,11 @@ uvicorn serves them, which has no such limits: a request's head may come for eve
 never read its answer, and the files of a process are used up by connections that say nothing. Here
 
 - there are at most so many connections, always fewer than files that may be open. One more ends the
-one that has waited
-  longest for the head of a request, or else a client that takes its answer slowly; never an upload
-  that has a place.
+  one that has waited longest for the head of a request, or else a client that takes its answer
+  slowly; never an upload that has a place.
 - the head of a request has `head_seconds` to arrive;
 - an answer has `answer_seconds` to be taken, from the first moment that the client does not keep
-up.
+  up.
 """
 
 from __future__ import annotations
@@ -57,8 +56,7 @@ def most_connections(settings: Settings) -> int:
     if files <= needed:
         raise ConfigError(
             f"The limit of open files must be more than {needed:,}, with {places} WORKERS and "
-            f"QUEUE_SIZE. "
-            f"Received: {files:,}. Raise it (ulimit -n), or lower QUEUE_SIZE."
+            f"QUEUE_SIZE. Received: {files:,}. Raise it (ulimit -n), or lower QUEUE_SIZE."
         )
     return min(settings.max_connections, files - _FILES - places * _FILES_OF_AN_UPLOAD)
 
@@ -194,9 +192,8 @@ class Server(uvicorn.Server):
         """Begins to serve."""
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(
-                _BACKLOG
-            )  # asyncio knows one number for this and for how many it accepts at once
+            # asyncio knows one number for this and for how many it accepts at once
+            listener.listen(_BACKLOG)
             host, port, *_ = listener.getsockname()
             logger.info("listening at http://%s:%d", f"[{host}]" if ":" in host else host, port)
         asyncio.get_running_loop().set_exception_handler(self._note)

@@ -47,9 +47,8 @@ FILE, HISTORY_FILE, ARTICLES_FILE = "file", "history", "articles"
 ROW_USERS = "row_user_id"  # the users as they came, where each row brings a history of its own
 RESULT = "result.json"
 ID_LENGTH, TITLE_LENGTH = 200, 2_000  # characters
-DISK_FULL = (
-    os.EX_IOERR
-)  # the child's exit code when it could not write; it could not write why either
+# the child's exit code when it could not write; it could not write why either
+DISK_FULL = os.EX_IOERR
 
 # The rows' own history beside the contract's columns, but for the demo data's planted scores.
 UPLOAD = (

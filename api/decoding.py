@@ -157,8 +157,8 @@ def _result(folder: Path, task: Task) -> dict[str, object]:
     except (OSError, ValueError):
         # It died without a word: of a crash in Arrow, or of the memory limit.
         raise schema_error(
-            f"A file must be whole Parquet that can be read within {task.memory_bytes:,} bytes of "
-            f"memory.",
+            "A file must be whole Parquet that can be read "
+            f"within {task.memory_bytes:,} bytes of memory.",
             "one that broke the process reading it",
             FILE,
             "Write the file again, with pyarrow or Polars, or send it in several uploads.",

@@ -116,7 +116,8 @@ _DESCRIPTIONS = {
     422: "The data break the contract or a limit, or a parameter has no legal value.",
     429: "Too many requests at once; Retry-After says when to come back.",
     500: "A fault of the service, which its log describes.",
-    503: "No model is loaded yet, or this machine has no room, memory or process for the upload; try again.",
+    503: "No model is loaded yet, or this machine has no room, memory or process for the upload; "
+    "try again.",
 }
 
 

@@ -68,12 +68,14 @@ class Counts(BaseModel):
     impressions: int
     candidates: int
     unknown_articles: int = Field(
-        description="candidates that neither catalogue nor upload has: they get their impression's mean score"
+        description="candidates that neither catalogue nor upload has: they get their "
+        "impression's mean score"
     )
     empty_histories: int = Field(description="impressions of readers of whom nothing is known")
     skipped_one_class: int | None = Field(
         default=None,
-        description="labelled impressions with only clicks or only non-clicks: metrics leave them out",
+        description="labelled impressions with only clicks or only non-clicks: metrics leave "
+        "them out",
     )
     handled: dict[str, int] = Field(
         description="what was read in another way than it came, as the nightly job counts it"
@@ -94,7 +96,8 @@ class RankingMetrics(BaselineMetrics):
 
     baselines: dict[str, BaselineMetrics] | None = Field(
         default=None,
-        description="where impressions have times: `popularity`, the clicks of the 24 hours before in this upload",
+        description="where impressions have times: `popularity`, the clicks of the 24 hours "
+        "before in this upload",
     )
 
 
@@ -107,7 +110,8 @@ class Histogram(BaseModel):
     not_clicked: list[int] | None = None
     outside: list[int] | None = Field(
         default=None,
-        description="scores below and above all edges, which count in the outermost bins; absent if none",
+        description="scores below and above all edges, which count in the outermost bins; absent "
+        "if none",
     )
 
 
@@ -134,8 +138,9 @@ class PredictOut(BaseModel):
         default=None, description="absent when nothing is labelled"
     )
     joins: dict[str, float] = Field(
-        description="shares of what joins nothing: unknown_candidates, unknown_history, unknown_clicks, "
-        "readers_without_history, unknown_words; absent where there is nothing to join"
+        description="shares of what joins nothing: unknown_candidates, unknown_history, "
+        "unknown_clicks, readers_without_history, "
+        "unknown_words; absent where there is nothing to join"
     )
     warnings: list[str] | None = Field(
         default=None, description="why the scores may be wrong; absent when nothing says so"
@@ -145,7 +150,8 @@ class PredictOut(BaseModel):
     )
     taken: dict[str, str] | None = Field(
         default=None,
-        description="which file was taken for what, where its columns say something else than the name it came under",
+        description="which file was taken for what, where its columns say something else "
+        "than the name it came under",
         examples=[{"file": "history", "history": "file"}],
     )
     rows: list[Row] = Field(

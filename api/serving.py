@@ -100,8 +100,7 @@ class Serving:
         if not isinstance(uri, str):
             raise ArtifactError(
                 f"{bundle.uri}: meta.json must say which articles the model was trained with. "
-                f"Received: nothing. "
-                "Set ARTICLES_URI."
+                "Received: nothing. Set ARTICLES_URI."
             )
         folder = settings.article_vectors or default_folder(bundle.uri)
         if before is not None and before.bundle.sha256 == bundle.sha256:
@@ -236,8 +235,7 @@ class Model:
         if self.prior is not None and self.prior.shape != user[0].shape:
             raise ArtifactError(
                 f"{self._uri}: {artifact.PRIOR} must be as long as a user vector. Received: "
-                f"{len(self.prior)} numbers, "
-                f"not {len(user[0])}. Train it again."
+                f"{len(self.prior)} numbers, not {len(user[0])}. Train it again."
             )
         if not np.isfinite(news_vectors @ user[0]).all():
             raise ArtifactError(

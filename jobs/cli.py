@@ -21,9 +21,8 @@ from nrms.storage.scratch import as_temporary_folder, temporary_folder
 
 logger = logging.getLogger("nrms.jobs")
 
-_CONFIGS = (
-    Path(__file__).parents[1] / "configs"
-)  # holds keras.json, in the place of the one in the home directory
+# holds keras.json, in the place of the one in the home directory
+_CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def run(
@@ -74,9 +73,8 @@ def end_with(work: Callable[[], None]) -> NoReturn:
             raise
         _fail(
             f"the packages of requirements.txt must be installed. Received: {sys.executable}, "
-            f"without {package}. "
-            f"Run `{sys.executable} -m pip install -r requirements.txt`, or .venv/bin/python, "
-            f"which `make demo` makes.",
+            f"without {package}. Run `{sys.executable} -m pip install -r requirements.txt`, or "
+            ".venv/bin/python, which `make demo` makes.",
             2,
         )
     except KeyboardInterrupt:
@@ -95,9 +93,8 @@ def set_up_process() -> None:
     """
     quiet_tensorflow()
     os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(_CONFIGS), "MPLBACKEND": "agg"}
-    os.environ["LC_ALL"] = (
-        "C"  # which a matplotlibrc can make it use when it is imported, installed or not
-    )
+    # which a matplotlibrc can make it use when it is imported, installed or not
+    os.environ["LC_ALL"] = "C"
     # A title of one word has one attention weight, which is 1.
     warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
     logs.to_stderr()

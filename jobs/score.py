@@ -63,8 +63,8 @@ def main(config: ScoreConfig) -> None:
             )
         parts = "part" if result.written == 1 else "parts"
         print(
-            f"\n{result.metrics['impressions']:,} impressions, {result.written:,} {parts} written "
-            f"now"
+            f"\n{result.metrics['impressions']:,} impressions, "
+            f"{result.written:,} {parts} written now"
         )
     print(f"model: {result.model_uri}")
     print(f"predictions: {result.output}")

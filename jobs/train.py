@@ -28,10 +28,8 @@ def main(config: TrainConfig) -> None:
     if not result.promoted and config.promote == "auto":
         raise NotPromoted(
             "a model must rank better than chance for latest.json to name it. Received: validation "
-            "AUC "
-            f"{auc_text(result.metrics)}, in {result.model_uri}, which is written; latest.json "
-            f"stays where it is. "
-            "See the warnings above, or give --promote always."
+            f"AUC {auc_text(result.metrics)}, in {result.model_uri}, which is written; latest.json "
+            "stays where it is. See the warnings above, or give --promote always."
         )
 
 

@@ -23,9 +23,8 @@ logger = logging.getLogger(__name__)
 _KEY_BYTES = 16
 _FLOATS = np.dtype("<f4")  # of a vector, as bytes: a tenth of the time that Parquet's lists take
 _MODEL = b"nrms.model"  # key of the Parquet metadata
-_KEPT_DAYS = (
-    30  # for which a vector is kept that nobody uses: nights further back are seldom caught up on
-)
+# for which a vector is kept that nobody uses: nights further back are seldom caught up on
+_KEPT_DAYS = 30
 
 
 def default_folder(version: str) -> str:

@@ -32,9 +32,8 @@ FILES = ("model.keras", "news_encoder.onnx", "user_encoder.onnx", "tokenizer.jso
 PRIOR = "prior.npy"
 LATEST = "latest.json"
 _META = "meta.json"
-_LARGEST = (
-    100_000  # of a size in the configuration: what is larger is damage, and would take all memory
-)
+# of a size in the configuration: what is larger is damage, and would take all memory
+_LARGEST = 100_000
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
@@ -68,8 +67,7 @@ class Bundle:
         ):
             raise ArtifactError(
                 f"{self.uri}: meta.json must give the joins of the training split, each from 0 to "
-                f"1. Received: "
-                f"{repr(shares)[:80]}. Train the model again."
+                f"1. Received: {repr(shares)[:80]}. Train the model again."
             )
         return shares
 
@@ -80,9 +78,9 @@ class Bundle:
         value = self.meta.get("config", {}).get(name)
         if type(value) is not int or not 1 <= value <= _LARGEST:
             raise ArtifactError(
-                f"{self.uri}: meta.json must give {name} of the training's configuration, a whole "
-                f"number from 1 to "
-                f"{_LARGEST:,}. Received: {shorten(repr(value), 60)}. Train the model again."
+                f"{self.uri}: meta.json must give {name} of the training's "
+                f"configuration, a whole number from 1 to {_LARGEST:,}. "
+                f"Received: {shorten(repr(value), 60)}. Train the model again."
             )
         return value
 
@@ -111,8 +109,7 @@ class Bundle:
         ):
             raise ArtifactError(
                 f"{self.uri}: {PRIOR} must hold one vector of finite float32. Received: "
-                f"{received}. "
-                "Train the model again."
+                f"{received}. Train the model again."
             )
         return vector
 
@@ -279,8 +276,7 @@ def load(uri: str, cache: Path, names: Sequence[str] = (*FILES, PRIOR)) -> Bundl
         if not isinstance(meta.get(name, {}), dict):
             raise ArtifactError(
                 f"{uri}: {_META} must give {name} as an object. Received: "
-                f"{shorten(repr(meta[name]), 60)}. "
-                "Train the model again."
+                f"{shorten(repr(meta[name]), 60)}. Train the model again."
             )
     recorded = meta.get("files")
     if not isinstance(recorded, dict) or PRIOR not in recorded:
@@ -306,8 +302,7 @@ def _no_model(uri: str) -> ArtifactError:
     if versions := sorted(filter(_VERSION.fullmatch, names)):
         return ArtifactError(
             f"{uri}: has no {LATEST}: none of its {len(versions)} versions was promoted. Name one "
-            f"of them, such as "
-            f"{storage.join(uri, versions[-1])}, or train with --promote always."
+            f"of them, such as {storage.join(uri, versions[-1])}, or train with --promote always."
         )
     missing = not storage.is_gcs(uri) and not Path(uri).exists()
     why = "there is no such folder" if missing else f"neither {LATEST} nor {_META} is there"
@@ -338,8 +333,7 @@ def _recorded(meta: dict, name: str, uri: str) -> str:
 def _altered(uri: str, expected: str, found: str) -> ArtifactError:
     return ArtifactError(
         f"{uri}: was cut short or altered: sha256 must be {expected[:12]}…. Received: "
-        f"{found[:12]}…. "
-        "Nothing of it was loaded; use another version or train again."
+        f"{found[:12]}…. Nothing of it was loaded; use another version or train again."
     )
 
 

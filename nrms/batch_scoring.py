@@ -54,19 +54,12 @@ _LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy", "pyarrow")
 # What computes scores, by runtime.
 _COMPUTE = {"keras": ("tensorflow", "keras", "numpy"), "onnx": ("onnxruntime", "numpy")}
 _RULES = 2  # of scoring: a number more with each change of this code that moves a digit
-_SEED = (
-    42  # of the random baseline: the same for every run, so that equal inputs give equal metrics
-)
+# of the random baseline: the same for every run, so that equal inputs give equal metrics
+_SEED = 42
 _EXAMPLES = 10
 _LINE_BREAK = r"[\n\v\f\r\x1c-\x1e\x85\x{2028}\x{2029}]"
-_EPOCH = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # the time of the file in the zip, so that equal ranks give equal bytes
+# the time of the file in the zip, so that equal ranks give equal bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -275,13 +268,11 @@ class _Scoring:
         if bad:
             first = self._split.bad[bad[0]]
             raise SchemaError(
-                f"Every behaviours file must keep the contract. Received: {len(bad)} of "
-                f"{len(self._split)} that do "
-                f"not "
+                "Every behaviours file must keep the contract. Received: "
+                f"{len(bad)} of {len(self._split)} that do not "
                 f"({', '.join(storage.name(uri) for uri in bad[:5])}{', ...' if bad[5:] else ''}), "
-                f"in "
-                f"{self._split.uri}; the others are scored. Repair them and run again with "
-                f"--overwrite. First: {first}"
+                f"in {self._split.uri}; the others are scored. Repair "
+                f"them and run again with --overwrite. First: {first}"
             )
 
     def _score(self, impressions: Impressions) -> np.ndarray:

@@ -118,8 +118,8 @@ class Checkpoint:
                 )
         except Exception as error:  # whatever a damaged file makes of the reading
             raise ArtifactError(
-                f"{self.uri}: must be a checkpoint. Received: {error}. Delete it, or train without "
-                f"--resume."
+                f"{self.uri}: must be a checkpoint. Received: "
+                f"{error}. Delete it, or train without --resume."
             ) from None
         return arrays, progress
 

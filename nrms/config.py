@@ -170,14 +170,14 @@ class TrainingConfig:
     )
     promote: Literal["auto", "always", "never"] = option(
         "auto",
-        "when latest.json moves to the new version: auto: where its AUC is above chance, else exit "
-        "code 3",
+        "when latest.json moves to the new version: auto: "
+        "where its AUC is above chance, else exit code 3",
     )
     resume: bool = option(False, "go on from the checkpoint in --output")
     init_from: Text | None = option(
         None,
-        "model to start from, a version's folder or a model root: its weights, and the vectors of "
-        "shared words",
+        "model to start from, a version's folder or a model "
+        "root: its weights, and the vectors of shared words",
     )
     profile: Path | None = option(None, "folder for a TensorBoard trace of a few steps")
 
@@ -266,19 +266,18 @@ class ScoringConfig:
     )
     runtime: Literal["keras", "onnx"] = option(
         "keras",
-        "what runs the encoders: keras is faster, with a GPU much; onnx starts faster and takes "
-        "less memory",
+        "what runs the encoders: keras is faster, with a "
+        "GPU much; onnx starts faster and takes less memory",
     )
     article_vectors: Text | None = option(
         None,
         "folder or gs:// URI that keeps article vectors from night to night; not set: "
-        "article_vectors beside the "
-        "model's version",
+        "article_vectors beside the model's version",
     )
     verify: bool = option(
         False,
-        "read what is complete already and compare checksums; else only that of files changed "
-        "since",
+        "read what is complete already and compare "
+        "checksums; else only that of files changed since",
     )
 
 
@@ -413,9 +412,8 @@ def parse(
     missing = [_flag(name) for name in names if name in required_names - values.keys()]
     if missing:
         raise ConfigError(
-            f"{' and '.join(missing)} must be given, as a flag or in the --config file. Received: "
-            f"nothing. "
-            f"See {prog} --help."
+            f"{' and '.join(missing)} must be given, as a flag or in "
+            f"the --config file. Received: nothing. See {prog} --help."
         )
     return config_class(**values)
 
@@ -464,14 +462,14 @@ def refuse_cluster(environ: Mapping[str, str]) -> None:
         ]
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise ConfigError(
-            f"TF_CONFIG must be TensorFlow's JSON object. Received: {setting[:80]!r}. Unset it, or "
-            f"mend it."
+            "TF_CONFIG must be TensorFlow's JSON object. "
+            f"Received: {setting[:80]!r}. Unset it, or mend it."
         ) from None
     if len(tasks) > 1:
         raise ConfigError(
-            f"TF_CONFIG must name one worker: each of several would train and publish a model of "
-            f"its own. Received: "
-            f"{len(tasks)} workers. Unset TF_CONFIG; one process uses all GPUs of its machine."
+            "TF_CONFIG must name one worker: each of several would train and "
+            f"publish a model of its own. Received: {len(tasks)} workers. "
+            "Unset TF_CONFIG; one process uses all GPUs of its machine."
         )
 
 
@@ -497,7 +495,8 @@ class _Converter:
                 else f"known are {', '.join(self._names)}"
             )
             raise ConfigError(
-                f"{name} in {file} is not a key. {_near(name, self._names) or f'Note: {why}.'}".rstrip()
+                f"{name} in {file} is not a key. "
+                f"{_near(name, self._names) or f'Note: {why}.'}".rstrip()
             )
         where = (
             _flag(name)
@@ -565,9 +564,8 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(
-            file.read_text("utf-8-sig")
-        )  # Windows' editors put a byte order mark first
+        # Windows' editors put a byte order mark first
+        return tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"--config must name a file that can be read. Received: {file}: {error.strerror}."

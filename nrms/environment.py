@@ -17,8 +17,7 @@ def require(packages: tuple[str, ...], what: str, todo: str) -> None:
     if missing:
         print(  # noqa: T201  as every job does
             f"error: {what} must run in the environment that holds its packages. Received: "
-            f"{sys.executable}, without "
-            f"{', '.join(missing)}. {todo}",
+            f"{sys.executable}, without {', '.join(missing)}. {todo}",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -185,8 +185,8 @@ def _read_metrics(config: ScoreConfig) -> dict[str, Any]:
     metrics = read_json(storage.read_bytes(uri)) or {}
     if wrong := _wrong(metrics):
         raise StorageError(
-            f"{uri}: must hold a night's metrics. Received: {wrong}. Delete _SUCCESS beside it and "
-            f"run again."
+            f"{uri}: must hold a night's metrics. Received: "
+            f"{wrong}. Delete _SUCCESS beside it and run again."
         )
     return metrics
 

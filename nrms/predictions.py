@@ -2,8 +2,9 @@
 about all of them.
 
 <output>/part-NNNNN.parquet    predictions of the behaviours file number N, in the order of their
-names <output>/metrics.json, report.html, predictions.zip, ... <output>/manifest.json, _SUCCESS
-see `nrms.storage.commit`
+                               names
+<output>/metrics.json, report.html, predictions.zip, ...
+<output>/manifest.json, _SUCCESS    see `nrms.storage.commit`
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class Predictions(commit.Output):
             foreign = [name for name in found.files if "/" not in name and not _belongs(name)]
             if foreign:
                 raise ConfigError(
-                    f"--output must be empty or hold predictions. Received: {self.uri}, which "
-                    f"holds {foreign[0]} and "
-                    f"{len(foreign) - 1} other files that are none. Choose another --output."
+                    "--output must be empty or hold predictions. Received: "
+                    f"{self.uri}, which holds {foreign[0]} and {len(foreign) - 1} "
+                    "other files that are none. Choose another --output."
                 )
         return super().claim(wanted, overwrite, verify)
 

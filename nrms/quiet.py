@@ -86,7 +86,6 @@ def _filtered_stderr() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         os.close(stderr)
-        with suppress(
-            subprocess.TimeoutExpired
-        ):  # another thread's child may have inherited what it reads from
+        # another thread's child may have inherited what it reads from
+        with suppress(subprocess.TimeoutExpired):
             process.wait(5)

@@ -167,9 +167,9 @@ def _range(name: Any, low: Any, high: Any, kind: str | None) -> BaseDistribution
             raise ConfigError(f"{name}: min must be > 0 on a logarithmic scale. Received: {low}.")
         return FloatDistribution(low, high, log=log)
     raise ConfigError(
-        f"{name}: distribution must be int_uniform between whole numbers, or uniform or "
-        f"log_uniform_values for a "
-        f"parameter that is no whole number. Received: {kind} between {low} and {high}."
+        f"{name}: distribution must be int_uniform between whole "
+        "numbers, or uniform or log_uniform_values for a parameter that "
+        f"is no whole number. Received: {kind} between {low} and {high}."
     )
 
 

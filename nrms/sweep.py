@@ -115,15 +115,14 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
                 metrics, model_uri = train_apart(train, settings, stop)
             except Interrupted:
                 raise Interrupted(
-                    f"stopped by a signal in trial {trial.number}. Run the same command to go on "
-                    f"with it."
+                    f"stopped by a signal in trial {trial.number}. "
+                    "Run the same command to go on with it."
                 ) from None
             except (TrainingError, ArtifactError) as error:
                 logger.warning("trial %d failed: %s", trial.number, error)
                 for checkpoint in storage.list_files(storage.join(output, "checkpoints")):
-                    storage.delete(
-                        checkpoint.uri
-                    )  # left where its process died; nobody goes on from it
+                    # left where its process died; nobody goes on from it
+                    storage.delete(checkpoint.uri)
                 _end(study, Trial(trial.number, trial.params, {}, error=str(error)), None)
             else:
                 logger.info("trial %d: %s %.4f", trial.number, space.metric, metrics[space.metric])
@@ -176,8 +175,7 @@ def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[opt
             elif different := list(_differences(known, identity)):
                 raise ConfigError(
                     f"--study must name a folder of this sweep, or a new one. Received: {folder}, "
-                    f"whose study differs: "
-                    f"{'; '.join(different)}."
+                    f"whose study differs: {'; '.join(different)}."
                 )
             yield study
     except filelock.Timeout:

@@ -24,10 +24,8 @@ from nrms.models.recommender import Recommender
 logger = logging.getLogger(__name__)
 
 _REPORT_EVERY = 10  # batches between two looks at the loss: each look waits for the device
-_SKIPPED, _PROFILED = (
-    10,
-    5,
-)  # batches before those that --profile traces, of which the first compile; and those
+# batches before those that --profile traces, of which the first compile; and those
+_SKIPPED, _PROFILED = (10, 5)
 
 TrainStep = Callable[[np.ndarray, np.ndarray], tf.Tensor]
 
@@ -261,8 +259,7 @@ class Trainer:
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the loss must be finite. Received: {value} in epoch {position.epoch + 1}, "
-                    f"batch {i + 1}. "
-                    "Try a smaller --lr, or --precision float32."
+                    f"batch {i + 1}. Try a smaller --lr, or --precision float32."
                 )
             self._progress.loss_sum += value * len(batch)
             self._progress.samples += len(batch)
@@ -299,8 +296,7 @@ class Trainer:
             tf.profiler.experimental.stop()
         logger.info(
             "--profile: traced %d batches into %s. To look at them: .venv/bin/python -m pip "
-            "install tensorboard xprof, "
-            "then .venv/bin/tensorboard --logdir %s, page Profile",
+            "install tensorboard xprof, then .venv/bin/tensorboard --logdir %s, page Profile",
             min(_PROFILED, left),
             options.profile,
             shlex.quote(str(options.profile)),

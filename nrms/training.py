@@ -59,17 +59,11 @@ _NOT_IDENTITY = {
     *("max_unknown", "promote", "wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
-_SIZES = (
-    "model",
-    "word_dim",
-    "heads",
-    "head_dim",
-    "attention_dim",
-)  # what a model has in common with its --init-from
+# what a model has in common with its --init-from
+_SIZES = ("model", "word_dim", "heads", "head_dim", "attention_dim")
 _PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
-_TRAINING_SAMPLE = (
-    2_000  # training impressions that are ranked after each epoch, to see over-fitting
-)
+# training impressions that are ranked after each epoch, to see over-fitting
+_TRAINING_SAMPLE = 2_000
 
 
 @dataclass(frozen=True)
@@ -117,8 +111,8 @@ def train(
     Checkpoint(config.output, {}).check()
     if config.word_vectors is not None and not config.word_vectors.is_file():
         raise ConfigError(
-            f"--word-vectors must name a file. Received: {config.word_vectors}, where there is "
-            f"none."
+            "--word-vectors must name a file. Received: "
+            f"{config.word_vectors}, where there is none."
         )
     with scratch_folder() as cache:
         return _train(config, stop or threading.Event(), callbacks, cache)
@@ -235,8 +229,7 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> artifact.Bundle:
     if different:
         raise ConfigError(
             f"--init-from must name a model of the sizes of this training. Received: {source.uri}, "
-            f"with "
-            f"{'; '.join(different)}. Give this training its sizes, or leave --init-from out."
+            f"with {'; '.join(different)}. Give this training its sizes, or leave --init-from out."
         )
     return source
 
@@ -289,8 +282,7 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         if not count:
             raise TrainingError(
                 f"{config.data}: the split {split.name} must hold a click beside a non-click. "
-                f"Received: "
-                f"{joins.why_no_click(dataset, split)}"
+                f"Received: {joins.why_no_click(dataset, split)}"
             )
 
     all_titles = dataset.articles.titles.to_pylist()
@@ -322,9 +314,8 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
         sample=sample,
         baselines=standard_baselines(popularity, dataset.articles.published, config.seed),
         tokenizer=tokenizer,
-        titles=tokenizer.encode(
-            ["", *all_titles], config.title_size
-        ),  # row 0 is the unknown article
+        # row 0 is the unknown article
+        titles=tokenizer.encode(["", *all_titles], config.title_size),
         word_vectors=word_vectors,
         fingerprint=dataset.fingerprint([training, validation]),
         own_joins=own,

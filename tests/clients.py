@@ -76,7 +76,10 @@ class Upload:
     def form(file: bytes, history: bytes) -> bytes:
         """The body of an upload."""
         parts = b"".join(
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
+            (
+                f"--{BOUNDARY}\r\n"
+                f'Content-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'
+            ).encode()
             + content
             + b"\r\n"
             for name, content in (("file", file), ("history", history))

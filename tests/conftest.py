@@ -318,9 +318,8 @@ def disk(tmp_path: Path) -> Iterator["Disk"]:
 
     disk = Disk(tmp_path / "disk")
     yield disk
-    subprocess.check_call(
-        ["umount", "--lazy", disk.path]
-    )  # an error that is kept may hold a file open
+    # an error that is kept may hold a file open
+    subprocess.check_call(["umount", "--lazy", disk.path])
 
 
 @pytest.fixture

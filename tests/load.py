@@ -1,9 +1,10 @@
 """Load test of a running service, with Locust: uploads of 10,000 impressions, one after the other
 for each user.
 
-    .venv/bin/python -m jobs.prepare --source demo --impressions 1000 --validation-impressions 10000
-    --output runs/load .venv/bin/locust -f tests/load.py --headless --host http://127.0.0.1:8000
-    --users 4 --run-time 60s
+    .venv/bin/python -m jobs.prepare --source demo --impressions 1000 \\
+        --validation-impressions 10000 --output runs/load
+    .venv/bin/locust -f tests/load.py --headless --host http://127.0.0.1:8000 --users 4 \\
+        --run-time 60s
 
 LOAD_SPLIT names another split of a data set, API_KEY the service's key. 429 is an answer, not a
 failure: it is counted apart, and the user waits as long as Retry-After says.

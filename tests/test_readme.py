@@ -207,9 +207,8 @@ def test_unmarked_blocks_run(tmp_path):
     assert {f.name: f.default for f in dataclasses.fields(Settings)}["port"] == 8000
     bash = ("bash", "-euo", "pipefail")
 
-    run(
-        "make demo", folder, environment, bash
-    )  # the set-up block's other line, `make test`, runs this test
+    # the set-up block's other line, `make test`, runs this test
+    run("make demo", folder, environment, bash)
     (start,) = [block for block in BLOCKS if block.text.startswith("make api ")]
     blocks = [
         block for block in BLOCKS if block.marker is None and block.language in ("sh", "python")

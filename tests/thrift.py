@@ -15,14 +15,8 @@ Struct = dict[int, tuple[int, object]]
 SCHEMA, ROWS, ROW_GROUPS, KEY_VALUE = 2, 3, 4, 5  # FileMetaData
 GROUP_COLUMNS, GROUP_BYTES, GROUP_ROWS = 1, 2, 3  # RowGroup
 CHUNK_META = 3  # ColumnChunk
-CODEC, VALUES, UNCOMPRESSED, COMPRESSED, DATA_PAGE, DICTIONARY_PAGE = (
-    4,
-    5,
-    6,
-    7,
-    9,
-    11,
-)  # ColumnMetaData
+# ColumnMetaData
+CODEC, VALUES, UNCOMPRESSED, COMPRESSED, DATA_PAGE, DICTIONARY_PAGE = (4, 5, 6, 7, 9, 11)
 PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
 CODECS = {None: 0, "snappy": 1, "gzip": 2, "zstd": 6}
 

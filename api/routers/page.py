@@ -13,8 +13,8 @@ _PAGE = (Path(__file__).parent.parent / "static" / "index.html").read_text("utf-
 # Everything the page needs is in it, so nothing else may load or be loaded into it.
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src "
-        "'self'; img-src data:; "
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        "connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",

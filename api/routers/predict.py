@@ -45,9 +45,8 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-router = APIRouter(
-    tags=["predict"], dependencies=[Security(api_key)]
-)  # checked at the door, shown here
+# checked at the door, shown here
+router = APIRouter(tags=["predict"], dependencies=[Security(api_key)])
 
 Format = Annotated[
     Literal["json", "parquet"],
@@ -63,7 +62,8 @@ Summary = Annotated[
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": PredictOut,
-        "description": "The scored upload. Headers: X-Model-Version, X-Request-Id, X-Taken (as `taken`).",
+        "description": "The scored upload. Headers: X-Model-Version, X-Request-Id, X-Taken (as "
+        "`taken`).",
         "content": {
             "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}
         },
@@ -177,9 +177,8 @@ async def _answer(
         except (DecoderUnavailable, OSError, MemoryError) as error:
             answer.append(unavailable(error))
         except StorageError as error:
-            answer.append(
-                unavailable(error.__cause__ or error)
-            )  # which says nothing of this machine's folders
+            # which says nothing of this machine's folders
+            answer.append(unavailable(error.__cause__ or error))
 
     async def leave() -> None:
         while (await request.receive())["type"] != "http.disconnect":

@@ -11,11 +11,8 @@ import sys
 from jobs.cli import end_with
 from nrms.config import parse
 
-BENCHMARKS = (
-    "train",
-    "score",
-    "api",
-)  # modules of this package, each with `Options` and `run_benchmark`
+# modules of this package, each with `Options` and `run_benchmark`
+BENCHMARKS = ("train", "score", "api")
 
 if __name__ == "__main__":
     name, *flags = sys.argv[1:] or [""]

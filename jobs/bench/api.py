@@ -26,8 +26,8 @@ from nrms.storage.scratch import scratch_folder
 
 # Prints, once TensorFlow is there, the seconds that took and the resident bytes.
 _TENSORFLOW = (
-    "import time; start = time.perf_counter(); import tensorflow; seconds = time.perf_counter() - "
-    "start; "
+    "import time; start = time.perf_counter(); import tensorflow; "
+    "seconds = time.perf_counter() - start; "
     "import pathlib; status = pathlib.Path('/proc/self/status').read_text(); "
     "print(seconds, 1024 * int(status.partition('VmRSS:')[2].split()[0]))"
 )
@@ -85,7 +85,10 @@ def upload(url: str, files: dict[str, Path]) -> float:
     """
     boundary = uuid.uuid4().hex
     body = b"".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
+        (
+            f"--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'
+        ).encode()
         + path.read_bytes()
         + b"\r\n"
         for name, path in files.items()
@@ -127,14 +130,12 @@ def run_benchmark(options: Options) -> list[dict[str, Any]]:
         import_seconds, import_bytes = map(float, done.stdout.split())
     batch_seconds, api_seconds = statistics.median(batch), statistics.median(api)
     print(
-        f"{options.impressions:,} impressions, history {size}, article vectors warm (medians of "
-        f"{options.rounds}): "
-        f"nightly job {batch_seconds:.2f} s, without loading the model and the report; upload "
-        f"{api_seconds:.2f} s, "
+        f"{options.impressions:,} impressions, history {size}, article vectors warm "
+        f"(medians of {options.rounds}): nightly job {batch_seconds:.2f} s, without loading the "
+        f"model and the report; upload {api_seconds:.2f} s, "
         f"{api_seconds / batch_seconds:.2f} times as long\n"
-        f"start to ready {ready:.2f} s, {resident / 1e6:.0f} MB; import tensorflow alone "
-        f"{import_seconds:.2f} s, "
-        f"{import_bytes / 1e6:.0f} MB"
+        f"start to ready {ready:.2f} s, {resident / 1e6:.0f} MB; "
+        f"import tensorflow alone {import_seconds:.2f} s, {import_bytes / 1e6:.0f} MB"
     )
     return [
         figure("one upload, against the nightly job", api_seconds, batch_seconds, "s"),

@@ -257,8 +257,7 @@ def run_benchmark(options: Options) -> list[dict[str, Any]]:
         nights = Nights(folder)
         print(
             f"data: {options.articles:,} articles, {options.users:,} users, "
-            f"{options.impressions:,} impressions; "
-            "Parquet is read and written in all that counts"
+            f"{options.impressions:,} impressions; Parquet is read and written in all that counts"
         )
         rows = [row for size in HISTORY_SIZES for row in measure_speed(nights, options, size)]
         return rows + measure_memory(folder, options)

@@ -236,7 +236,8 @@ def measure_speed(site: Site, rounds: int) -> list[dict[str, Any]]:
             share = ""
             if name != NAIVE:
                 found.append(row)
-                share = f"{statistics.median(case.gflops) / peaks[CASES[name][2].removeprefix('mixed_')]:.0%}"
+                peak = peaks[CASES[name][2].removeprefix("mixed_")]
+                share = f"{statistics.median(case.gflops) / peak:.0%}"
             print(f"  {name:<28} {case.speed:>9.0f} {row['ratio']:>7.1f} {share:>15}")
     return found
 
@@ -316,9 +317,9 @@ def measure_time_to_auc(
         reached = site.auc(model)
     verdict = f"ratio {naive_seconds / our_seconds:.1f}" if reached >= target else "not reached"
     print(
-        f"\ntime to validation AUC {target:.4f} (untrained: {before:.4f}), batch {BATCH}: naive "
-        f"{naive_seconds:.1f} s, "
-        f"{batches} batches; ours {our_seconds:.1f} s, {i} batches, AUC {reached:.4f}; {verdict}"
+        f"\ntime to validation AUC {target:.4f} (untrained: {before:.4f}), batch {BATCH}: "
+        f"naive {naive_seconds:.1f} s, {batches} batches; "
+        f"ours {our_seconds:.1f} s, {i} batches, AUC {reached:.4f}; {verdict}"
     )
     name = (
         "time to the same validation AUC"
@@ -334,9 +335,9 @@ def run_benchmark(options: Options) -> list[dict[str, Any]]:
         site = Site(folder, options)
         print(
             f"data: {options.articles:,} articles, {options.users:,} users, "
-            f"{options.impressions:,} impressions, "
-            f"history {options.history_size}, vocabulary {site.vocabulary_size:,}, "
-            f"titles of {np.count_nonzero(site.titles, axis=1)[1:].mean():.1f} words"
+            f"{options.impressions:,} impressions, history {options.history_size}, vocabulary "
+            f"{site.vocabulary_size:,}, titles of "
+            f"{np.count_nonzero(site.titles, axis=1)[1:].mean():.1f} words"
         )
         rows = measure_speed(site, options.rounds)
         rows += measure_memory(folder, options)

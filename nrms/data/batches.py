@@ -138,9 +138,8 @@ def draw_samples(
     within = np.arange(len(sample)) - np.repeat(np.cumsum(available) - available, available)
     pair = negatives[np.repeat(first, available) + within]
     order = np.lexsort((rng.random(len(pair)), sample))
-    drawn = (
-        within < npratio
-    )  # sorting moves pairs only inside their sample, so places stay what they were
+    # sorting moves pairs only inside their sample, so places stay what they were
+    drawn = within < npratio
     candidates = np.zeros((len(clicks), 1 + npratio), np.int32)
     candidates[:, 0] = impressions.candidates[clicks]
     candidates[sample[drawn], 1 + within[drawn]] = impressions.candidates[pair[order][drawn]]

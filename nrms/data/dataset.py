@@ -2,7 +2,8 @@
 
     <uri>/articles.parquet
     <uri>/<split>/behaviors*.parquet    one file, several shards, or a folder `behaviors/` of
-    shards; see `layout` <uri>/<split>/history*.parquet      the same
+                                        shards; see `layout`
+    <uri>/<split>/history*.parquet      the same
 
 Every file's generation is pinned when its split is opened: a run reads the same bytes to its end,
 or fails.
@@ -208,9 +209,8 @@ def _mixed_zones(split: str, zones: dict[bool, str]) -> list[str]:
         return []
     return [
         f"{split}: times without a zone are read as UTC: {zones[False]} has none, {zones[True]} "
-        f"has one. If the former "
-        "are local times, histories can hold the clicks to predict, or lack others. Write all "
-        "times in UTC."
+        "has one. If the former are local times, histories can hold the clicks to predict, or lack "
+        "others. Write all times in UTC."
     ]
 
 

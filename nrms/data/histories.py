@@ -126,9 +126,8 @@ def read_histories(
                 kept_before = np.concatenate([[0], np.cumsum(keep)])
                 kept = np.diff(kept_before[offsets])
                 cut = kept_before[offsets[:-1]] + np.maximum(kept - history_size, 0)
-                place = (
-                    kept_before[:-1] - cut[entry_row]
-                )  # negative where history_size others follow
+                # negative where history_size others follow
+                place = kept_before[:-1] - cut[entry_row]
                 keep &= place >= 0
                 rows[user[keep], place[keep]] = article[keep]
                 lengths[start : start + len(kept)] = np.minimum(kept, history_size)

@@ -195,8 +195,8 @@ def _oracle(column: pa.Array, offsets: np.ndarray, uri: str) -> np.ndarray:
     if len(wrong):
         raise schema_error(
             "Column `oracle_scores` must have one score for each candidate.",
-            f"another number in {len(wrong):,} of {len(column):,} rows, first in row {wrong[0]} "
-            f"(from 0)",
+            f"another number in {len(wrong):,} of {len(column):,} "
+            f"rows, first in row {wrong[0]} (from 0)",
             uri,
             "Give every candidate a score or leave the column out.",
         )
@@ -211,8 +211,7 @@ def _refuse_null_candidates(
         raise schema_error(
             "Column `article_ids_inview` must not hold nulls.",
             f"a null candidate in {len(rows):,} of {len(impression_id):,} rows, first in "
-            f"impression "
-            f"{impression_id[rows[0]].as_py()!r}",
+            f"impression {impression_id[rows[0]].as_py()!r}",
             uri,
             "Remove the null candidates.",
         )

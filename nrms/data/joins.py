@@ -26,9 +26,8 @@ from nrms.data.tokenizer import Tokenizer
 from nrms.errors import SchemaError
 
 FEW = 20  # candidates: where an upload has fewer, none of them may be known
-_TITLES = (
-    2_000  # whose words are counted: the share is then known to about 0.01, within milliseconds
-)
+# whose words are counted: the share is then known to about 0.01, within milliseconds
+_TITLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -208,14 +207,13 @@ def check(
     if report["clicks"] == report["click_not_in_view"] > report["unknown_click"]:
         lines.append(
             f"{split.name}: no click is on an article in "
-            f"view{_sides('unknown_clicks', dataset, split)}. Look at "
-            "column `article_ids_clicked`: it must hold ids of `article_ids_inview`."
+            f"view{_sides('unknown_clicks', dataset, split)}. Look at column "
+            "`article_ids_clicked`: it must hold ids of `article_ids_inview`."
         )
     if titles and not words:
         lines.append(
             f"{split.name}: no title in view has a word, so all articles look alike. Look at "
-            f"column `title` of "
-            "articles.parquet: it is null or empty."
+            "column `title` of articles.parquet: it is null or empty."
         )
     return Joins(found, lines)
 
@@ -288,8 +286,7 @@ def _strangers(count: int, files: _Files, articles: pa.Array, where: str) -> Sch
     )
     received = (
         f"none of the {count:,} candidate ids is in articles.parquet: candidates begin "
-        f"{first(candidates)}, "
-        f"articles begin {first(articles)}"
+        f"{first(candidates)}, articles begin {first(articles)}"
     )
     todo = "Give the articles that these impressions are of, their ids written in the same way."
     if row_numbers(read_before, articles).any():
@@ -314,14 +311,19 @@ def why_no_click(dataset: Dataset, split: Split) -> str:
     if report["unlabelled"] == report["impressions"]:
         return "no column `article_ids_clicked` with a value. Add it."
     if not report["clicks"]:
-        return f"no click in {report['impressions']:,} impressions. Write the clicked articles as `article_ids_clicked`."
+        return (
+            f"no click in {report['impressions']:,} impressions. Write the clicked articles as "
+            "`article_ids_clicked`."
+        )
     if report["click_not_in_view"] == report["clicks"]:
         sides = _sides("unknown_clicks", dataset, split)
-        return f"{report['clicks']:,} clicks, none of them in view{sides}. Check column `article_ids_clicked`."
+        return (
+            f"{report['clicks']:,} clicks, none of them in view{sides}. Check column "
+            "`article_ids_clicked`."
+        )
     return (
         "clicks on all that was in view, or on articles that are not in articles.parquet. Check "
-        "columns "
-        "`article_ids_inview` and `article_ids_clicked`."
+        "columns `article_ids_inview` and `article_ids_clicked`."
     )
 
 

@@ -1,9 +1,10 @@
 """Which files below a split's folder hold its impressions and its histories. Nothing is passed over
 in silence.
 
-    behaviors*.parquet, behaviors/*.parquet, behaviors/key=value/*.parquet    impressions; the same
-    for history behaviors.parquet/*.parquet                                               as Spark
-    names the folder it writes
+    behaviors*.parquet               impressions; the same for history
+    behaviors/*.parquet
+    behaviors/key=value/*.parquet
+    behaviors.parquet/*.parquet      as Spark names the folder it writes
 
 Any other Parquet file is refused by name, and so is a table of which the files alone do not say
 what is in it.
@@ -33,14 +34,14 @@ _TABLES = (
     (
         re.compile(r"(^|/)_delta_log/"),
         "a Delta table, whose removed files still lie there",
-        "Write its current rows as Parquet, with polars.read_delta(...).write_parquet(...) for "
-        "example.",
+        "Write its current rows as Parquet, with "
+        "polars.read_delta(...).write_parquet(...) for example.",
     ),
     (
         re.compile(r"(^|/)metadata/[^/]*\.metadata\.json$"),
         "an Iceberg table, whose removed files still lie there",
-        "Write its current rows as Parquet, with polars.scan_iceberg(...).sink_parquet(...) for "
-        "example.",
+        "Write its current rows as Parquet, with "
+        "polars.scan_iceberg(...).sink_parquet(...) for example.",
     ),
     (
         re.compile(r"(^|/)\.hoodie/"),
@@ -98,8 +99,7 @@ def find_files(uri: str, but: str | None = None) -> SplitFiles:
     if stray:
         raise schema_error(
             "Every Parquet file of a split must be behaviors*.parquet or history*.parquet, or lie "
-            "in a folder "
-            "behaviors/ or history/, in there perhaps in folders key=value/.",
+            "in a folder behaviors/ or history/, in there perhaps in folders key=value/.",
             f"{len(stray)} that would not be read: {_some(stray)}",
             uri,
             "Move or rename them, or unpack what is compressed.",

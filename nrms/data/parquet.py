@@ -153,10 +153,8 @@ class ParquetReader:
             elif column.name == CLICKS and (mask := self._mask(schema)) is not None:
                 found[column.name] = (
                     f"there is no column `{column.name}`, but `{mask}` holds 0/1 masks of the "
-                    f"candidates, which are "
-                    "not read. If these are the clicks, write the ids of the candidates whose mask "
-                    "is 1 as "
-                    f"`{column.name}`."
+                    "candidates, which are not read. If these are the clicks, write the ids of the "
+                    f"candidates whose mask is 1 as `{column.name}`."
                 )
         return found
 

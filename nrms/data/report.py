@@ -15,8 +15,8 @@ OUTCOMES = {
     "unknown_history_article": "history entries of articles not in articles.parquet (dropped)",
     "late_history": "history entries recorded at or after the user's first impression (dropped)",
     "late_history_clicked": "of these were clicked by the user in this split",
-    "untimed_history": "history entries that could not be checked for being recorded after the user's first "
-    "impression (no times; kept)",
+    "untimed_history": "history entries that could not be checked for being recorded after the "
+    "user's first impression (no times; kept)",
     "impressions": "impressions",
     "empty_shard": "behaviours files without a row",
     "unlabelled": "impressions in files without clicks (unlabelled)",
@@ -27,7 +27,8 @@ OUTCOMES = {
     "unknown_device": "impressions whose device_type is beyond 32 bits (device unknown)",
     "empty_inview": "impressions with an empty or null in-view list (nothing to score)",
     "candidates": "candidates",
-    "unknown_candidate": "candidates not in articles.parquet (they get their impression's mean score)",
+    "unknown_candidate": "candidates not in articles.parquet (they get their impression's mean "
+    "score)",
     "duplicate_candidate": "candidates that repeat an earlier one of the same impression (kept)",
     "clicks": "clicks",
     "unknown_click": "clicks on articles not in articles.parquet",

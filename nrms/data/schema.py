@@ -117,8 +117,7 @@ def check_columns(
         if families.setdefault(column.names, family) != family:
             raise schema_error(
                 f"Column `{column.name}` must hold {column.names} ids of the same type as the "
-                f"other files "
-                f"({families[column.names]}).",
+                f"other files ({families[column.names]}).",
                 f"{arrived} ({rows})",
                 uri,
                 "Cast one of them.",

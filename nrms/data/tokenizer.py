@@ -63,9 +63,8 @@ class Tokenizer:
             )
         if not vocabulary:
             raise ConfigError(
-                f"The titles must hold a word that occurs at least `min_count` times. Received: "
-                f"`min_count` "
-                f"= {min_count} and no such word. Lower it, or check the titles."
+                "The titles must hold a word that occurs at least `min_count` times. Received: "
+                f"`min_count` = {min_count} and no such word. Lower it, or check the titles."
             )
         words = [_PAD_WORD, _UNK_WORD, *sorted(vocabulary, key=vocabulary.__getitem__)]
         numbered = {word: number for number, word in enumerate(words)}
@@ -146,6 +145,5 @@ def _pipeline(model: models.Model) -> tokenizers.Tokenizer:
 def _damaged(path: Path, received: str) -> ArtifactError:
     return ArtifactError(
         f"A vocabulary must be a whole tokenizer.json of this project. Received: {received}, in "
-        f"{path}. "
-        f"Publish the model again."
+        f"{path}. Publish the model again."
     )

@@ -28,9 +28,8 @@ _MAGIC = (
     (b"version https://git-lfs", "a pointer of Git LFS", "Fetch the file itself: git lfs pull."),
 )
 _TEXT = (
-    "Write it as Parquet, with polars for example; `python -m jobs.prepare --source mind` makes "
-    "Parquet of MIND's .tsv "
-    "files."
+    "Write it as Parquet, with polars for example; `python -m "
+    "jobs.prepare --source mind` makes Parquet of MIND's .tsv files."
 )
 # What Arrow says of a whole file that it cannot read, or not at once.
 _CAUSES = (
@@ -40,8 +39,8 @@ _CAUSES = (
             r"offset overflow|chunked array outputs|more than \d+ bytes|capacity|2147483646"
         ),
         "A column must have less than 2 GiB of text in one file.",
-        "Write the rows in several files: jobs.prepare does, and takes no more than --shard-rows "
-        "in one.",
+        "Write the rows in several files: jobs.prepare "
+        "does, and takes no more than --shard-rows in one.",
     ),
     (
         re.compile(

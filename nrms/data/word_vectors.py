@@ -82,9 +82,8 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if plain.suffix not in (".vec", ".txt"):
         raise ConfigError(
-            f"Word vectors must be a text file, .vec (fastText) or .txt (GloVe), or .gz of one. "
-            f"Received: "
-            f"{path}. Convert the file."
+            "Word vectors must be a text file, .vec (fastText) or .txt (GloVe), or .gz of one. "
+            f"Received: {path}. Convert the file."
         )
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -112,9 +111,9 @@ def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[
             size = header[1] if header else spaces
             if size != word_dim:
                 raise ConfigError(
-                    f"`word_dim` must be the size of the word vectors. Received: `word_dim` = "
-                    f"{word_dim}, and "
-                    f"vectors of {size} in {path}. Set `word_dim` to {size} or give another file."
+                    "`word_dim` must be the size of the word vectors. "
+                    f"Received: `word_dim` = {word_dim}, and vectors of {size} "
+                    f"in {path}. Set `word_dim` to {size} or give another file."
                 )
             if header:
                 promised = header[0]
@@ -122,8 +121,7 @@ def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[
         if spaces < word_dim:
             raise SchemaError(
                 f"A line must hold a word and {word_dim} numbers. Received: {spaces} numbers, in "
-                f"{path}, line "
-                f"{number:,}. The file is cut short or damaged: copy it again."
+                f"{path}, line {number:,}. The file is cut short or damaged: copy it again."
             )
         yield number, line
     if number == 0:
@@ -133,8 +131,7 @@ def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[
     if promised is not None and number - 1 != promised:
         raise SchemaError(
             f"The first line must give the number of vectors. Received: {promised:,} promised, "
-            f"{number - 1:,} "
-            f"there, in {path}. The file is cut short: copy it again."
+            f"{number - 1:,} there, in {path}. The file is cut short: copy it again."
         )
 
 
@@ -159,7 +156,6 @@ def _numbers(fields: Sequence[bytes], path: Path, number: int) -> np.ndarray:
     if not np.isfinite(vector).all():
         raise SchemaError(
             f"A word vector must hold finite numbers. Received: another value in {path}, line "
-            f"{number:,}. The "
-            f"file is damaged: copy it again."
+            f"{number:,}. The file is damaged: copy it again."
         )
     return vector

@@ -77,9 +77,8 @@ class Popularity:
 
     def __init__(self, hours: float = 24) -> None:
         self._window = round(hours * _HOUR)
-        self._timed_clicks: list[
-            tuple[np.ndarray, np.ndarray]
-        ] = []  # articles and microseconds, not sorted yet
+        # articles and microseconds, not sorted yet
+        self._timed_clicks: list[tuple[np.ndarray, np.ndarray]] = []
         # One integer for each click, sorted: article * span + time in units since the origin. A
         # span is longer than all clicks' times, so that a moment after them has its place, too.
         self._keys = np.zeros(0, np.int64)

@@ -47,17 +47,14 @@ def warnings(split: str, metrics: Mapping[str, Any]) -> list[str]:
     if not above_chance(metrics):
         lines.append(
             f"{split}: the model must rank better than chance, whose AUC is {CHANCE}. Received: "
-            f"{auc_text(metrics)} "
-            f"over {measured:,} impressions, not wholly above it. Look at the joins and at the "
-            f"clicks, train longer, "
-            "or give more impressions."
+            f"{auc_text(metrics)} over {measured:,} impressions, not wholly above it. Look at the "
+            "joins and at the clicks, train longer, or give more impressions."
         )
     popularity = metrics.get("baselines", {}).get("popularity", {}).get("auc")
     if popularity is not None and popularity > metrics["auc"]:
         lines.append(
             f"{split}: the model should rank better than popularity, which needs no model. "
-            f"Received: AUC "
-            f"{metrics['auc']:.4f}, popularity {popularity:.4f}. Train longer or on more data, or "
-            f"rank by popularity."
+            f"Received: AUC {metrics['auc']:.4f}, popularity {popularity:.4f}. Train longer or on "
+            "more data, or rank by popularity."
         )
     return lines

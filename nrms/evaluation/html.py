@@ -135,7 +135,8 @@ def _headline(metrics: Mapping) -> str:
             "These impressions are unlabelled: without clicks, nothing can be said about how well "
             "they are ranked."
             if 0 < metrics.get("unlabelled", 0) == metrics.get("impressions")
-            else "No labelled impression has a clicked candidate beside one that was not: there is nothing to measure."
+            else "No labelled impression has a clicked candidate beside one that was not: there is "
+            "nothing to measure."
         )
         return f'<p class="note">{why}</p>'
     tiles = (_tile(metric, name, metrics) for metric, name in _METRIC_NAMES.items())
@@ -193,9 +194,8 @@ def _plot(name: str, figure: Figure) -> str:
 
 def _png(figure: Figure) -> str:
     file = io.BytesIO()
-    plots.save(
-        figure, file, dpi=180, transparent=True
-    )  # the page's own background shows, light or dark
+    # the page's own background shows, light or dark
+    plots.save(figure, file, dpi=180, transparent=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -207,10 +207,16 @@ def _groups(attribute: str, groups: Mapping[str, Mapping], figure: Figure | None
     rows = ""
     for group, found in groups.items():
         means = "".join(f"<td>{found[metric]:.4f}</td>" for metric in METRICS)
-        rows += f"<tr><th>{escape(names.get(group, group))}</th>{means}<td>{found['impressions']:,}</td></tr>"
+        rows += (
+            f"<tr><th>{escape(names.get(group, group))}</th>{means}"
+            f"<td>{found['impressions']:,}</td></tr>"
+        )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     plot = "" if figure is None else _plot(_plot_name(attribute), figure)
-    return f'<section class="{attribute}"><h2>{heading}</h2>{plot}<div class="scroll">{table}</div></section>'
+    return (
+        f'<section class="{attribute}"><h2>{heading}</h2>{plot}'
+        f'<div class="scroll">{table}</div></section>'
+    )
 
 
 def _examples(examples: Sequence[Example]) -> str:
@@ -229,11 +235,11 @@ def _example(example: Example) -> str:
         else ""
     )
     return (
-        f"<article><h3>Impression {_text(example.impression_id)} · user "
-        f"{_text(example.user_id)}{when}{where}</h3>"
+        f"<article><h3>Impression {_text(example.impression_id)} · "
+        f"user {_text(example.user_id)}{when}{where}</h3>"
         f"<div><h4>Read before, latest first</h4>{_history(example.history)}</div>"
-        f"<div><h4>Candidates, best score "
-        f"first</h4>{_candidates(example.candidates)}</div></article>"
+        f"<div><h4>Candidates, best score first</h4>{_candidates(example.candidates)}</div>"
+        "</article>"
     )
 
 
@@ -285,30 +291,35 @@ _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>$title</title>
 <style>
-:root { --back: #fff; --card: #f6f7f9; --text: #1c1e21; --quiet: #62676e; --line: #dcdfe4; --model: #c24e00;
-  --other: #9aa0a8; --click: #ffe3cf; }
+:root { --back: #fff; --card: #f6f7f9; --text: #1c1e21; --quiet: #62676e; --line: #dcdfe4;
+  --model: #c24e00; --other: #9aa0a8; --click: #ffe3cf; }
 @media screen and (prefers-color-scheme: dark) {
-  :root { --back: #16181c; --card: #1f2228; --text: #e6e7e9; --quiet: #9ba1a9; --line: #363b43; --model: #ff9a52;
-    --other: #6d747d; --click: #57300f; }
+  :root { --back: #16181c; --card: #1f2228; --text: #e6e7e9; --quiet: #9ba1a9; --line: #363b43;
+    --model: #ff9a52; --other: #6d747d; --click: #57300f; }
   img { filter: invert(1) hue-rotate(180deg); }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 76rem; background: var(--back); color: var(--text);
-  font: .95rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
+body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 76rem; background: var(--back);
+  color: var(--text);
+  font: .95rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1.25rem; }
 h2 { font-size: 1.1rem; margin: 0 0 .6rem; }
 h3 { font-size: 1rem; margin: 0; }
 h4 { font-size: .8rem; margin: 0 0 .3rem; color: var(--quiet); font-weight: 600; }
 .by_hour { grid-row: span 3; }
-main { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 2.25rem 2.5rem; align-items: start; }
+main { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 2.25rem 2.5rem;
+  align-items: start; }
 .wide, .tiles, .note, .warnings { grid-column: 1 / -1; }
-.note { margin: 0; padding: 1rem 1.25rem; background: var(--card); border-left: 4px solid var(--model); }
+.note { margin: 0; padding: 1rem 1.25rem; background: var(--card);
+  border-left: 4px solid var(--model); }
 .warnings { padding: 1rem 1.25rem; background: var(--click); border-left: 4px solid var(--model);
   print-color-adjust: exact; }
 .warnings ul { margin: 0; padding-left: 1.1rem; }
@@ -323,10 +334,13 @@ img { display: block; width: 100%; margin-bottom: .75rem; }
 .scroll tr > :last-child { padding-right: 0; }
 .scroll tr { border-bottom: 1px solid var(--line); }
 thead th { color: var(--quiet); white-space: nowrap; }
-.tiles { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 1rem; overflow-wrap: normal; }
-.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .9rem 1rem; }
+.tiles { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 1rem;
+  overflow-wrap: normal; }
+.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .9rem 1rem; }
 .tiles h2 { font-size: .9rem; margin: 0; color: var(--quiet); }
-.tiles strong { display: block; font-size: 2rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.tiles strong { display: block; font-size: 2rem; line-height: 1.3;
+  font-variant-numeric: tabular-nums; }
 .tiles table { margin-top: .4rem; font-size: .85rem; }
 .tiles th { white-space: nowrap; }
 .tiles .bar { width: 45%; padding: 0; vertical-align: middle; }
@@ -345,8 +359,8 @@ article td:last-child { width: 4.5rem; text-align: right; padding-right: 0; }
 article .gap td { text-align: left; }
 article table { table-layout: fixed; }
 article tr:has(mark) { background: var(--click); print-color-adjust: exact; }
-mark { background: var(--model); color: var(--back); border-radius: 4px; padding: 0 .4em; font-size: .8em;
-  white-space: nowrap; print-color-adjust: exact; }
+mark { background: var(--model); color: var(--back); border-radius: 4px; padding: 0 .4em;
+  font-size: .8em; white-space: nowrap; print-color-adjust: exact; }
 @media screen and (max-width: 50rem) {
   main, article { grid-template-columns: minmax(0, 1fr); }
   .by_hour { grid-row: auto; }

@@ -21,9 +21,8 @@ _REPLICATES = 1000
 # Impressions are counted in as many groups, by hash, and a group is drawn as one: the mean's spread
 # is the same, and memory and time do not grow with the impressions.
 _GROUPS = 4096
-_UNIT = (
-    2**32
-)  # AUCs are summed in whole numbers of 1 / _UNIT: integers add up to the same in any order
+# AUCs are summed in whole numbers of 1 / _UNIT: integers add up to the same in any order
+_UNIT = 2**32
 
 
 class AucInterval:
@@ -31,8 +30,9 @@ class AucInterval:
 
     Example:
         interval = AucInterval()
-        interval.add(impression_keys(shard.impression_id, shard.user_id),
-        impression_metrics(...).auc) low, high = interval.result()
+        keys = impression_keys(shard.impression_id, shard.user_id)
+        interval.add(keys, impression_metrics(...).auc)
+        low, high = interval.result()
     """
 
     def __init__(self) -> None:

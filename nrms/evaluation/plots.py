@@ -148,9 +148,8 @@ def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, i
     everything = np.concatenate(list(samples.values()))
     low, high = np.quantile(everything, [0.001, 0.999])
     pad = max(1e-3, 0.02 * (high - low))
-    bins = int(
-        np.clip(4 * min(map(len, samples.values())) ** (1 / 3), 10, 60)
-    )  # fewer scores, smoother outline
+    # fewer scores, smoother outline
+    bins = int(np.clip(4 * min(map(len, samples.values())) ** (1 / 3), 10, 60))
     edges = np.linspace(low - pad, high + pad, bins + 1)
     styles = ((ORANGE, "-"), (BLUE, "--"), (DARK, "-"))
     for (kind, scores), (colour, line) in zip(samples.items(), styles[: len(samples)], strict=True):
@@ -190,9 +189,8 @@ def parallel_coordinates(
     low, high = min(results), max(results)
     colours = ScalarMappable(Normalize(low - (1e-3 if low == high else 0), high), "viridis_r")
     along = np.linspace(0, 1, 30)
-    bend = (
-        along * along * (3 - 2 * along)
-    )  # level at the axes, so that a line can be followed through a shared point
+    # level at the axes, so that a line can be followed through a shared point
+    bend = along * along * (3 - 2 * along)
     order = np.argsort(results, kind="stable")
     for trial in order:
         x = np.concatenate([i + along for i in range(len(columns) - 1)])

@@ -238,10 +238,8 @@ def check_scores(offsets: np.ndarray, scores: np.ndarray) -> None:
         row = np.searchsorted(offsets, missing[0], side="right") - 1
         raise SchemaError(
             f"Scores must be numbers. Received: NaN for {len(missing):,} of {len(scores):,} "
-            f"candidates, first in row "
-            f"{row:,} of the shard (counted from 0). The model that made them is broken: train it "
-            f"again, or use "
-            f"another version."
+            f"candidates, first in row {row:,} of the shard (counted from 0). The model that made "
+            "them is broken: train it again, or use another version."
         )
 
 
@@ -255,8 +253,7 @@ def _sort(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if offsets[0] != 0 or offsets[-1] != len(scores):
         raise ValueError(
             f"`offsets` must run from 0 to the number of scores. Received: {offsets[0]} to "
-            f"{offsets[-1]}, "
-            f"{len(scores)} scores."
+            f"{offsets[-1]}, {len(scores)} scores."
         )
     impression = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     # A float's bits as an integer, mirrored below zero, sort as the float does; adding 0 makes -0

@@ -82,7 +82,6 @@ def _check_parity(model: Recommender, folder: Path, titles: np.ndarray) -> float
     if not worst <= PARITY:
         raise ArtifactError(
             f"the ONNX encoders must equal the Keras ones to {PARITY}. Received: a relative "
-            f"difference of {worst}. "
-            "The model was not published."
+            f"difference of {worst}. The model was not published."
         )
     return worst

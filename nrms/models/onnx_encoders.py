@@ -33,9 +33,8 @@ class OnnxEncoders:
         # Idle threads would wait in a loop, and take the processor from all else for a while after
         # each call.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = (
-            3  # warnings about the graph's making are nothing a user can act on
-        )
+        # warnings about the graph's making are nothing a user can act on
+        options.log_severity_level = 3
         self._news, self._users = (_session(path, options) for path in (news_encoder, user_encoder))
 
     def encode_news(self, titles: np.ndarray) -> np.ndarray:

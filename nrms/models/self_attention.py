@@ -31,8 +31,7 @@ class SelfAttention(keras.layers.Layer):
 
     Returns:
         Tensor of shape `(batch, length, heads * head_dim)`. Positions that are padding themselves
-        hold values
-        that mean nothing: mask them again in the pooling.
+        hold values that mean nothing: mask them again in the pooling.
 
     Example:
 

@@ -1,11 +1,9 @@
 """Local paths and `gs://bucket/name` behind one small interface.
 
 - A write is whole or invisible: locally a temporary file is renamed; in a bucket the object appears
-once the
-  server has checked the crc32c that was declared with it.
+  once the server has checked the crc32c that was declared with it.
 - Every write to a bucket carries `if_generation_match`, so that trying again after a fault cannot
-undo what
-  somebody else wrote in between.
+  undo what somebody else wrote in between.
 - A `FileInfo` pins one generation of a file: reading it gives exactly those bytes or an error.
 - Faults that pass (408, 429, 5xx, broken connections) are tried again with backoff, for at most
   `NRMS_RETRY_SECONDS` (environment variable, default 120) without progress.

@@ -1,8 +1,9 @@
 """The one way a folder becomes valid, local or in a bucket.
 
-    <folder>/manifest.json    first the plan alone: all that the content depends on; at the end all
-    about the files, too <folder>/...              the files <folder>/_SUCCESS         empty;
-    written last: without it, nothing here is valid
+    <folder>/manifest.json    first the plan alone: all that the content depends on; at the end
+                              all about the files, too
+    <folder>/...              the files
+    <folder>/_SUCCESS         empty; written last: without it, nothing here is valid
 
 Whatever is killed or runs twice, three rules keep the folder whole. The plan is claimed by
 compare-and-swap before anything else. Each part names the plan it was made for, so a part of any
@@ -81,9 +82,8 @@ def remove(uri: str) -> None:
     for info in storage.list_files(uri):
         storage.delete(info.uri)
     if not storage.is_gcs(uri):
-        shutil.rmtree(
-            uri, ignore_errors=True
-        )  # hidden files that a killed process left, and the folders
+        # hidden files that a killed process left, and the folders
+        shutil.rmtree(uri, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,9 @@ def _refuse_links(uri: str, names: Iterable[str]) -> None:
         path = Path(uri, name)
         if not storage.is_gcs(uri) and path.parent.resolve() != (Path(uri).resolve() / name).parent:
             raise ConfigError(
-                f"--output must hold no link to a folder that would be cleared. Received: "
-                f"{path.parent}, which leads "
-                f"to {path.parent.resolve()}. Remove the link, or choose another --output."
+                "--output must hold no link to a folder that would be cleared. "
+                f"Received: {path.parent}, which leads to {path.parent.resolve()}. "
+                "Remove the link, or choose another --output."
             )
 
 
@@ -196,8 +196,7 @@ def taken(content: str, uri: str, why: str) -> ConfigError:
     """
     return ConfigError(
         f"--output must be empty or hold {content}. Received: {uri}, {why}. Choose another "
-        f"--output or pass "
-        "--overwrite to replace what is there."
+        "--output or pass --overwrite to replace what is there."
     )
 
 
@@ -397,8 +396,7 @@ class Output:
         if not self._is_plan_of(manifest):
             raise StorageError(
                 f"{self.uri}: is now written by a run of other data or another model, "
-                f"{self._difference(manifest)}. "
-                "This run stopped; give each its own --output."
+                f"{self._difference(manifest)}. This run stopped; give each its own --output."
             )
 
     def _is_plan_of(self, manifest: Plan) -> bool:
@@ -437,7 +435,7 @@ def difference(plan: Plan, other: Plan) -> str:
     ]
     if inputs:
         parts.append(
-            f"input differs in "
+            "input differs in "
             f"{', '.join(inputs[:_SHOWN])}{' and others' if inputs[_SHOWN:] else ''}"
         )
     return ", ".join(parts)

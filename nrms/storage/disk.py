@@ -8,9 +8,8 @@ from nrms.errors import NrmsError, StorageError
 from nrms.storage.fileinfo import Location, check_utf8
 
 _FILES = {errno.EMFILE, errno.ENFILE}
-_FULL = {
-    getattr(errno, name, errno.EIO) for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")
-}  # Windows lacks one
+# Windows lacks one
+_FULL = {getattr(errno, name, errno.EIO) for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")}
 _SHORT = re.compile(r"\d requested and \d+ written")  # all that NumPy says of it
 
 

@@ -126,9 +126,9 @@ def errors(uri: Location, verb: str) -> Iterator[None]:
         yield
     except GoogleAuthError as error:
         raise AccessDenied(
-            f"{uri}: may not be {verb}: no working Google credentials: {_one_line(error)}; "
-            "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to "
-            "a key file"
+            f"{uri}: may not be {verb}: no working Google credentials: "
+            f"{_one_line(error)}; run `gcloud auth application-default "
+            "login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
         ) from error
     except (api.Forbidden, api.Unauthorized) as error:
         raise AccessDenied(

@@ -31,8 +31,8 @@ def errors(uri: Location, verb: str) -> Iterator[None]:
         raise kind(f"{uri}: no file can be {verb} here: {error.strerror}") from error
     except PermissionError as error:
         raise AccessDenied(
-            f"{uri}: may not be {verb}: {error.strerror}; check the owner and mode of the file and "
-            f"its folders"
+            f"{uri}: may not be {verb}: {error.strerror}; check "
+            "the owner and mode of the file and its folders"
         ) from error
     except OSError as error:
         raise StorageError(f"{uri}: could not be {verb}: {error.strerror or error}") from error

@@ -60,13 +60,13 @@ def test_an_answer_beyond_its_bytes_is_refused_with_the_figure(bounded, world):
     assert bounded.predict(parquet(world.behaviors(5)), parquet(world.history())).status_code == 200
     before = bounded.memory()  # with the processes that read uploads
     check_refused(bounded.client.post("/predict/json", json=emoji(10_000), params={"titles": True}))
-    file = parquet({"impression_id": [1] * 20, "user_id": [1] * 20, "article_ids_inview": [[NEW] * 2_000] * 20,
+    file = parquet({"impression_id": [1] * 20, "user_id": [1] * 20,
+                    "article_ids_inview": [[NEW] * 2_000] * 20,
                     "article_id_fixed": pa.array([[]] * 20, pa.list_(pa.int64()))})  # fmt: skip
     articles = parquet({"article_id": [NEW], "title": [EMOJI]})
     check_refused(bounded.predict(file, articles=articles, titles=True, max_rows=10_000))
-    assert (
-        bounded.memory() - before < 50 * 2**20
-    )  # the whole answers would be of 80 and 320 megabytes
+    # the whole answers would be of 80 and 320 megabytes
+    assert bounded.memory() - before < 50 * 2**20
     assert bounded.predict(file, articles=articles, max_rows=1).status_code == 200
 
 

@@ -160,7 +160,10 @@ def large(world) -> bytes:
     """A request whose answer, of megabytes, is more than the system keeps for a connection."""
     rows = pa.concat_tables([world.behaviors(200)] * 50)
     body = Upload.form(parquet(rows), parquet(world.history()))
-    head = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     return f"POST /predict?titles=true&max_rows=10000 HTTP/1.1\r\nHost: a\r\n{head}".encode() + body
 
 

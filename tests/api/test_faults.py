@@ -111,9 +111,8 @@ def test_an_upload_whose_readers_are_all_killed_is_answered_503(faulty, large, b
         while not answer.done():
             for _, child in readers(faulty):
                 send(child, signal.SIGKILL)
-        if (
-            answer.result().status_code != 200
-        ):  # else, on a busy machine, a reader was quicker than we
+        # else, on a busy machine, a reader was quicker than we
+        if answer.result().status_code != 200:
             break
     assert unavailable(answer.result())
     assert faulty.predict(**large).status_code == 200

@@ -413,10 +413,8 @@ def test_broken_uploads_are_refused_or_scored_in_flat_memory(world, tmp_path):
         before = service.memory()
         send_all(WARM, BODIES)
         after = service.memory()
-        print(
-            f"seed {SEED}: {dict(statuses)}, {before / 2**20:.0f} MiB and then {after / 2**20:.0f} "
-            f"MiB"
-        )  # noqa: T201
+        sizes = f"{before / 2**20:.0f} MiB and then {after / 2**20:.0f} MiB"
+        print(f"seed {SEED}: {dict(statuses)}, {sizes}")  # noqa: T201
         assert statuses.total() == BODIES
         assert min(statuses.values()) > BODIES // 50, (
             "either all or none are refused: nothing is tested"

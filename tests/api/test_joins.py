@@ -89,7 +89,10 @@ def renamed(table: pa.Table, name: str, written: str) -> pa.Table:
 def test_a_column_that_is_most_likely_meant_is_a_warning(service, world, name, written):
     behaviors = renamed(world.behaviors(50), name, written)
     answer = service.predict(parquet(behaviors), parquet(world.history())).json()
-    hint = f"file: there is no column `{name}`, but `{written}`, which is not read. Rename it if that is it."
+    hint = (
+        f"file: there is no column `{name}`, but `{written}`, which is not read. Rename it if that "
+        "is it."
+    )
     assert hint in answer["warnings"]
 
 

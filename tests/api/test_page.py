@@ -31,10 +31,12 @@ NO_IDS = pa.array([[]], pa.list_(pa.int64()))
 DROP = """
 const [target, files] = arguments, transfer = new DataTransfer();
 for (const [name, data] of files) {
-  transfer.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt())], name));
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt());
+  transfer.items.add(new File([bytes], name));
 }
 for (const type of ["dragenter", "dragover", "drop"]) {
-  target.dispatchEvent(new DragEvent(type, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+  target.dispatchEvent(new DragEvent(type, options));
 }
 """
 
@@ -394,7 +396,10 @@ def test_dropped_text_is_called_text(browser, service):
 
 def test_file_that_misses_the_boxes_leaves_the_page_as_it_is(browser, service):
     browser.open(service.url)
-    ignored = "return !document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true }))"
+    ignored = (
+        "return !document.body.dispatchEvent("
+        "new DragEvent('drop', { bubbles: true, cancelable: true }))"
+    )
     assert browser.script(ignored)
 
 

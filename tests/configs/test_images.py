@@ -32,12 +32,8 @@ pytestmark = pytest.mark.system
 
 DOCKERFILE = REPOSITORY / "Dockerfile"
 TARGETS = ("api", "train")
-INSTALL = [
-    "pip",
-    "install",
-    "--disable-pip-version-check",
-    "--requirement",
-]  # a file, and perhaps a variable
+# a file, and perhaps a variable
+INSTALL = ["pip", "install", "--disable-pip-version-check", "--requirement"]
 
 
 @dataclass
@@ -155,7 +151,10 @@ class Image:
 
     def installed(self) -> list[str]:
         """The names of the distributions in its environment."""
-        code = "from importlib.metadata import distributions; print(*(found.name for found in distributions()))"
+        code = (
+            "from importlib.metadata import distributions; "
+            "print(*(found.name for found in distributions()))"
+        )
         return checked(self.python / "bin/python", "-c", code, env=self.environment).lower().split()
 
     def copy(self, *words: str) -> None:
@@ -238,9 +237,8 @@ def test_the_service_runs_without_tensorflow_from_what_its_image_holds(world, tm
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-    assert (
-        image.environment["HOST"] == "0.0.0.0"
-    )  # in a container, its own address alone reaches nobody
+    # in a container, its own address alone reaches nobody
+    assert image.environment["HOST"] == "0.0.0.0"
     process = subprocess.Popen(
         image.command(),
         cwd=image.app,
@@ -268,7 +266,8 @@ IMPORT_ALL = """
 import importlib, pkgutil
 for top in ("nrms", "jobs"):
     for module in pkgutil.walk_packages(importlib.import_module(top).__path__, top + "."):
-        if not module.name.startswith("jobs.bench"):  # measures against packages of requirements_dev.txt
+        if not module.name.startswith("jobs.bench"):  # measures against packages of \
+requirements_dev.txt
             importlib.import_module(module.name)
 """
 
@@ -287,9 +286,18 @@ def test_the_jobs_need_nothing_but_what_their_image_holds(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="the images are Linux")
 def test_the_jobs_run_from_what_their_image_holds(tmp_path):
     image = Image("train", tmp_path)
-    site = "--source demo --articles 500 --users 60 --impressions 250 --validation-impressions 60 --output data"
-    model = "--word-dim 16 --heads 2 --head-dim 8 --attention-dim 16 --epochs 1 --output models --wandb-mode disabled"
-    nights = "--model models --data data/{date} --output nights/{date} --date 2026-11-25 --days 1 --wandb-mode disabled"
+    site = (
+        "--source demo --articles 500 --users 60 --impressions 250 --validation-impressions 60 "
+        "--output data"
+    )
+    model = (
+        "--word-dim 16 --heads 2 --head-dim 8 --attention-dim 16 --epochs 1 --output models "
+        "--wandb-mode disabled"
+    )
+    nights = (
+        "--model models --data data/{date} --output nights/{date} --date 2026-11-25 --days 1 "
+        "--wandb-mode disabled"
+    )
     for line in (
         f"python -m jobs.prepare {site}",
         f"python -m jobs.prepare {site}/{{date}} --date 2026-11-25",

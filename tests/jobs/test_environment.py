@@ -107,9 +107,12 @@ def test_who_imports_the_package_is_told_what_keras_must_be_set_to(tmp_path):
 
 TENSORFLOW = """
 import os
-os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n")
-os.write(2, b"I0000 00:00:1795715329.825559    4862 port.cc:153] oneDNN custom operations are on.\\n")
-os.write(2, b"E0000 00:00:1795715329.825559    4862 cuda_dnn.cc:8310] Unable to register cuDNN factory\\n")
+os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to \
+STDERR\\n")
+os.write(2, b"I0000 00:00:1795715329.825559    4862 port.cc:153] oneDNN custom operations are \
+on.\\n")
+os.write(2, b"E0000 00:00:1795715329.825559    4862 cuda_dnn.cc:8310] Unable to register cuDNN \
+factory\\n")
 os.write(2, b"F0000 00:00:1795715329.826189    4862 cpu.cc:1] needs AVX\\n")
 {then}
 """

@@ -93,9 +93,8 @@ def root(request, tmp_path):
     )
 
 
-NUMBERS = pytest.mark.parametrize(
-    "number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)]
-)  # None: Windows
+# None: Windows
+NUMBERS = pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)])
 
 
 def scoring(world, root, output):

@@ -239,9 +239,8 @@ def test_a_training_whose_readers_have_no_history_warns_of_both_splits(
         for line in warnings
         if "no impression's reader has a history row: readers begin " in line
     ]
-    assert [line.partition(":")[0] for line in readers] == [
-        "train"
-    ]  # validation has no more of them than training
+    # validation has no more of them than training
+    assert [line.partition(":")[0] for line in readers] == ["train"]
     version = next(path.parent for path in Path(models).glob("*/meta.json"))
     bundle = artifact.load(str(version), tmp_path)
     assert bundle.joins["readers_without_history"] == 1

@@ -176,11 +176,8 @@ def test_auc_is_that_of_training_and_of_a_slow_recomputation_from_the_parts(nigh
     assert metrics["auc"] == pytest.approx(np.mean(aucs), abs=1e-6)
     assert metrics["auc_interval"] == pytest.approx(trained.metrics["auc_interval"], abs=1e-6)
     assert metrics["baselines"].keys() == {"random", "popularity", "newest", "oracle"}
-    for name in (
-        "popularity",
-        "newest",
-        "oracle",
-    ):  # one definition, wherever the split is evaluated
+    # one definition, wherever the split is evaluated
+    for name in ("popularity", "newest", "oracle"):
         assert metrics["baselines"][name] == trained.metrics["baselines"][name]
     assert metrics["impressions"] == 400
 
@@ -264,9 +261,8 @@ def test_awkward_rows_come_out_as_they_went_in(config, tmp_path, strings):
     (row, empty, single) = pq.read_table(Path(night.output, PARTS[0])).to_pylist()
     for name, values in given.items():
         assert [row[name], empty[name], single[name]] == folder.ids(values)
-    assert (
-        row["scores"][0] == row["scores"][1] == row["scores"][2]
-    )  # the unknown one stands at the others' mean
+    # the unknown one stands at the others' mean
+    assert row["scores"][0] == row["scores"][1] == row["scores"][2]
     assert (empty["scores"], empty["ranks"], single["ranks"]) == ([], [], [1])
     counted = {
         "impressions": 3,

@@ -69,9 +69,8 @@ def test_an_unknown_candidate_stands_at_the_mean_of_its_impression_and_moves_no_
         scoring.score(impressions),
         np.random.default_rng(1).random(len(impressions.candidates)) < 0.6,
     )
-    known[impressions.offsets[2] : impressions.offsets[4]] = (
-        False  # nobody of these two impressions is known
-    )
+    # nobody of these two impressions is known
+    known[impressions.offsets[2] : impressions.offsets[4]] = False
     impressions.candidates[~known] = 0
     scores = scoring.score(impressions)
     assert scores.dtype == np.float32
@@ -156,9 +155,8 @@ def test_padding_may_stand_anywhere():
 
 def test_both_runtimes_give_the_same_scores(tmp_path):
     titles, histories, impressions = world(np.random.default_rng(9))
-    keras.utils.set_random_seed(
-        3
-    )  # some weights of this small model give scores too small to tell anything
+    # some weights of this small model give scores too small to tell anything
+    keras.utils.set_random_seed(3)
     model = build_model(SMALL, 30)
     export_model(model, tmp_path, titles)
     onnx = OnnxEncoders(tmp_path / "news_encoder.onnx", tmp_path / "user_encoder.onnx")

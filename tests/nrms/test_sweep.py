@@ -399,9 +399,8 @@ def test_the_job_trains_goes_on_after_a_kill_and_logs_the_metrics_of_the_files(f
     assert json.loads((Path(best["model"]) / "meta.json").read_text())["config"]["lr"] == float(
         best["lr"]
     )
-    assert not list(
-        (tmp_path / "models").rglob("latest.json")
-    )  # a trial serves nobody; its version is one by name
+    # a trial serves nobody; its version is one by name
+    assert not list((tmp_path / "models").rglob("latest.json"))
     assert artifact.load(best["model"], tmp_path).uri == best["model"]
     again = shlex.split(done.stdout.splitlines()[-1].partition("python -m jobs.train ")[2])
     assert parse(TrainConfig, again, "python -m jobs.train", "").lr == float(best["lr"])
@@ -486,11 +485,8 @@ def test_parallel_coordinates_shows_every_trial_and_ticks_of_its_values():
     assert colours.get_ylabel() == "validation auc"
     curves = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
     starts = [(round(float(curve[0]), 6), float(curve[-1])) for curve in curves]
-    assert [start for start, _ in starts] == [
-        0,
-        0.5,
-        1,
-    ]  # the best last, over the others; lr on a logarithmic axis
+    # the best last, over the others; lr on a logarithmic axis
+    assert [start for start, _ in starts] == [0, 0.5, 1]
     assert [end for _, end in starts] == pytest.approx([0, 0.5, 1])
     assert {"0.0001", "0.001", "0.01", "a", "b", "0.7"} <= {text.get_text() for text in axes.texts}
 

@@ -438,7 +438,10 @@ def test_a_service_process_that_hangs_is_one_warning(tmp_path):
 
 def test_a_full_disk_is_one_warning(tmp_path):
     # A file that may not grow stands for it: the service process inherits the limit.
-    limit = "limit = resource.RLIMIT_FSIZE; resource.setrlimit(limit, (40_000, resource.getrlimit(limit)[1]))"
+    limit = (
+        "limit = resource.RLIMIT_FSIZE; "
+        "resource.setrlimit(limit, (40_000, resource.getrlimit(limit)[1]))"
+    )
     _, errors = child(tmp_path, before=limit)
     (warning,) = errors.splitlines()
     assert warning.startswith("Weights & Biases: the record may have gaps: ")

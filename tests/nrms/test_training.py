@@ -684,18 +684,21 @@ def losses(strategy, batch_sizes):
     titles = rng.integers(1, 50, (31, 8)).astype(np.int32)
     titles[0] = 0
     with strategy.scope():
-        model = build_model(ModelConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, dropout=0.0), 50)
+        model = build_model(ModelConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, \
+dropout=0.0), 50)
         optimizer = keras.optimizers.Adam(0.01)
         optimizer.build(model.trainable_variables)
     step = make_train_step(model, optimizer, titles, strategy)
     return [
-        float(step(rng.integers(0, 31, (n, 5)).astype(np.int32), rng.integers(1, 31, (n, 4)).astype(np.int32)))
+        float(step(rng.integers(0, 31, (n, 5)).astype(np.int32), \
+rng.integers(1, 31, (n, 4)).astype(np.int32)))
         for n in batch_sizes
     ]
 
 sizes = [8, 8, 7, 1, 8]
 devices = ["CPU:0", "CPU:1"]
-print(json.dumps([losses(tf.distribute.get_strategy(), sizes), losses(tf.distribute.MirroredStrategy(devices), sizes)]))
+print(json.dumps([losses(tf.distribute.get_strategy(), sizes), \
+losses(tf.distribute.MirroredStrategy(devices), sizes)]))
 """
 
 

@@ -1,8 +1,8 @@
 """EB-NeRD (Kruse et al., arXiv:2410.03432) as unzipped from ebnerd_demo, small, large or testset.
 
     DIR/articles.parquet
-    DIR/train|validation|test/behaviors.parquet, history.parquet    the splits that are there, in
-    any form of `layout`
+    DIR/train|validation|test/behaviors.parquet, history.parquet    the splits that are there,
+                                                                    in any form of `layout`
 
 Its columns are the contract's own; every other column passes through. The test split has no clicks.
 """
@@ -23,11 +23,8 @@ from nrms.errors import ObjectNotFound
 from nrms.storage.commit import fingerprint
 
 _CLICKS = "article_ids_clicked"
-_OWN = {
-    _CLICKS,
-    "impression_time",
-    "impression_time_fixed",
-}  # required here, optional in the contract
+# required here, optional in the contract
+_OWN = {_CLICKS, "impression_time", "impression_time_fixed"}
 
 
 class Ebnerd:

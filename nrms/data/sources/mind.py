@@ -1,8 +1,9 @@
 """MIND (Wu et al., ACL 2020): `news.tsv` and `behaviors.tsv` of one split, in the format of its
 archives.
 
-    news.tsv       id, category, subcategory, title, abstract, url, title entities, abstract
-    entities behaviors.tsv  impression id, user id, time, history, impressions
+    news.tsv       id, category, subcategory, title, abstract, url, title entities,
+                   abstract entities
+    behaviors.tsv  impression id, user id, time, history, impressions
 
 Tab-separated, no header, quotes are literal. A time is "11/15/2019 8:55:22 AM", a history "N1 N2"
 or empty, impressions are "N3-1 N4-0", or "N3 N4" in the test split, whose clicks nobody knows.

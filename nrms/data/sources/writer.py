@@ -3,8 +3,9 @@
     <output>/articles.parquet
     <output>/<split>/behaviors-NNNNN.parquet    at most `shard_rows` rows each
     <output>/<split>/history.parquet            one row for each user
-    <output>/<split>/manifest.json              source, parameters, rows; name, rows, size, crc32c
-    of files <output>/<split>/_SUCCESS                   empty; written last
+    <output>/<split>/manifest.json              source, parameters, rows; name, rows, size,
+                                                crc32c of files
+    <output>/<split>/_SUCCESS                   empty; written last
 
 A manifest stands there from the start, at first with source and parameters alone. Without
 `_SUCCESS` it marks an unfinished split, which the same command may write again.

@@ -159,9 +159,8 @@ def history_times(kind: pa.DataType) -> Change:
 
 
 FAR = [[datetime(9999, 12, 31), at(-8)[0]], at(-7), []]
-LATE = {
-    "histories": [[0, 0, 0], [3, 0, 0], [4, 0, 0], [0, 0, 0]]
-}  # what counts of a history that begins with FAR
+# what counts of a history that begins with FAR
+LATE = {"histories": [[0, 0, 0], [3, 0, 0], [4, 0, 0], [0, 0, 0]]}
 READ: dict[str, tuple[Change, dict]] = {
     "far future": (written("train/history.parquet", {"impression_time_fixed": FAR}), LATE),
     "far future as INT96": (

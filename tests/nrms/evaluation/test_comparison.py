@@ -44,7 +44,7 @@ def test_the_summary_names_each_ranking_with_its_interval():
     found = metrics(0.7, (0.69, 0.71), random=0.5)
     found["baselines"]["random"]["auc_interval"] = [0.49, 0.51]
     assert (
-        summary(found)
-        == "AUC 0.7000 (95% interval 0.6900 to 0.7100); random 0.5000 (95% interval 0.4900 to 0.5100)"
+        summary(found) == "AUC 0.7000 (95% interval 0.6900 to 0.7100); "
+        "random 0.5000 (95% interval 0.4900 to 0.5100)"
     )
     assert summary(metrics(0.7)) == "AUC 0.7000"

@@ -9,7 +9,10 @@ from nrms.evaluation.html import BEST, RECENT, Example, write_report
 from nrms.evaluation.ranking import METRICS
 
 VOID = {"meta", "link", "img"}
-HOSTILE = """</td></title></style><script>alert("1")</script><img src='https://x.example/a.png' onerror=a() /> & $title"""
+HOSTILE = (
+    '</td></title></style><script>alert("1")</script>'
+    "<img src='https://x.example/a.png' onerror=a() /> & $title"
+)
 
 
 class Page(HTMLParser):

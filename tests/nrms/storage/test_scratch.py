@@ -55,7 +55,7 @@ def test_a_folder_is_in_the_temporary_one_and_gone_after_the_block(tmp_path, mon
 
 
 @pytest.mark.system
-def test_a_folder_whose_process_was_killed_is_removed_by_the_next_and_one_whose_process_lives_is_not(
+def test_a_folder_whose_process_was_killed_is_removed_by_the_next_and_one_of_a_living_is_not(
     tmp_path,
 ):
     with (

@@ -14,7 +14,8 @@ from nrms.data.sources.writer import write_dataset
 from nrms.errors import ObjectNotFound, SchemaError
 
 NEWS = (
-    'N1\tsports\tfootball_nfl\tThe "quoted" game\tAn abstract.\thttps://a/1.html\t[{"Label": "NFL"}]\t[]\n'
+    'N1\tsports\tfootball_nfl\tThe "quoted" game\tAn abstract.\t'
+    'https://a/1.html\t[{"Label": "NFL"}]\t[]\n'
     "N2\tnews\tworld\tÆbler, pærer\t\thttps://a/2.html\t[]\t[]\n"
 )
 BEHAVIORS = (
