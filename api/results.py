@@ -18,7 +18,7 @@ from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
 from nrms.evaluation.baselines import Popularity
 from nrms.evaluation.ranking import METRICS, MetricSums, impression_metrics
-from nrms.scoring import predictions
+from nrms.inference.scorer import predictions
 
 _BINS = 40
 _ROWS, _TITLES = 64, 200  # that are Python objects at once

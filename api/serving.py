@@ -13,25 +13,25 @@ import pyarrow as pa
 
 from api.decoder import ROW_USERS
 from api.settings import Settings
-from nrms import artifact, storage
-from nrms.article_vectors import ArticleVectors, default_folder
-from nrms.artifact import Bundle
+from nrms import bundles, storage
+from nrms.bundles import Bundle
 from nrms.data import joins
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.joins import Joins
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 from nrms.data.schema import schema_error
-from nrms.data.tokenizer import Tokenizer
 from nrms.errors import ArtifactError
-from nrms.models.onnx_encoders import OnnxEncoders
-from nrms.scoring import Scorer, encode_titles, with_unknown
+from nrms.features.tokenizer import Tokenizer
+from nrms.inference.article_vectors import ArticleVectors, default_folder
+from nrms.inference.onnx_runtime import OnnxEncoders
+from nrms.inference.scorer import Scorer, encode_titles, with_unknown
 from nrms.storage import parquet
 
 logger = logging.getLogger(__name__)
 
-_FILES = ("news_encoder.onnx", "user_encoder.onnx", "tokenizer.json", artifact.PRIOR)
+_FILES = ("news_encoder.onnx", "user_encoder.onnx", "tokenizer.json", bundles.PRIOR)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Serving:
             SchemaError: the articles break the contract.
             StorageError: something could not be read.
         """
-        bundle = artifact.load(settings.model_uri, cache, _FILES)
+        bundle = bundles.load(settings.model_uri, cache, _FILES)
         uri = settings.articles_uri or bundle.meta.get("data", {}).get("articles")
         if not isinstance(uri, str):
             raise ArtifactError(
@@ -137,7 +137,7 @@ class Serving:
 
     def is_current(self, settings: Settings) -> bool:
         """Whether `load` would give the same. Raises what `load` raises."""
-        version = artifact.latest_version(settings.model_uri)
+        version = bundles.latest_version(settings.model_uri)
         # Only a version's own folder has no latest.json.
         own_folder = self.bundle.uri == storage.normal(settings.model_uri)
         same = own_folder if version is None else self.bundle.version == version
@@ -160,7 +160,7 @@ class Serving:
         impressions = split.read(0)
         joins.refuse_strangers(dataset, split, joins.FEW)
         found = joins.check(
-            dataset, split, self.model.tokenizer, self.bundle.joins, self.max_unknown
+            dataset, split, self.model.tokenizer.count, self.bundle.joins, self.max_unknown
         )
         scores = Scorer(
             self.model.encoders, news_vectors, split.histories.rows, self.model.prior
@@ -207,7 +207,7 @@ class Model:
         bundle: the verified version.
 
     Attributes:
-        encoders: see `nrms.scoring`.
+        encoders: see `nrms.inference.scorer`.
         prior: the vector of readers of whom nothing is known, float32 `(dim,)`; None in a version
             that has none.
         tokenizer: with the model's vocabulary.
@@ -234,7 +234,7 @@ class Model:
         user = self.encoders.encode_users(news_vectors[: len(rows) + 1], rows[None])
         if self.prior is not None and self.prior.shape != user[0].shape:
             raise ArtifactError(
-                f"{self._uri}: {artifact.PRIOR} must be as long as a user vector. Received: "
+                f"{self._uri}: {bundles.PRIOR} must be as long as a user vector. Received: "
                 f"{len(self.prior)} numbers, not {len(user[0])}. Train it again."
             )
         if not np.isfinite(news_vectors @ user[0]).all():

@@ -16,9 +16,9 @@ from jobs.score import Progress
 from nrms.config import NightlyConfig, ScoreConfig
 from nrms.errors import NrmsError
 from nrms.evaluation.comparison import auc_text
-from nrms.nightly import look_after, push
+from nrms.nights.schedule import look_after, push
 
-logger = logging.getLogger("nrms.nightly")
+logger = logging.getLogger("nrms.nights.schedule")
 
 
 def main(config: NightlyConfig) -> None:
@@ -57,7 +57,7 @@ def main(config: NightlyConfig) -> None:
 
 def _score(config: ScoreConfig) -> None:
     # Not before a night is due: it takes seconds to import, and most runs find nothing to do.
-    from nrms.batch_scoring import score
+    from nrms.nights.scoring import score
 
     warn(score(config, Progress()).metrics or {})
 

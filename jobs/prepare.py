@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from jobs.cli import run
 from nrms.config import DateText, PositiveInt, Seed, Text, option, put_date, required
-from nrms.data.sources.demo import MIN_ARTICLES, DemoSite
-from nrms.data.sources.ebnerd import Ebnerd
-from nrms.data.sources.mind import Mind
-from nrms.data.sources.writer import Source, write_dataset
 from nrms.errors import ConfigError
+from nrms.sources.demo import MIN_ARTICLES, DemoSite
+from nrms.sources.ebnerd import Ebnerd
+from nrms.sources.mind import Mind
+from nrms.sources.writer import Source, write_dataset
 from nrms.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:

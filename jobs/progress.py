@@ -21,7 +21,7 @@ class StopOnSignals(keras.callbacks.Callback):
     after, it ends the job.
 
     Attributes:
-        stop: what `nrms.training.train` looks at.
+        stop: what `nrms.training.run.train` looks at.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class Progress:
         self._bar: tqdm | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Moves it; see `nrms.batch_scoring.score`."""
+        """Moves it; see `nrms.nights.scoring.score`."""
         if self._bar is None:
             self._start = time.monotonic()
             self._bar = tqdm(total=total, unit=" impressions", unit_scale=True, disable=None)
@@ -51,7 +51,7 @@ class Progress:
 def main(config: ScoreConfig) -> None:
     """Scores, then prints the metrics beside the baselines', and where the predictions lie."""
     log_config(config)
-    from nrms.batch_scoring import score
+    from nrms.nights.scoring import score
 
     result = score(config, Progress())
     if result.metrics is None:

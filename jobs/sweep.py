@@ -19,9 +19,9 @@ from nrms.config import SweepConfig, TrainConfig
 from nrms.errors import Interrupted
 
 if TYPE_CHECKING:
-    from nrms.training import TrainingResult
+    from nrms.training.run import TrainingResult
 
-logger = logging.getLogger("nrms.sweep")
+logger = logging.getLogger("nrms.training.sweep")
 
 _SHOWN = 10  # trials in the table
 
@@ -32,7 +32,7 @@ def train_trial(config: TrainConfig) -> TrainingResult:
     try:
         with signals.raised(quiet=True):
             from jobs.progress import StopOnSignals, TrainingProgress
-            from nrms.training import train
+            from nrms.training.run import train
 
             on_signals = StopOnSignals()
             return train(config, on_signals.stop, [on_signals, TrainingProgress()])
@@ -45,7 +45,7 @@ def main(config: SweepConfig) -> None:
     one lie.
     """
     log_config(config)
-    from nrms.sweep import sweep
+    from nrms.training.sweep import sweep
 
     trials = sweep(config, train_trial, signals.set_by_signals(threading.Event()))
     names = list(trials[0].values)

@@ -18,7 +18,7 @@ def main(config: TrainConfig) -> None:
     # TensorFlow takes seconds to import: not for `--help`, not before the flags are known to be
     # right.
     from jobs.progress import StopOnSignals, TrainingProgress
-    from nrms.training import train
+    from nrms.training.run import train
 
     signals = StopOnSignals()
     result = train(config, signals.stop, [signals, TrainingProgress()])

@@ -29,7 +29,7 @@ from tests.small_training import SMALL, write_demo
 
 if TYPE_CHECKING:
     from nrms.config import TrainConfig
-    from nrms.training import TrainingResult
+    from nrms.training.run import TrainingResult
     from tests.disk import Disk
     from tests.service import RunningService, World
 
@@ -287,7 +287,7 @@ def trained(shared: Shared, demo: str) -> "tuple[TrainConfig, TrainingResult]":
 
     def make(folder: Path) -> None:
         from nrms.config import TrainConfig
-        from nrms.training import train  # imports TensorFlow
+        from nrms.training.run import train  # imports TensorFlow
 
         config = TrainConfig(data=demo, output=str(folder / "models"), **SMALL)
         (folder / "trained.pickle").write_bytes(pickle.dumps((config, train(config))))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["nrms.batch_scoring", "nrms.models.onnx_encoders", "google.cloud.storage", "pytest"]
+    ["nrms.nights.scoring", "nrms.inference.onnx_runtime", "google.cloud.storage", "pytest"]
 )
 _CHANGES = {
     "open",

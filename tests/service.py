@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nrms import artifact
+from nrms import bundles
+from nrms.bundles.export import export_model
 from nrms.config import ModelConfig
 from nrms.data.dataset import Dataset
-from nrms.data.tokenizer import Tokenizer
-from nrms.models.export import export_model
+from nrms.features.tokenizer import Tokenizer
 from nrms.models.registry import build_model
 from tests.small_training import REPOSITORY, write_demo
 
@@ -35,9 +35,9 @@ def make_world(folder: Path) -> None:
     model = build_model(
         ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer)
     )
-    export_model(model, folder / "bundle", tokenizer.encode(titles[:64], TITLE_SIZE))
+    export_model(model, folder / "bundle")
     np.save(
-        folder / "bundle" / artifact.PRIOR,
+        folder / "bundle" / bundles.PRIOR,
         np.random.default_rng(1).standard_normal(16).astype(np.float32),
     )
 
@@ -57,7 +57,7 @@ class World:
         """Publishes the model, the same again, as a new version; its URI."""
         config = {"history_size": HISTORY_SIZE, "title_size": TITLE_SIZE}
         meta = {"config": config, "metrics": {"auc": 0.6}, "data": {"articles": self.articles}}
-        return artifact.publish(models, self.files, meta)
+        return bundles.publish(models, self.files, meta)
 
     def behaviors(self, rows: int = 200) -> pa.Table:
         """Labelled impressions."""

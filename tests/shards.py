@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from nrms.data.impressions import Impressions
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 
 SECOND = np.timedelta64(1_000_000, "us")
 

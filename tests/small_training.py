@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nrms.data.sources.demo import DemoSite
-from nrms.data.sources.writer import write_dataset
+from nrms.sources.demo import DemoSite
+from nrms.sources.writer import write_dataset
 
 REPOSITORY = Path(__file__).parent.parent
 METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")

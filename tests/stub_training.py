@@ -42,7 +42,7 @@ def train(config):
 
 
 def main(argv):
-    from nrms.sweep import sweep  # a trial's process starts sooner without
+    from nrms.training.sweep import sweep  # a trial's process starts sooner without
 
     return sweep(parse(SweepConfig, argv, "sweep", ""), train, threading.Event())
 

@@ -15,21 +15,16 @@ ORDER = (
     "quiet",
     "storage",
     "data",
+    "sources",
+    "features",
+    "layers",
     "models",
     "evaluation",
-    "scoring",
-    "artifact",
-    "article_vectors",
+    "bundles",
+    "inference",
     "tracking",
-    "predictions",
-    "batch_scoring",
-    "nightly",
-    "checkpoint",
-    "trainer",
     "training",
-    "isolation",
-    "search_space",
-    "sweep",
+    "nights",
 )
 TOPS = ("nrms", "jobs", "api")
 FILES = sorted(
@@ -89,20 +84,25 @@ def test_jobs_and_service_do_not_import_each_other(path):
     [
         ("google.cloud", {"nrms/storage/gcs.py"}),
         ("wandb", {"nrms/tracking.py"}),
-        ("tensorflow", {"nrms/models", "nrms/trainer.py", "nrms/training.py", "jobs/bench"}),
+        (
+            "tensorflow",
+            {"nrms/inference/keras_runtime.py", "nrms/training", "jobs/bench"},
+        ),
         (
             "keras",
             {
+                "nrms/layers",
                 "nrms/models",
-                "nrms/trainer.py",
-                "nrms/training.py",
+                "nrms/bundles/export.py",
+                "nrms/inference/keras_runtime.py",
+                "nrms/training",
                 "jobs/bench",
                 "jobs/progress.py",
             },
         ),
         ("fastapi", {"api"}),
         ("tempfile", {"nrms/storage/scratch.py", "api/answer.py"}),
-        ("optuna", {"nrms/search_space.py", "nrms/sweep.py"}),
+        ("optuna", {"nrms/training/search_space.py", "nrms/training/sweep.py"}),
     ],
 )
 def test_a_library_has_no_other_importers(library, importers):
@@ -131,8 +131,7 @@ def test_what_jobs_leave_is_ignored_and_no_source_is():
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if path.parts[:2] == ("nrms", "models")], ids=str
+    "path", [path for path in FILES if path.parts[1] in ("layers", "models")], ids=str
 )
-def test_encoders_use_keras_operations_only(path):
-    if path.name != "keras_encoders.py":
-        assert not [name for name in imported(path) if name.startswith("tensorflow")]
+def test_layers_and_models_use_keras_operations_only(path):
+    assert not [name for name in imported(path) if name.startswith("tensorflow")]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nrms import artifact, storage
-from nrms.article_vectors import ArticleVectors
+from nrms import bundles, storage
 from nrms.config import ScoreConfig
-from nrms.data.sources.demo import DemoSite
-from nrms.data.sources.writer import write_dataset
+from nrms.inference.article_vectors import ArticleVectors
+from nrms.sources.demo import DemoSite
+from nrms.sources.writer import write_dataset
 from nrms.storage.commit import look
 from nrms.storage.scratch import scratch_folder
 from tests import kills, scale
@@ -30,7 +30,7 @@ class Score:
         self.model, self.data = world.version, world.data
 
     def __call__(self, root):
-        from nrms.batch_scoring import score
+        from nrms.nights.scoring import score
 
         score(
             ScoreConfig(
@@ -75,18 +75,18 @@ class Publish:
     def __init__(self, world, folder):
         self.folder = folder / "bundle"
         (self.folder / "plots").mkdir(parents=True)
-        for name in (*artifact.FILES, artifact.PRIOR, "plots/curve.png"):
+        for name in (*bundles.FILES, bundles.PRIOR, "plots/curve.png"):
             (self.folder / name).write_bytes(name.encode() * 100)
 
     def __call__(self, root):
-        tries = artifact.Tries(f"{root}/checkpoints", "0123456789abcdef")
-        artifact.publish(root, self.folder, {"metrics": {"auc": 0.75}}, tries=tries)
+        tries = bundles.Tries(f"{root}/checkpoints", "0123456789abcdef")
+        bundles.publish(root, self.folder, {"metrics": {"auc": 0.75}}, tries=tries)
         tries.end(root)
 
     def left(self, files):
         pointer = json.loads(files["latest.json"])
         assert (
-            artifact.hashlib.sha256(files[f"{pointer['version']}/meta.json"]).hexdigest()
+            bundles.hashlib.sha256(files[f"{pointer['version']}/meta.json"]).hexdigest()
             == pointer["sha256"]
         )
         # Killed with its very last change, a training has ended, and the same again is one more:
@@ -95,7 +95,7 @@ class Publish:
             pointer["version"]
         }
         assert all(
-            {f"{version}/{name}" for name in (*artifact.FILES, artifact.PRIOR)} <= files.keys()
+            {f"{version}/{name}" for name in (*bundles.FILES, bundles.PRIOR)} <= files.keys()
             for version in ended
         )
         return {

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from nrms.models.additive_attention import AdditiveAttention
-from nrms.models.recommender import Recommender
+from nrms.layers.additive_attention import AdditiveAttention
+from nrms.models.two_tower import Recommender
 
 
 class NaiveAttention(keras.layers.Layer):

@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 from jobs.bench.machine import encoder_arithmetic, figure, matmul_peak, peak_memory
 from jobs.bench.naive import NaiveNRMS, naive_weights
 from jobs.cli import set_up_process
-from nrms import artifact
-from nrms.batch_scoring import score
+from nrms import bundles
+from nrms.bundles.export import export_model
 from nrms.config import ModelConfig, PositiveInt, ScoreConfig, Seed, option
 from nrms.data.dataset import Dataset
-from nrms.data.sources.demo import DemoSite
-from nrms.data.sources.writer import write_dataset
-from nrms.data.tokenizer import Tokenizer
-from nrms.models.export import export_model
+from nrms.features.tokenizer import Tokenizer
 from nrms.models.registry import build_model
+from nrms.nights.scoring import score
+from nrms.sources.demo import DemoSite
+from nrms.sources.writer import write_dataset
 from nrms.storage.scratch import scratch_folder
 
 TITLE_SIZE = 30
@@ -78,13 +78,11 @@ def prepare(folder: Path, options: Any) -> None:
     keras.utils.set_random_seed(1)
     files = folder / "bundle"
     files.mkdir()
-    export_model(
-        build_model(ModelConfig(), len(tokenizer)), files, tokenizer.encode(titles[:64], TITLE_SIZE)
-    )
+    export_model(build_model(ModelConfig(), len(tokenizer)), files)
     tokenizer.save(files / "tokenizer.json")
     for size in HISTORY_SIZES:
         config = {"history_size": size, "title_size": TITLE_SIZE}
-        artifact.publish(str(folder / f"models-{size}"), files, {"config": config})
+        bundles.publish(str(folder / f"models-{size}"), files, {"config": config})
 
 
 class Nights:

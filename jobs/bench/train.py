@@ -23,18 +23,18 @@ from jobs.bench.machine import encoder_arithmetic, figure, matmul_peak, peak_mem
 from jobs.bench.naive import DenseAdam, NaiveNRMS, naive_weights, shared_weights
 from jobs.cli import set_up_process
 from nrms.config import ModelConfig, PositiveInt, Seed, option
-from nrms.data.batches import Batch, Position, TrainingBatches
 from nrms.data.dataset import Dataset
-from nrms.data.sources.demo import DemoSite
-from nrms.data.sources.writer import write_dataset
-from nrms.data.tokenizer import Tokenizer
-from nrms.evaluation.report import Evaluation
-from nrms.models.keras_encoders import KerasEncoders
-from nrms.models.recommender import Recommender
+from nrms.evaluation.evaluation import Evaluation
+from nrms.features.tokenizer import Tokenizer
+from nrms.inference.keras_runtime import KerasEncoders
+from nrms.inference.scorer import Scorer, encode_titles, with_unknown
 from nrms.models.registry import build_model
-from nrms.scoring import Scorer, encode_titles, with_unknown
+from nrms.models.two_tower import Recommender
+from nrms.sources.demo import DemoSite
+from nrms.sources.writer import write_dataset
 from nrms.storage.scratch import scratch_folder
-from nrms.trainer import make_train_step
+from nrms.training.loop import make_train_step
+from nrms.training.samplers import Batch, Position, TrainingBatches
 
 NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
 ROUND_SECONDS = 3.0

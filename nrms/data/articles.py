@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from nrms import storage
 from nrms.data.columns import row_numbers
 from nrms.data.parquet import open_parquet
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 from nrms.data.schema import ARTICLES, first_duplicate, refuse_nulls, schema_error
 
 

@@ -26,7 +26,7 @@ from nrms.data.layout import describe, find_files
 from nrms.data.leakage import count_clicked, first_impressions
 from nrms.data.mistakes import first
 from nrms.data.parquet import open_parquet
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 from nrms.data.schema import BEHAVIORS, HISTORY, Families, schema_error, set_aside
 from nrms.errors import ObjectNotFound, SchemaError
 from nrms.storage.commit import fingerprint

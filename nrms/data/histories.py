@@ -14,7 +14,7 @@ from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, row_numbers, times_us, unnest
 from nrms.data.leakage import NEVER, UNTIMED, click_keys
 from nrms.data.parquet import open_parquet
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 from nrms.data.schema import HISTORY, first_duplicate, refuse_nulls, schema_error
 
 

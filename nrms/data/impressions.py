@@ -15,7 +15,7 @@ from nrms.data.columns import list_rows, times_us, unnest
 from nrms.data.histories import Histories
 from nrms.data.mistakes import is_mask
 from nrms.data.parquet import open_parquet
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 from nrms.data.schema import BEHAVIORS, Families, mask_error, refuse_nulls, schema_error
 
 

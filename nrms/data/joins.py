@@ -20,9 +20,8 @@ from nrms.data.columns import row_numbers, unnest
 from nrms.data.dataset import Dataset, Split
 from nrms.data.mistakes import first, is_mask
 from nrms.data.parquet import open_parquet
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, mask_error, schema_error
-from nrms.data.tokenizer import Tokenizer
 from nrms.errors import SchemaError
 
 FEW = 20  # candidates: where an upload has fewer, none of them may be known
@@ -183,7 +182,7 @@ def line(found: Mapping[str, float]) -> str:
 def check(
     dataset: Dataset,
     split: Split,
-    tokenizer: Tokenizer,
+    count_words: Callable[[list[str]], tuple[int, int]],
     own: Mapping[str, float],
     max_unknown: float,
 ) -> Joins:
@@ -192,14 +191,14 @@ def check(
     Args:
         dataset: the data set.
         split: one of its splits.
-        tokenizer: the model's.
+        count_words: the words of titles, and how many of them the model does not know.
         own: the training split's own shares; nothing for the training split itself, and for a model
             without any.
         max_unknown: by how much a share may be larger before it is a warning.
     """
     report = split.report
     titles = _titles_in_view(dataset, split)
-    words, unknown_words = tokenizer.count(titles)
+    words, unknown_words = count_words(titles)
     found = shares(report, words, unknown_words)
     lines = split.warnings + warnings(
         split.name, found, own, max_unknown, lambda name: _sides(name, dataset, split)

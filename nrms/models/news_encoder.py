@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from nrms.models.sequence_encoder import SequenceEncoder
+from nrms.layers.sequence_encoder import SequenceEncoder
 
 
 @keras.saving.register_keras_serializable(package="nrms")

@@ -12,7 +12,7 @@ import numpy as np
 from nrms.config import ModelConfig
 from nrms.errors import ConfigError
 from nrms.models.news_encoder import NewsEncoder
-from nrms.models.recommender import Recommender
+from nrms.models.two_tower import Recommender
 from nrms.models.user_encoder import UserEncoder
 
 if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):

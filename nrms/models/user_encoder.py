@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from nrms.models.sequence_encoder import SequenceEncoder
+from nrms.layers.sequence_encoder import SequenceEncoder
 
 
 @keras.saving.register_keras_serializable(package="nrms")

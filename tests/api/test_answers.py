@@ -21,7 +21,7 @@ from api.serving import Scored
 from api.settings import Settings
 from nrms.data.impressions import Impressions
 from nrms.data.joins import Joins
-from nrms.data.report import DataReport
+from nrms.data.quality import DataReport
 from tests.clients import until
 from tests.service import RunningService, parquet
 

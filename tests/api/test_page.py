@@ -21,7 +21,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from api import results
 from nrms import storage
-from nrms.data.report import OUTCOMES
+from nrms.data.quality import OUTCOMES
 from tests.service import RunningService, parquet
 from tests.small_training import METRICS
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nrms import artifact, storage
+from nrms import bundles, storage
 from tests.clients import Load, log_lines, series, until
 from tests.conftest import FakeGcs
 from tests.service import RunningService, parquet
@@ -43,14 +43,14 @@ def publish(world, models: str, files: Path | None = None) -> str:
     world.files = files or world.files
     while True:
         version = storage.name(world.publish(models))
-        if artifact.latest_version(models) == version:
+        if bundles.latest_version(models) == version:
             return version
 
 
 def publish_damaged(world, models: str, damage: Callable[[Path], object]) -> str:
     """Publishes a version that is damaged before anybody can see it."""
     staging = Path(models).with_name(uuid.uuid4().hex)
-    while (version := publish(world, str(staging))) < artifact.latest_version(models):
+    while (version := publish(world, str(staging))) < bundles.latest_version(models):
         shutil.rmtree(staging)
     damage(staging / version)
     (staging / version).rename(Path(models, version))

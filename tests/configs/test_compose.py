@@ -24,7 +24,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nrms import storage
-from nrms.nightly import Night, registry
+from nrms.nights.schedule import Night, registry
 from tests.service import RunningService
 from tests.small_training import REPOSITORY
 from tests.tools import checked, tool

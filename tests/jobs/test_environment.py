@@ -96,7 +96,7 @@ def test_the_benchmark_says_only_its_own_lines(tmp_path):
 def test_who_imports_the_package_is_told_what_keras_must_be_set_to(tmp_path):
     (tmp_path / "keras.json").write_text('{"floatx": "float64"}')
     environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", "from nrms.training import train"]
+    command = [sys.executable, "-c", "from nrms.training.run import train"]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     expected = (

@@ -11,9 +11,9 @@ import pytest
 
 from jobs import nightly, prepare, score, train
 from jobs.cli import run
-from nrms import artifact, storage
+from nrms import bundles, storage
 from nrms.config import NightlyConfig, ScoreConfig, TrainConfig
-from nrms.nightly import look_after, registry
+from nrms.nights.schedule import look_after, registry
 from tests.small_training import SMALL, write_demo
 
 BY = 1_000_000
@@ -242,7 +242,7 @@ def test_a_training_whose_readers_have_no_history_warns_of_both_splits(
     # validation has no more of them than training
     assert [line.partition(":")[0] for line in readers] == ["train"]
     version = next(path.parent for path in Path(models).glob("*/meta.json"))
-    bundle = artifact.load(str(version), tmp_path)
+    bundle = bundles.load(str(version), tmp_path)
     assert bundle.joins["readers_without_history"] == 1
     assert bundle.meta["metrics"]["joins"]["readers_without_history"] == 1
     assert set(readers) <= set(bundle.meta["metrics"]["warnings"])

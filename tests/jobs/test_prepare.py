@@ -19,9 +19,9 @@ from jobs.prepare import PrepareConfig, main
 from nrms import storage
 from nrms.config import parse
 from nrms.data.dataset import Dataset
-from nrms.data.sources.demo import DemoSite
-from nrms.data.sources.writer import write_dataset
 from nrms.errors import ConfigError
+from nrms.sources.demo import DemoSite
+from nrms.sources.writer import write_dataset
 from nrms.storage.commit import fingerprint
 
 SIZE = {"articles": 500, "users": 60, "impressions": 250, "validation_impressions": 60}
@@ -237,8 +237,8 @@ def test_a_data_set_of_the_first_release_is_complete(tmp_path):
 def test_a_kill_between_shards_leaves_nothing_valid_and_the_same_command_goes_on(tmp_path):
     script = (
         "import os, signal\n"
-        "from nrms.data.sources.demo import DemoSite\n"
-        "from nrms.data.sources.writer import write_dataset\n"
+        "from nrms.sources.demo import DemoSite\n"
+        "from nrms.sources.writer import write_dataset\n"
         f"write_dataset(DemoSite(seed=0, **{SIZE}), {str(tmp_path / 'out')!r}, shard_rows=100, "
         f"overwrite=False,\n"
         "              progress=lambda split, rows: rows and os.kill(os.getpid(), "

@@ -22,9 +22,9 @@ from api.decoder import Task, decode
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset, Split
-from nrms.data.sources.ebnerd import Ebnerd
-from nrms.data.sources.writer import write_dataset
 from nrms.errors import SchemaError
+from nrms.sources.ebnerd import Ebnerd
+from nrms.sources.writer import write_dataset
 from tests import thrift
 from tests.small_data import (
     ARTICLES,

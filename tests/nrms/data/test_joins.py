@@ -6,9 +6,9 @@ import pytest
 
 from nrms.config import TrainConfig, parse
 from nrms.data import joins
-from nrms.data.report import DataReport
-from nrms.data.tokenizer import Tokenizer
+from nrms.data.quality import DataReport
 from nrms.errors import ConfigError, SchemaError
+from nrms.features.tokenizer import Tokenizer
 from tests.small_data import Folder
 
 
@@ -21,7 +21,7 @@ def checked(folder, own=None, max_unknown=0.1, titles=("a b c d",)):
     dataset = folder.open()
     split = dataset.split("train", 3)
     split.read(0)
-    return joins.check(dataset, split, Tokenizer.train(titles, 1), own or {}, max_unknown)
+    return joins.check(dataset, split, Tokenizer.train(titles, 1).count, own or {}, max_unknown)
 
 
 def test_each_share_is_of_what_the_counts_say():

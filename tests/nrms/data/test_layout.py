@@ -10,9 +10,9 @@ import pytest
 from nrms import storage
 from nrms.data.dataset import Dataset
 from nrms.data.partitions import partition_keys
-from nrms.data.sources.ebnerd import Ebnerd
-from nrms.data.sources.writer import write_dataset
 from nrms.errors import SchemaError
+from nrms.sources.ebnerd import Ebnerd
+from nrms.sources.writer import write_dataset
 from tests.small_data import BEHAVIORS, HISTORY, Folder
 
 

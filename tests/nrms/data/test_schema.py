@@ -12,7 +12,7 @@ from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, row_numbers, times_us, unnest
 from nrms.data.parquet import open_parquet
-from nrms.data.report import OUTCOMES, DataReport
+from nrms.data.quality import OUTCOMES, DataReport
 from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column
 from nrms.errors import SchemaError, StorageError
 

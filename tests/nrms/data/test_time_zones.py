@@ -7,7 +7,7 @@ import pytest
 
 from nrms.data import joins
 from nrms.data.dataset import check_time_order
-from nrms.data.tokenizer import Tokenizer
+from nrms.features.tokenizer import Tokenizer
 from tests.small_data import BEHAVIORS, HISTORY, Folder, at
 
 UTC, COPENHAGEN, NAIVE = (
@@ -60,7 +60,7 @@ def test_local_times_without_a_zone_beside_utc_are_said_as_they_let_clicks_throu
         "histories can hold"
     )
     tokenizer = Tokenizer.train(["a b c d"], 1)
-    assert joins.check(dataset, split, tokenizer, {}, 0.1).warnings == [warning]
+    assert joins.check(dataset, split, tokenizer.count, {}, 0.1).warnings == [warning]
 
 
 def test_shards_of_two_kinds_are_said(folder):

@@ -9,10 +9,10 @@ import pytest
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset
-from nrms.data.sources.ebnerd import Ebnerd
-from nrms.data.sources.writer import _join_articles, write_dataset
 from nrms.data.unreadable import cause
 from nrms.errors import SchemaError
+from nrms.sources.ebnerd import Ebnerd
+from nrms.sources.writer import _join_articles, write_dataset
 from tests.small_data import Folder
 
 LIMIT = 2**31

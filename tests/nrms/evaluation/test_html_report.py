@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nrms.evaluation.html import BEST, RECENT, Example, write_report
+from nrms.evaluation.html_report import BEST, RECENT, Example, write_report
 from nrms.evaluation.ranking import METRICS
 
 VOID = {"meta", "link", "img"}

@@ -1,0 +1,110 @@
+"""Sequences of shared items to one vector each: what the two encoders of NRMS have in common."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from nrms.layers.additive_attention import AdditiveAttention
+from nrms.layers.self_attention import SelfAttention
+
+
+def ends(mask):
+    """How many positions of each row there are up to its last True: int32 `(batch,)` of bool
+    `(batch, length)`.
+    """
+    positions = ops.arange(1, ops.shape(mask)[1] + 1, dtype="int32")
+    return ops.max(ops.where(mask, positions, 0), axis=1, initial=0)
+
+
+@keras.saving.register_keras_serializable(package="nrms")
+class SequenceEncoder(keras.layers.Layer):
+    """Multi-head self-attention, dropout, additive attention (Wu et al., EMNLP-IJCNLP 2019, section
+    2).
+
+    A title is a sequence of words, a history a sequence of articles. The sequences are worked on in
+    groups of similar length, each cut where its longest ends: no result changes, little arithmetic
+    is spent on padding, and a large batch, whose distinct items are projected once, is still worked
+    on in tensors of moderate size.
+
+    Args:
+        heads: attention heads.
+        head_dim: size of a head.
+        attention_dim: hidden size of the pooling.
+        dropout: rate between self-attention and pooling.
+        buckets: groups. More of them save padding and cost more, smaller operations.
+
+    Call arguments:
+        items: float tensor of shape `(items, dim)`, the distinct items of the batch.
+        rows: int32 tensor of shape `(batch, length)`, row numbers into `items`.
+        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding.
+            Padding may stand anywhere; at the end, it costs no arithmetic.
+
+    Returns:
+        Tensor of shape `(batch, heads * head_dim)`; zeros for a sequence of padding only.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        head_dim: int,
+        attention_dim: int,
+        dropout: float = 0.0,
+        buckets: int = 8,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.heads = heads
+        self.head_dim = head_dim
+        self.attention_dim = attention_dim
+        self.dropout = dropout
+        # Measured on 2 cores at 8 words a title: training in 4 buckets is 15% slower, in 12 or 16
+        # no faster.
+        self.buckets = buckets
+        self.self_attention = SelfAttention(
+            heads, head_dim, name="self_attention", dtype=self.dtype_policy
+        )
+        self.context_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.pooling = AdditiveAttention(attention_dim, name="pooling", dtype=self.dtype_policy)
+
+    def build(self, items_shape: tuple) -> None:
+        """Creates all weights."""
+        self.self_attention.build(items_shape)
+        self.pooling.build((None, None, self.heads * self.head_dim))
+        self.built = True
+
+    def call(self, items, rows, padding_mask, training=False):
+        """See the class."""
+        projected = self.self_attention.project(items)
+        lengths = ends(padding_mask)
+        order = ops.argsort(lengths)
+        count = ops.shape(rows)[0]
+        encoded = []
+        for bucket in range(self.buckets):
+            chosen = order[count * bucket // self.buckets : count * (bucket + 1) // self.buckets]
+            longest = ops.max(ops.take(lengths, chosen), initial=1)
+            chosen_rows = ops.take(rows, chosen, axis=0)[:, :longest]
+            chosen_mask = ops.take(padding_mask, chosen, axis=0)[:, :longest]
+            encoded.append(self._encode(projected, chosen_rows, chosen_mask, training))
+        return ops.take(ops.concatenate(encoded), ops.argsort(order), axis=0)
+
+    def _encode(self, projected, rows, padding_mask, training):
+        context = self.self_attention(projected, rows, padding_mask=padding_mask)
+        return self.pooling(
+            self.context_dropout(context, training=training), padding_mask=padding_mask
+        )
+
+    def compute_output_shape(self, items_shape: tuple, rows_shape: tuple) -> tuple:
+        """`(batch, heads * head_dim)`."""
+        return (rows_shape[0], self.heads * self.head_dim)
+
+    def get_config(self) -> dict:
+        """See `keras.layers.Layer.get_config`."""
+        return {
+            **super().get_config(),
+            "heads": self.heads,
+            "head_dim": self.head_dim,
+            "attention_dim": self.attention_dim,
+            "dropout": self.dropout,
+            "buckets": self.buckets,
+        }

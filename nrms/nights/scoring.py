@@ -1,0 +1,487 @@
+"""From a data set and a published model to predictions, metrics and report: everything that
+`jobs.score` does.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import logging
+import time
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nrms import bundles, storage
+from nrms.bundles import Bundle
+from nrms.config import ScoreConfig, as_dict
+from nrms.data import joins
+from nrms.data.dataset import Dataset
+from nrms.data.impressions import Impressions
+from nrms.data.prefetch import prefetch
+from nrms.data.schema import schema_error
+from nrms.errors import SchemaError
+from nrms.evaluation import comparison, plots
+from nrms.evaluation.baselines import Popularity, standard_baselines
+from nrms.evaluation.evaluation import Evaluation
+from nrms.evaluation.html_report import Example, write_report
+from nrms.evaluation.ranking import METRICS, ranks
+from nrms.features.tokenizer import Tokenizer
+from nrms.inference.article_vectors import ArticleVectors, default_folder
+from nrms.inference.scorer import Encoders, Scorer, encode_titles, with_unknown
+from nrms.nights.output import Predictions
+from nrms.storage.commit import fingerprint
+from nrms.storage.scratch import scratch_folder
+from nrms.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+# The zip file that --submission writes, and the one file in it.
+SUBMISSIONS = {
+    "ebnerd": ("predictions.zip", "predictions.txt"),
+    "mind": ("prediction.zip", "prediction.txt"),
+}
+_LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy", "pyarrow")
+# What computes scores, by runtime.
+_COMPUTE = {"keras": ("tensorflow", "keras", "numpy"), "onnx": ("onnxruntime", "numpy")}
+_RULES = 2  # of scoring: a number more with each change of this code that moves a digit
+# of the random baseline: the same for every run, so that equal inputs give equal metrics
+_SEED = 42
+_EXAMPLES = 10
+_LINE_BREAK = r"[\n\v\f\r\x1c-\x1e\x85\x{2028}\x{2029}]"
+# the time of the file in the zip, so that equal ranks give equal bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ScoringResult:
+    """What a scoring leaves.
+
+    Attributes:
+        output: the folder.
+        model_uri: the version that scored.
+        metrics: as `Evaluation.metrics` gives them; None where everything was there already.
+        written: parts that this run wrote; those that it found whole are not among them.
+    """
+
+    output: str
+    model_uri: str
+    metrics: dict[str, Any] | None
+    written: int
+
+
+def load_encoders(bundle: Bundle, runtime: str) -> Encoders:
+    """The encoders of a verified model, run by `keras` or by `onnx`."""
+    # Imported here: TensorFlow takes seconds, and neither is needed where all parts are there
+    # already.
+    if runtime == "onnx":
+        from nrms.inference.onnx_runtime import OnnxEncoders
+
+        return OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
+    from nrms.inference.keras_runtime import KerasEncoders
+
+    return KerasEncoders.load(bundle.files["model.keras"])
+
+
+def score(
+    config: ScoreConfig, progress: Callable[[int, int], None] = lambda done, total: None
+) -> ScoringResult:
+    """Scores a split shard by shard. Run again after any end, it does what is missing and nothing
+    else.
+
+    Args:
+        config: see `nrms.config.ScoreConfig`.
+        progress: called with the impressions done and those of the whole split, first with 0 done.
+
+    Returns:
+        Where the predictions lie and what the metrics are.
+
+    Raises:
+        ConfigError: the output holds predictions of other data or another model.
+        SchemaError: the data breaks the contract. Where only some behaviours files do, the others
+            are scored before.
+        ArtifactError: the model is incomplete, altered or of another format.
+        StorageError: data, model or output could not be read or written, or another run took the
+            output.
+    """
+    with scratch_folder() as cache:
+        return _Scoring(config, cache).run(progress)
+
+
+class _Scoring:
+    """One run."""
+
+    def __init__(self, config: ScoreConfig, cache: Path) -> None:
+        self._config = config
+        self._cache = cache
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._inner_seconds = 0.0
+        with self._timed("model"):
+            self._bundle = bundles.load(config.model, cache)
+        with self._timed("open"):
+            self._dataset = Dataset.open(config.data, cache)
+            self._split = self._dataset.split(
+                config.split, self._bundle.number("history_size"), set_aside_bad=True
+            )
+            self._inputs = self._files_read()
+        self._output = Predictions(storage.normal(config.output), self._plan())
+
+    def run(self, progress: Callable[[int, int], None]) -> ScoringResult:
+        """See `score`."""
+        submission = SUBMISSIONS.get(self._config.submission)
+        wanted = ["metrics.json", "report.html", *([submission[0]] if submission else [])]
+        if not self._output.claim(wanted, self._config.overwrite, self._config.verify):
+            return ScoringResult(self._config.output, self._bundle.uri, None, 0)
+        with self._timed("check"):
+            popularity = self._check()
+        evaluation = Evaluation(
+            standard_baselines(popularity, self._dataset.articles.published, _SEED)
+        )
+        examples: list[Example] = []
+        with scratch_folder() as folder, ExitStack() as stack:
+            write_ranks = (
+                stack.enter_context(_submission(folder, submission)) if submission else None
+            )
+            done, total = (
+                0,
+                sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good()),
+            )
+            progress(0, total)
+            for number, impressions in stack.enter_context(closing(self._shards())):
+                with self._timed("write"):
+                    scores = self._output.scores(
+                        number, impressions, lambda shard=impressions: self._score(shard)
+                    )
+                with self._timed("metrics"):
+                    lengths = self._split.histories.lengths[impressions.user]
+                    evaluation.add(impressions, lengths, scores)
+                    if write_ranks is not None:
+                        write_ranks(impressions, scores)
+                    examples += self._examples(impressions, scores, _EXAMPLES - len(examples))
+                done += len(impressions)
+                progress(done, total)
+            assert done == total, f"{total} rows in, {done} rows out"
+            self._refuse_bad()
+            stack.close()
+            metrics = evaluation.metrics()
+            doubts = comparison.warnings(self._split.name, metrics)
+            if "auc" in metrics:
+                logger.info("%s: %s", self._split.name, comparison.summary(metrics))
+            metrics |= {"joins": self._joins.shares, "warnings": self._joins.warnings + doubts}
+            self._finish(folder, metrics, evaluation, examples)
+        return ScoringResult(
+            self._config.output, self._bundle.uri, metrics, len(self._output.written)
+        )
+
+    def _files_read(self) -> list[dict[str, Any]]:
+        """Every file that the predictions depend on."""
+        dataset, split = self._dataset, self._split
+        files = {"articles.parquet": (dataset.articles_file, len(dataset.articles))}
+        files |= {
+            f"{split.name}/{path}": (info, split.file_rows.get(info.uri))
+            for path, info in split.files.items()
+        }
+        return [
+            {
+                "name": name,
+                "generation": info.generation,
+                **fingerprint(info, self._cache),
+                "rows": rows,
+            }
+            for name, (info, rows) in sorted(files.items())
+        ]
+
+    def _plan(self) -> dict[str, Any]:
+        """All that can move a digit, but for the hardware."""
+        # Not the generation: the same bytes copied again are the same input.
+        inputs = [
+            {name: file[name] for name in ("name", "size", "crc32c")} for file in self._inputs
+        ]
+        model = {"version": self._bundle.version, "sha256": self._bundle.sha256}
+        runtime = self._config.runtime
+        libraries = {library: importlib.metadata.version(library) for library in _COMPUTE[runtime]}
+        return {
+            "model": model,
+            "split": self._split.name,
+            "runtime": runtime,
+            "libraries": libraries,
+            "rules": _RULES,
+            "inputs": inputs,
+        }
+
+    def _check(self) -> Popularity:
+        """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts
+        recent clicks.
+        """
+        split = self._split
+        logger.info("reading %s, to find bad files before any is scored", split.uri)
+        popularity = Popularity()
+        self._occurring = np.zeros(len(split.histories.rows), bool)
+
+        def read(i: int) -> Impressions | None:
+            try:
+                return split.read(i)
+            except SchemaError as error:
+                split.bad[split.shards[i].uri] = error
+                return None
+
+        for impressions in prefetch((read(i) for i in self._good()), depth=1):
+            if impressions is not None:
+                popularity.add(impressions)
+                self._occurring[impressions.user] = True
+                if self._config.submission != "none":
+                    _refuse_line_breaks(impressions, split.uri)
+        for error in split.bad.values():
+            logger.error("not scored: %s", error)
+        for line in split.report.lines():
+            logger.info("%s: %s", split.name, line)
+        joins.refuse_strangers(self._dataset, split)
+        tokenizer, own = self._tokenizer, self._bundle.joins
+        self._joins = joins.check(
+            self._dataset, split, tokenizer.count, own, self._config.max_unknown
+        )
+        logger.info("%s: %s", split.name, joins.line(self._joins.shares))
+        return popularity
+
+    def _good(self) -> list[int]:
+        return [i for i, info in enumerate(self._split.shards) if info.uri not in self._split.bad]
+
+    def _shards(self) -> Generator[tuple[int, Impressions]]:
+        """The good shards in order, the next one read while one is worked on."""
+        with closing(prefetch(((i, self._split.read(i)) for i in self._good()), depth=1)) as shards:
+            while True:
+                with self._timed("read"):
+                    shard = next(shards, None)
+                if shard is None:
+                    return
+                yield shard
+
+    def _refuse_bad(self) -> None:
+        bad = list(self._split.bad)
+        if bad:
+            first = self._split.bad[bad[0]]
+            raise SchemaError(
+                "Every behaviours file must keep the contract. Received: "
+                f"{len(bad)} of {len(self._split)} that do not "
+                f"({', '.join(storage.name(uri) for uri in bad[:5])}{', ...' if bad[5:] else ''}), "
+                f"in {self._split.uri}; the others are scored. Repair "
+                f"them and run again with --overwrite. First: {first}"
+            )
+
+    def _score(self, impressions: Impressions) -> np.ndarray:
+        scorer = self._scorer
+        with self._timed("dot products"):
+            return scorer.score(impressions)
+
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self._bundle.files["tokenizer.json"])
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        """Made when the first part is missing: where none is, no model is loaded."""
+        bundle, tokenizer = self._bundle, self._tokenizer
+        title_size = bundle.number("title_size")
+        logger.info("loading the model %s, run by %s", bundle.version, self._config.runtime)
+        with self._timed("model"):
+            encoders = load_encoders(bundle, self._config.runtime)
+        with self._timed("catalogue"):
+            kept = self._config.article_vectors or default_folder(bundle.uri)
+            vectors = ArticleVectors(
+                bundle.sha256,
+                lambda titles: encode_titles(encoders, tokenizer.encode(titles, title_size)),
+            )
+            vectors.load(kept, self._cache)
+            news_vectors = vectors.of(self._dataset.articles.titles.to_pylist())
+            vectors.save(kept)
+        logger.info(
+            "%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}"
+        )
+        scorer = Scorer(
+            encoders, with_unknown(news_vectors), self._split.histories.rows, bundle.prior()
+        )
+        logger.info("encoding %s readers", f"{np.count_nonzero(self._occurring):,}")
+        with self._timed("users"):
+            # All at once, whichever shards are missing: a vector's last digits depend on the batch
+            # it is encoded in.
+            scorer.encode_users(np.flatnonzero(self._occurring))
+        return scorer
+
+    def _examples(self, impressions: Impressions, scores: np.ndarray, wanted: int) -> list[Example]:
+        """Impressions for people to look at: the first that show the model a choice
+        and a history.
+        """
+        lengths = np.diff(impressions.offsets)
+        telling = (lengths > 1) & (self._split.histories.lengths[impressions.user] > 0)
+        chosen = np.flatnonzero(telling)[: max(0, wanted)]
+        return [self._example(impressions, scores, row) for row in chosen]
+
+    def _example(self, impressions: Impressions, scores: np.ndarray, row: int) -> Example:
+        def title(article: int) -> str | None:
+            return self._dataset.articles.titles[article - 1].as_py() if article else None
+
+        start, end = impressions.offsets[row], impressions.offsets[row + 1]
+        history = self._split.histories.rows[impressions.user[row]]
+        clicked = impressions.clicked
+        return Example(
+            impression_id=impressions.impression_id[row].as_py(),
+            user_id=impressions.user_id[row].as_py(),
+            time=None if impressions.time is None else impressions.time[row],
+            history=[title(int(article)) for article in history[history > 0]],
+            candidates=[
+                (
+                    title(int(impressions.candidates[i])),
+                    float(scores[i]),
+                    None if clicked is None else bool(clicked[i]),
+                )
+                for i in start + np.argsort(-scores[start:end], kind="stable")
+            ],
+        )
+
+    def _finish(
+        self, folder: Path, metrics: dict, evaluation: Evaluation, examples: list[Example]
+    ) -> None:
+        """Writes what is said about all parts, tells the tracker, then makes the folder valid."""
+        config, bundle = self._config, self._bundle
+        settings = as_dict(config)
+        logger.info("writing metrics and report")
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+        figures = evaluation.figures()
+        libraries = {library: importlib.metadata.version(library) for library in _LIBRARIES}
+        # No times of this run: a run that goes on where another stopped writes the same report.
+        facts = {
+            "model": bundle.uri,
+            "model sha256": bundle.sha256,
+            "data": self._split.uri,
+            **({"date": config.date} if config.date else {}),
+            **libraries,
+        }
+        with self._timed("report"):
+            self._report(folder / "report.html", metrics, figures, examples, facts)
+        for path in sorted(folder.iterdir()):
+            self._output.add(path)
+        self._track(folder, settings, metrics, figures)
+        about = {
+            "config": settings,
+            "model": {"uri": bundle.uri, "version": bundle.version, "sha256": bundle.sha256},
+            "inputs": self._inputs,
+            "data": self._split.report.as_dict(),
+            "libraries": libraries,
+            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+        }
+        self._output.finish(about)
+
+    def _report(self, path: Path, *content: Any) -> None:
+        if (
+            plots.attempt(
+                path.name, write_report, path, f"Predictions of {self._split.uri}", *content
+            )
+            is None
+        ):
+            path.write_text(
+                "<!doctype html><p>The report could not be made. The numbers are in "
+                "metrics.json.</p>\n"
+            )
+
+    def _track(self, folder: Path, settings: dict, metrics: dict, figures: dict) -> None:
+        config = self._config
+        tracked = {
+            **settings,
+            "model_version": self._bundle.version,
+            "model_sha256": self._bundle.sha256,
+        }
+        # The same run for the same predictions: a night that was killed after this is not recorded
+        # twice.
+        run_id = self._output.key[:16]
+        group = config.run_group or self._bundle.version
+        with Tracker(
+            config.wandb_mode,
+            config.wandb_project,
+            "score",
+            tracked,
+            config.run_name,
+            run_id=run_id,
+            group=group,
+        ) as tracker:
+            rankings = {
+                "": metrics,
+                **{f"{name}_": found for name, found in metrics.get("baselines", {}).items()},
+            }
+            numbers = {
+                f"{ranking}{name}": found[name]
+                for ranking, found in rankings.items()
+                for name in METRICS
+                if name in found
+            }
+            counts = {name: value for name, value in metrics.items() if isinstance(value, int)}
+            tracker.summary(numbers | counts | {"predictions": config.output})
+            for name, path in plots.save_all(figures, folder).items():
+                tracker.image(name, path)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Adds the block's seconds to those of the stage, without those of stages inside it."""
+        start, outer = time.perf_counter(), self._inner_seconds
+        self._inner_seconds = 0.0
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self._seconds[stage] += seconds - self._inner_seconds
+            self._inner_seconds = outer + seconds
+
+
+def _refuse_line_breaks(impressions: Impressions, uri: str) -> None:
+    """A submission has a line for each impression."""
+    ids = impressions.impression_id
+    if pa.types.is_integer(ids.type):
+        return
+    broken = pc.match_substring_regex(ids.cast(pa.large_string()), _LINE_BREAK)
+    if pc.any(broken).as_py():
+        first = ids.filter(broken)[0].as_py()
+        raise schema_error(
+            "Column `impression_id` must hold no line break where a submission is written.",
+            f"{first!r}, the first of {pc.sum(broken).as_py():,}",
+            uri,
+            "Rename the impressions, or leave --submission out.",
+        )
+
+
+@contextmanager
+def _submission(
+    folder: Path, names: tuple[str, str]
+) -> Iterator[Callable[[Impressions, np.ndarray], None]]:
+    """Writes a challenge's zip file, shard by shard: a line `impression_id [rank,rank,...]` for
+    each impression.
+    """
+    archive, member = names
+    entry = zipfile.ZipInfo(member, _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    with (
+        zipfile.ZipFile(folder / archive, "w") as file,
+        file.open(entry, "w", force_zip64=True) as stream,
+    ):
+
+        def write(impressions: Impressions, scores: np.ndarray) -> None:
+            offsets = pa.array(impressions.offsets, pa.int32())
+            text = pa.array(ranks(impressions.offsets, scores)).cast(pa.string())
+            joined = pc.binary_join(pa.ListArray.from_arrays(offsets, text), ",")
+            parts = (impressions.impression_id, " [", joined, "]\n", "")
+            wide = (
+                pc.cast(pa.scalar(part) if isinstance(part, str) else part, pa.large_string())
+                for part in parts
+            )
+            lines = pc.binary_join_element_wise(*wide)
+            if len(lines):
+                stream.write(lines.buffers()[2])  # all lines, one after the other
+
+        yield write

@@ -1,0 +1,364 @@
+"""The contract that every layer and encoder keeps, and their values against NumPy."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from nrms.bundles.export import export_model
+from nrms.config import ModelConfig
+from nrms.inference.keras_runtime import KerasEncoders
+from nrms.inference.onnx_runtime import OnnxEncoders
+from nrms.inference.parity import check_parity
+from nrms.layers.additive_attention import AdditiveAttention
+from nrms.layers.self_attention import SelfAttention
+from nrms.layers.sequence_encoder import SequenceEncoder
+from nrms.models.news_encoder import NewsEncoder
+from nrms.models.registry import MODELS, build_model
+from nrms.models.two_tower import Recommender
+from nrms.models.user_encoder import UserEncoder
+
+RNG = np.random.default_rng(7)
+HEADS, HEAD_DIM, DIM, ATTENTION = 2, 3, 6, 4
+SMALL = {"heads": HEADS, "head_dim": HEAD_DIM, "attention_dim": ATTENTION}
+
+
+def floats(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def left(lengths, width, high):
+    """Random row numbers 1..high - 1 in rows of the given lengths, 0 = padding at the end."""
+    rows = RNG.integers(1, high, (len(lengths), width)).astype(np.int32)
+    return np.where(np.arange(width) < np.array(lengths)[:, None], rows, 0).astype(np.int32)
+
+
+ROWS = left([3, 1, 5, 0, 2, 5, 4, 3, 1, 2], 5, 8)
+TITLES = left([3, 5, 0, 1, 4, 2, 2, 5], 6, 20)
+NEWS = {"vocabulary_size": 20, "word_dim": 5, "dropout": 0.0, **SMALL}
+
+LAYERS = {
+    "self_attention": (
+        lambda: SelfAttention(HEADS, HEAD_DIM),
+        ((None, DIM),),
+        ([floats(8, DIM) for _ in range(3)], ROWS, ROWS != 0),
+        (10, 5, DIM),
+    ),
+    "additive_attention": (
+        lambda: AdditiveAttention(ATTENTION),
+        ((None, None, DIM),),
+        (floats(10, 5, DIM), ROWS != 0),
+        (10, DIM),
+    ),
+    "sequence_encoder": (
+        lambda: SequenceEncoder(HEADS, HEAD_DIM, ATTENTION, dropout=0.0, buckets=3),
+        ((None, DIM),),
+        (floats(8, DIM), ROWS, ROWS != 0),
+        (10, DIM),
+    ),
+    "news_encoder": (lambda: NewsEncoder(**NEWS), (), (TITLES,), (8, DIM)),
+    "user_encoder": (lambda: UserEncoder(**SMALL), (), (floats(8, DIM), ROWS), (10, DIM)),
+    "recommender": (
+        lambda: Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL)),
+        (),
+        (TITLES, left([3, 0], 4, 8), left([5, 2], 5, 8)),
+        (2, 5),
+    ),
+}
+
+
+def random_weights(layer):
+    layer.set_weights([RNG.normal(size=weight.shape) for weight in layer.get_weights()])
+
+
+@pytest.fixture(params=LAYERS)
+def case(request):
+    make, build_shapes, inputs, shape = LAYERS[request.param]
+    layer = make()
+    layer.build(*build_shapes)
+    return layer, inputs, shape
+
+
+def call(layer, inputs, **kwargs):
+    return layer(*keras.tree.map_structure(ops.convert_to_tensor, inputs), **kwargs)
+
+
+def test_output_has_the_documented_shape(case):
+    layer, inputs, shape = case
+    assert tuple(call(layer, inputs).shape) == shape
+
+
+def test_config_round_trip_gives_the_same_layer(case):
+    layer, inputs, _ = case
+    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert (
+        keras.saving.serialize_keras_object(twin)["config"]
+        == keras.saving.serialize_keras_object(layer)["config"]
+    )
+    assert twin.built
+    twin.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(call(twin, inputs), call(layer, inputs))
+
+
+def test_every_weight_gets_a_gradient_and_one_fit_step_lowers_the_loss(case):
+    import tensorflow as tf
+
+    layer, inputs, shape = case
+    random_weights(layer)
+    target = floats(*shape)
+    seen = np.ones(shape, np.float32)
+    if isinstance(layer, SelfAttention):
+        layer_input = floats(8, DIM)
+
+        def forward():
+            return layer(layer.project(ops.convert_to_tensor(layer_input)), inputs[1], inputs[2])
+    else:
+
+        def forward():
+            return call(layer, inputs)
+
+    if isinstance(layer, Recommender):
+        seen = (inputs[2] != 0).astype(np.float32)
+    optimizer = keras.optimizers.SGD(1e-3)
+    losses = []
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            loss = ops.sum(seen * ops.square(forward() - target) / 100)
+        gradients = tape.gradient(loss, layer.trainable_variables)
+        assert all(gradient is not None for gradient in gradients)
+        optimizer.apply(gradients, layer.trainable_variables)
+        losses.append(float(loss))
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_mixed_precision_is_close_to_float32(name):
+    make, build_shapes, inputs, _ = LAYERS[name]
+    keras.utils.set_random_seed(1)
+    full = make()
+    full.build(*build_shapes)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = make()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.build(*build_shapes)
+    half.set_weights(full.get_weights())
+    assert all(weight.dtype == "float32" for weight in half.weights)
+    outputs = [
+        ops.convert_to_numpy(ops.cast(call(layer, inputs), "float32")) for layer in (full, half)
+    ]
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=0.05)
+
+
+def test_keras_file_round_trip_in_mixed_precision_keeps_every_sublayer_policy(tmp_path):
+    model = build_model(ModelConfig(word_dim=5, **SMALL), 20, precision="mixed_bfloat16")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    policies = {layer.dtype_policy.name for layer in loaded._flatten_layers()}
+    assert policies == {"mixed_bfloat16"}
+    for before, after in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def slow_sequence(layer, items):
+    """Self-attention and pooling of one sequence without padding, head by head, word by word."""
+    width = HEADS * HEAD_DIM
+    q, k, v = np.split(items @ layer.self_attention.projection.numpy(), 3, axis=1)
+    context = np.zeros((len(items), width))
+    for head in range(HEADS):
+        part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
+        for i in range(len(items)):
+            weights = softmax(
+                np.array([q[i, part] @ k[j, part] for j in range(len(items))]) / np.sqrt(HEAD_DIM)
+            )
+            context[i, part] = sum(weights[j] * v[j, part] for j in range(len(items)))
+    pooling = layer.pooling
+    hidden = np.tanh(context @ pooling.projection.numpy() + pooling.bias.numpy())
+    return softmax((hidden @ pooling.query.numpy())[:, 0]) @ context
+
+
+def test_news_encoder_equals_numpy():
+    encoder = NewsEncoder(**NEWS)
+    encoder.build()
+    random_weights(encoder)
+    words = encoder.embedding.embeddings.numpy()
+    expected = [
+        slow_sequence(encoder.title, words[title[title != 0]]) if title.any() else np.zeros(DIM)
+        for title in TITLES
+    ]
+    np.testing.assert_allclose(encoder(TITLES), expected, atol=1e-5)
+
+
+def test_user_encoder_equals_numpy():
+    encoder = UserEncoder(**SMALL)
+    encoder.build()
+    random_weights(encoder)
+    vectors = floats(8, DIM)
+    expected = [
+        slow_sequence(encoder.history, vectors[row[row != 0]]) if row.any() else np.zeros(DIM)
+        for row in ROWS
+    ]
+    np.testing.assert_allclose(encoder(vectors, ROWS), expected, atol=1e-5)
+
+
+def test_recommender_equals_encoding_every_title_of_every_sample_apart():
+    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model.build()
+    random_weights(model)
+    catalogue = np.concatenate([np.zeros((1, 6), np.int32), TITLES])
+    history, candidates = left([4, 0, 2], 4, 9), left([5, 3, 1], 5, 9)
+
+    def news(row):
+        return np.array(model.news_encoder(catalogue[row][None]))[0]
+
+    expected = np.full((3, 5), -1e9)
+    for i in range(3):
+        clicked = [news(row) for row in history[i] if row]
+        user = (
+            slow_sequence(model.user_encoder.history, np.array(clicked))
+            if clicked
+            else np.zeros(DIM)
+        )
+        for j, row in enumerate(candidates[i]):
+            if row:
+                expected[i, j] = user @ news(row)
+    for training in (False, True):
+        np.testing.assert_allclose(
+            model(catalogue, history, candidates, training=training), expected, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("more", [1, 7, 40])
+def test_padding_does_not_move_a_vector(more):
+    model = build_model(ModelConfig(), 20)
+    wide_titles, wide_rows = (np.pad(rows, ((0, 0), (0, more))) for rows in (TITLES, ROWS))
+    np.testing.assert_allclose(
+        model.news_encoder(TITLES), model.news_encoder(wide_titles), atol=1e-6
+    )
+    vectors = floats(8, 400)
+    np.testing.assert_allclose(
+        model.user_encoder(vectors, ROWS), model.user_encoder(vectors, wide_rows), atol=1e-6
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model, and its exported encoders."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model.build()
+    random_weights(model)
+    export_model(model, folder)
+    check_parity(model, folder, TITLES)
+    return model, OnnxEncoders(folder / "news_encoder.onnx", folder / "user_encoder.onnx")
+
+
+def scattered(rows, seed):
+    """The same items in the same order, with padding in front, at the end and between them."""
+    width = rows.shape[1] + 3
+    wide = np.zeros((len(rows), width), np.int32)
+    rng = np.random.default_rng(seed)
+    for row, given in zip(wide, rows, strict=True):
+        items = given[given != 0]
+        row[np.sort(rng.choice(width, len(items), replace=False))] = items
+    return wide
+
+
+def front_padded(rows):
+    return np.stack([np.append(row[row == 0], row[row != 0]) for row in rows])
+
+
+@pytest.mark.parametrize(
+    "move", [front_padded, *(partial(scattered, seed=seed) for seed in range(3))]
+)
+def test_it_does_not_matter_where_the_padding_stands(move, exported):
+    model, onnx = exported
+    vectors = floats(8, DIM)
+    for encoders in (KerasEncoders(model), onnx):
+        moved = encoders.encode_news(move(TITLES)), encoders.encode_users(vectors, move(ROWS))
+        given = encoders.encode_news(TITLES), encoders.encode_users(vectors, ROWS)
+        for there, here in zip(moved, given, strict=True):
+            np.testing.assert_allclose(there, here, atol=1e-6)
+            assert np.abs(here).max() > 0.1
+
+
+@pytest.mark.parametrize("move", [front_padded, partial(scattered, seed=1)])
+def test_it_does_not_matter_where_the_padding_of_a_batch_stands(move):
+    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model.build()
+    random_weights(model)
+    catalogue = np.concatenate([np.zeros((1, 6), np.int32), TITLES])
+    history, candidates = left([4, 0, 2], 4, 9), left([5, 5, 5], 5, 9)
+    moved = model(move(catalogue), move(history), candidates)
+    np.testing.assert_allclose(moved, model(catalogue, history, candidates), atol=1e-5)
+
+
+def test_what_padding_points_to_has_no_influence():
+    encoder = UserEncoder(**SMALL)
+    encoder.build()
+    vectors = floats(8, DIM)
+    loud = vectors.copy()
+    loud[0] = 1e4
+    np.testing.assert_array_equal(encoder(vectors, ROWS), encoder(loud, ROWS))
+
+
+def test_empty_title_and_empty_history_give_zeros():
+    news = NewsEncoder(**NEWS)
+    users = UserEncoder(**SMALL)
+    news.build()
+    users.build()
+    np.testing.assert_array_equal(news(np.zeros((2, 4), np.int32)), np.zeros((2, DIM)))
+    np.testing.assert_array_equal(
+        users(floats(3, DIM), np.zeros((2, 4), np.int32)), np.zeros((2, DIM))
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 14])
+def test_training_in_buckets_gives_what_inference_gives(count):
+    layer = SequenceEncoder(HEADS, HEAD_DIM, ATTENTION, buckets=4)
+    layer.build((None, DIM))
+    rows = left(RNG.integers(0, 6, count), 5, 8).reshape(count, 5)
+    items = floats(8, DIM)
+    np.testing.assert_allclose(
+        layer(items, rows, rows != 0, training=True), layer(items, rows, rows != 0), atol=1e-6
+    )
+
+
+def test_dropout_acts_in_training_only():
+    encoder = NewsEncoder(**{**NEWS, "dropout": 0.5})
+    encoder.build()
+    still = [np.array(encoder(TITLES)) for _ in range(2)]
+    moving = [np.array(encoder(TITLES, training=True)) for _ in range(2)]
+    np.testing.assert_array_equal(still[0], still[1])
+    assert np.abs(moving[0] - moving[1]).max() > 0
+
+
+def test_frozen_word_vectors_are_not_trainable():
+    config = ModelConfig(word_dim=5, train_word_vectors=False, **SMALL)
+    vectors = floats(20, 5)
+    model = build_model(config, 20, vectors)
+    np.testing.assert_array_equal(model.news_encoder.embedding.get_weights()[0], vectors)
+    assert not any(weight.shape == (20, 5) for weight in model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: SelfAttention(0, 3), lambda: SelfAttention(2, -1), lambda: AdditiveAttention(0)],
+)
+def test_sizes_must_be_positive(make):
+    with pytest.raises(ValueError, match=r"should be a positive integer\. Received: "):
+        make()
+
+
+def test_every_model_that_the_configuration_can_name_is_registered():
+    from nrms.config import MODEL_NAMES
+
+    assert set(MODELS) == set(MODEL_NAMES)
