@@ -49,8 +49,8 @@ def make_train_step(
         strategy: the devices.
 
     Returns:
-        A function of `history` and `candidates` (see `nrms.training.samplers.Batch`) that updates the
-        weights and returns the batch's mean loss, a float32 scalar tensor.
+        A function of `history` and `candidates` (see `nrms.training.samplers.Batch`) that updates
+        the weights and returns the batch's mean loss, a float32 scalar tensor.
     """
     with strategy.scope():
         catalogue = tf.constant(titles)
