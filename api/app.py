@@ -10,10 +10,10 @@ from fastapi_offline import FastAPIOffline
 
 from api.admission import Admission
 from api.errors import add_handlers
-from api.forms import allow_long_names
 from api.routers import example, health, page, predict
 from api.service import Service
 from api.settings import Settings
+from api.uploads.forms import allow_long_names
 
 _DESCRIPTION = """
 Scores impressions with the model that is served: upload a Parquet file of the nightly job's

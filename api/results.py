@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from api.serving import Scored
+from api.served_model import Scored
 from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
 from nrms.evaluation.baselines import Popularity

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from api.decoder import ID_LENGTH, TITLE_LENGTH
+from api.uploads.decoder_process import ID_LENGTH, TITLE_LENGTH
 
 Id = (
     Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]

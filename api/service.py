@@ -13,11 +13,11 @@ from pathlib import Path
 
 import anyio
 
-from api.decoding import DecoderPool
 from api.metrics import Metrics
 from api.prediction_log import PredictionLog
-from api.serving import Serving
+from api.served_model import ServedModel
 from api.settings import Settings
+from api.uploads.decoder_pool import DecoderPool
 from nrms.errors import NrmsError
 from nrms.storage.scratch import scratch_folder
 
@@ -51,15 +51,15 @@ class Service:
         self.metrics.waiting.set_function(lambda: self.limiter.statistics().tasks_waiting)
         self.error: str | None = "the model is being loaded"
         self.started = datetime.now(UTC)
-        self._serving: Serving | None = None
+        self._served: ServedModel | None = None
         self._stack = ExitStack()
         self._stop = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="follow-model", daemon=True)
 
     @property
-    def serving(self) -> Serving | None:
+    def served(self) -> ServedModel | None:
         """What a request that begins now is scored with; None until there is a model."""
-        return self._serving
+        return self._served
 
     def start(self) -> None:
         """Begins to load the model."""
@@ -80,13 +80,13 @@ class Service:
         """Loads what is newer than what is served, and then serves it. What cannot be loaded is
         noted in `error`.
         """
-        now = self._serving
+        now = self._served
         try:
             if now is not None and now.is_current(self.settings):
                 self._note(None)
                 return
             start = time.perf_counter()
-            serving = Serving.load(self.settings, self._cache, now)
+            served = ServedModel.load(self.settings, self._cache, now)
         except NrmsError as error:
             self._note(str(error))
             return
@@ -97,21 +97,21 @@ class Service:
             return
         if now is not None:
             self.metrics.model.remove(now.bundle.version, now.bundle.sha256)
-        self.metrics.model.labels(serving.bundle.version, serving.bundle.sha256).set(1)
-        self.metrics.articles.set(len(serving.articles))
+        self.metrics.model.labels(served.bundle.version, served.bundle.sha256).set(1)
+        self.metrics.articles.set(len(served.articles))
         self.metrics.ready.set(1)
         self.metrics.reloads.labels("loaded").inc()
         # One assignment: a request has the one or the other.
-        self._serving = serving
+        self._served = served
         self._note(None)
         seconds = time.perf_counter() - start
         logger.info(
             "serving %s with %s articles, loaded in %.2f s",
-            serving.bundle.uri,
-            f"{len(serving.articles):,}",
+            served.bundle.uri,
+            f"{len(served.articles):,}",
             seconds,
         )
-        _keep_only(self._cache, {path.name for path in serving.bundle.files.values()})
+        _keep_only(self._cache, {path.name for path in served.bundle.files.values()})
 
     def _note(self, error: str | None) -> None:
         if error is not None:
@@ -130,9 +130,7 @@ class Service:
                 "the processes that read uploads did not start; each upload tries again"
             )
         while not self._stop.wait(
-            self.settings.reload_seconds
-            if self._serving
-            else min(1.0, self.settings.reload_seconds)
+            self.settings.reload_seconds if self._served else min(1.0, self.settings.reload_seconds)
         ):
             self.check()
 

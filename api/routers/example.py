@@ -7,11 +7,11 @@ import pyarrow as pa
 from fastapi import APIRouter, Request, Security
 
 from api.admission import EXAMPLE_PATH
-from api.decoder import TITLE_LENGTH
 from api.errors import responses
 from api.routers.predict import api_key, not_ready, service_of
 from api.schemas import PredictIn
-from api.serving import Serving
+from api.served_model import ServedModel
+from api.uploads.decoder_process import TITLE_LENGTH
 
 router = APIRouter(tags=["predict"], dependencies=[Security(api_key)])
 
@@ -27,21 +27,21 @@ def example(request: Request) -> PredictIn:
     candidates.
     """
     service = service_of(request)
-    if service.serving is None:
+    if service.served is None:
         raise not_ready(service)
-    return PredictIn.model_validate(impressions(service.serving))
+    return PredictIn.model_validate(impressions(service.served))
 
 
-def impressions(serving: Serving) -> dict[str, list[dict[str, object]]]:
+def impressions(served: ServedModel) -> dict[str, list[dict[str, object]]]:
     """The example, always the same for a model and a catalogue: impressions, and the articles with
     their titles.
     """
-    count = len(serving.articles)
+    count = len(served.articles)
     rows = np.unique(np.linspace(1, count, min(count, _ARTICLES)).round().astype(int))
-    vectors = serving.news_vectors[rows]
+    vectors = served.news_vectors[rows]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    ids = serving.articles.ids.take(pa.array(rows - 1)).to_pylist()
-    titles = serving.articles.titles.take(pa.array(rows - 1)).to_pylist()
+    ids = served.articles.ids.take(pa.array(rows - 1)).to_pylist()
+    titles = served.articles.titles.take(pa.array(rows - 1)).to_pylist()
     shown, found = set(), []
     for number in range(_READERS):
         like = np.argsort(-(vectors @ vectors[number * len(rows) // _READERS]), kind="stable")

@@ -10,11 +10,11 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.admission import knows_key
-from api.decoder import UPLOAD
 from api.errors import responses
 from api.routers.predict import api_key, not_ready, service_of
 from api.schemas import Info, Status
 from api.settings import LimitSettings
+from api.uploads.decoder_process import UPLOAD
 from nrms.data.schema import ARTICLES, EXPECTED, HISTORY, Column
 
 router = APIRouter(tags=["service"])
@@ -30,7 +30,7 @@ async def livez() -> Status:
 async def readyz(request: Request) -> Status:
     """Whether a model is loaded and has scored a first batch."""
     service = service_of(request)
-    if service.serving is None:
+    if service.served is None:
         settings = service.settings
         key = request.headers.get("X-API-Key", "").encode("latin-1")
         raise not_ready(service, tell=settings.public_metrics or knows_key(settings, key))
@@ -41,10 +41,10 @@ async def readyz(request: Request) -> Status:
 async def info(request: Request) -> Info:
     """Which model and articles are served, what an upload must look like, and the limits."""
     service = service_of(request)
-    serving = service.serving
+    served = service.served
     model = articles = None
-    if serving is not None:
-        bundle = serving.bundle
+    if served is not None:
+        bundle = served.bundle
         config = bundle.meta.get("config", {})
         model = {
             "version": bundle.version,
@@ -55,9 +55,9 @@ async def info(request: Request) -> Info:
             **{name: config.get(name) for name in ("model", "history_size", "title_size")},
         }
         articles = {
-            "uri": serving.articles_file.uri,
-            "generation": serving.articles_file.generation,
-            "articles": len(serving.articles),
+            "uri": served.articles_file.uri,
+            "generation": served.articles_file.generation,
+            "articles": len(served.articles),
         }
     files = {"file": UPLOAD, "history": HISTORY, "articles": ARTICLES}
     return Info(

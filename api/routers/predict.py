@@ -19,14 +19,14 @@ from fastapi.security import APIKeyHeader
 from api import results
 from api.admission import JSON_PATH
 from api.answer import AnswerFile, FileAnswer
-from api.decoder import ARTICLES_FILE, FILE, HISTORY_FILE, Task, write_rows
-from api.decoding import DecoderUnavailable
 from api.errors import ErrorDetail, Refusal, contract_refusal, responses, unavailable
 from api.metrics import Metrics
 from api.prediction_log import Record
 from api.schemas import PredictIn, PredictOut
+from api.served_model import ServedModel
 from api.service import Service
-from api.serving import Serving
+from api.uploads.decoder_pool import DecoderUnavailable
+from api.uploads.decoder_process import ARTICLES_FILE, FILE, HISTORY_FILE, Task, write_rows
 from nrms.data.joins import Joins
 from nrms.errors import SchemaError, StorageError
 from nrms.storage.scratch import scratch_folder
@@ -35,9 +35,9 @@ api_key = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="asked for where the service was given API_KEY"
 )
 
-# Puts an upload into a folder as api.decoder leaves it; what `api.decoder.decode` gives, and the
-# SHA-256 of what came.
-Read = Callable[[Path, Serving], tuple[dict[str, Any], str]]
+# Puts an upload into a folder as api.uploads.decoder_process leaves it. Gives what its `decode`
+# gives, and the SHA-256 of what came.
+Read = Callable[[Path, ServedModel], tuple[dict[str, Any], str]]
 
 
 def service_of(request: Request) -> Service:
@@ -97,7 +97,7 @@ async def predict(
     """
     files = {FILE: file, HISTORY_FILE: history, ARTICLES_FILE: articles}
 
-    def read(folder: Path, serving: Serving) -> tuple[dict[str, Any], str]:
+    def read(folder: Path, served: ServedModel) -> tuple[dict[str, Any], str]:
         body = hashlib.sha256()
         for name, upload in files.items():
             if upload is not None:
@@ -108,7 +108,7 @@ async def predict(
         settings = service_of(request).settings
         task = Task(
             folder=str(folder),
-            strings=pa.types.is_string(serving.articles.ids.type),
+            strings=pa.types.is_string(served.articles.ids.type),
             max_impressions=settings.max_impressions,
             max_candidates=settings.max_candidates,
             max_entries=settings.max_entries,
@@ -132,7 +132,7 @@ async def predict_json(
 ) -> Response:
     """Scores a few impressions that come as JSON, each with its reader's history."""
 
-    def read(folder: Path, serving: Serving) -> tuple[dict[str, Any], str]:
+    def read(folder: Path, served: ServedModel) -> tuple[dict[str, Any], str]:
         write_rows(
             folder,
             [impression.model_dump() for impression in body.impressions],
@@ -156,8 +156,8 @@ async def _answer(
     its place back.
     """
     service = service_of(request)
-    serving = service.serving
-    if serving is None:
+    served = service.served
+    if served is None:
         raise not_ready(service)
     timing = _Timing(request.state.started)
     timing.mark("upload")
@@ -166,7 +166,7 @@ async def _answer(
     def work() -> None:
         timing.mark("queue")
         try:
-            answer.append(_score(service, serving, read, timing, format, max_rows, titles, summary))
+            answer.append(_score(service, served, read, timing, format, max_rows, titles, summary))
         except Refusal as refusal:
             answer.append(refusal)
         except SchemaError as error:
@@ -199,7 +199,7 @@ async def _answer(
 
 def _score(
     service: Service,
-    serving: Serving,
+    served: ServedModel,
     read: Read,
     timing: _Timing,
     format: str,
@@ -208,13 +208,13 @@ def _score(
     summary: bool,
 ) -> Response:
     with scratch_folder(service.scratch) as folder:
-        decoded, body_sha256 = read(folder, serving)
+        decoded, body_sha256 = read(folder, served)
         timing.mark("decode")
-        scored = serving.score(folder, decoded["row_histories"], decoded["warnings"])
+        scored = served.score(folder, decoded["row_histories"], decoded["warnings"])
         timing.mark("score")
     counts, metrics = results.counts_and_metrics(scored)
     histogram = results.histogram(scored)
-    bundle = serving.bundle
+    bundle = served.bundle
     request_id = uuid.uuid4().hex
     headers = {"X-Model-Version": bundle.version, "X-Request-Id": request_id}
     if taken := decoded["taken"]:

@@ -17,7 +17,7 @@ from api.answer import AnswerFile
 from api.app import create_app
 from api.errors import ErrorBody, Refusal
 from api.schemas import PredictIn, PredictOut
-from api.serving import Scored
+from api.served_model import Scored
 from api.settings import Settings
 from nrms.data.impressions import Impressions
 from nrms.data.joins import Joins

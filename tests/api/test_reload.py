@@ -256,7 +256,7 @@ def test_articles_change_too_where_the_model_is_a_versions_own_folder(world, tmp
 
 def encoded(service: RunningService) -> list[str]:
     """The articles that had to be encoded at each load, from the log."""
-    lines = [line["message"] for line in log_lines(service) if line["logger"] == "api.serving"]
+    lines = [line["message"] for line in log_lines(service) if line["logger"] == "api.served_model"]
     return [message.partition(" articles, ")[2] for message in lines]
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from api.decoder import Task, decode
+from api.uploads.decoder_process import Task, decode
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset, Split

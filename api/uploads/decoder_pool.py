@@ -1,5 +1,5 @@
 """The service's side of reading uploads: processes that fork a child for each, see
-`api.decoder`.
+`api.uploads.decoder_process`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from api.decoder import DISK_FULL, FILE, RESULT, Task
+from api.uploads.decoder_process import DISK_FULL, FILE, RESULT, Task
 from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 
@@ -48,7 +48,7 @@ class DecoderPool:
             self._idle.put(decoder)
 
     def decode(self, task: Task) -> dict[str, Any]:
-        """Reads an upload; see `api.decoder`.
+        """Reads an upload; see `api.uploads.decoder_process`.
 
         Raises:
             SchemaError: it breaks the contract or a limit, or what reads it died of it.
@@ -108,11 +108,11 @@ class _Decoder:
         # Arrow's own allocators reserve address space that the limit would count.
         environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "api.decoder"],
+            [sys.executable, "-m", "api.uploads.decoder_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parent.parent.parent,
             start_new_session=True,
         )
         assert self.process.stdin is not None

@@ -1,5 +1,5 @@
-"""Reads uploads in processes of their own, which may die: `python -m api.decoder`, started by
-`api.decoding`.
+"""Reads uploads in processes of their own, which may die: `python -m api.uploads.decoder_process`,
+started by `api.uploads.decoder_pool`.
 
 One process waits; for each upload it forks a child that may take so much memory and time and no
 more. The child reads the hostile Parquet, checks it against the contract, and writes what it found

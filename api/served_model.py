@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from api.decoder import ROW_USERS
 from api.settings import Settings
+from api.uploads.decoder_process import ROW_USERS
 from nrms import bundles, storage
 from nrms.bundles import Bundle
 from nrms.data import joins
@@ -56,7 +56,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServedModel:
     """A model version with a catalogue. Nothing in it changes, so a request that holds it is never
     mixed.
 
@@ -81,7 +81,9 @@ class Serving:
     news_vectors: np.ndarray
 
     @classmethod
-    def load(cls, settings: Settings, cache: Path, before: Serving | None = None) -> Serving:
+    def load(
+        cls, settings: Settings, cache: Path, before: ServedModel | None = None
+    ) -> ServedModel:
         """Loads the current version and the current articles, and scores with them once.
 
         Args:
@@ -144,10 +146,10 @@ class Serving:
         return same and storage.stat(self.articles_file.uri) == self.articles_file
 
     def score(self, folder: Path, row_histories: bool, warnings: list[str]) -> Scored:
-        """Scores an upload that `api.decoder` has read, exactly as the nightly job would.
+        """Scores an upload that has been read, exactly as the nightly job would.
 
         Args:
-            folder: see `api.decoder`.
+            folder: see `api.uploads.decoder_process`.
             row_histories: whether the histories came in the rows.
             warnings: of the decoder, to which those about joins are added.
 
