@@ -66,7 +66,7 @@ class ServedModel:
         history_size: clicks that it sees.
         articles: the catalogue.
         articles_file: where that came from.
-        max_unknown: see `nrms.config.WarningsConfig`.
+        max_unknown: see `nrms.data.config.WarningsConfig`.
         vectors: of all articles met so far, by content.
         news_vectors: float32 of shape `(articles + 1, dim)`.
     """

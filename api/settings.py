@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nrms.config import PositiveFloat, PositiveInt, Text, WarningsConfig, option, required
+from nrms.config import PositiveFloat, PositiveInt, Text, option, required
+from nrms.data.config import WarningsConfig
 
 MIB = 2**20
 

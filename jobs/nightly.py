@@ -13,9 +13,9 @@ import logging
 
 from jobs.cli import log_config, run, warn
 from jobs.score import Progress
-from nrms.config import NightlyConfig, ScoreConfig
 from nrms.errors import NrmsError
 from nrms.evaluation.comparison import auc_text
+from nrms.nights.config import NightlyConfig, ScoreConfig
 from nrms.nights.schedule import look_after, push
 
 logger = logging.getLogger("nrms.nights.schedule")

@@ -14,7 +14,7 @@ import time
 from tqdm import tqdm
 
 from jobs.cli import log_config, print_rankings, run, warn
-from nrms.config import ScoreConfig
+from nrms.nights.config import ScoreConfig
 
 logger = logging.getLogger("nrms.score")
 

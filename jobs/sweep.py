@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from jobs import signals
 from jobs.cli import log_config, run, set_up_process
-from nrms.config import SweepConfig, TrainConfig
 from nrms.errors import Interrupted
+from nrms.training.config import TrainConfig
+from nrms.training.sweep_config import SweepConfig
 
 if TYPE_CHECKING:
     from nrms.training.run import TrainingResult

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from jobs.cli import log_config, print_rankings, run, warn
-from nrms.config import TrainConfig
 from nrms.errors import NotPromoted
 from nrms.evaluation.comparison import auc_text
+from nrms.training.config import TrainConfig
 
 logger = logging.getLogger("nrms.train")
 

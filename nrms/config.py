@@ -114,28 +114,6 @@ def required(help: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Data"""
-
-    data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
-    train_split: Text = option("train", "sub-folder of --data to train on")
-    validation_split: Text = option(
-        "validation", "sub-folder of --data to validate on, later than the other"
-    )
-    history_size: PositiveInt = option(50, "clicks of a user that the model sees, the latest ones")
-    title_size: PositiveInt = option(30, "words of a title that the model sees, the first ones")
-    npratio: PositiveInt = option(
-        4, "non-clicked candidates drawn for each click, of the same impression"
-    )
-    min_word_count: PositiveInt = option(
-        1, "occurrences in the training titles that a word needs for an id"
-    )
-    word_vectors: Path | None = option(
-        None, "file of pre-trained word vectors, .vec or .txt as of fastText or GloVe"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Model"""
 
@@ -150,199 +128,22 @@ class ModelConfig:
     train_word_vectors: bool = option(True, "whether training changes the word vectors")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Training"""
-
-    output: Text = required("where models and checkpoints go: a folder or gs:// URI")
-    lr: LearningRate = option(1e-4, "learning rate of Adam")
-    batch_size: PositiveInt = option(64, "samples in a step, over all GPUs; a sample is a click")
-    epochs: PositiveInt = option(10, "passes over the training split, at most")
-    patience: PositiveInt = option(
-        3, "epochs without a better validation AUC before training stops"
-    )
-    seed: Seed = option(42, "seed of weights, data order and drawn non-clicks")
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
-        "float32", "numbers of the computation; weights are float32 in each"
-    )
-    checkpoint_seconds: PositiveFloat = option(
-        300.0, "seconds between two checkpoints inside an epoch"
-    )
-    promote: Literal["auto", "always", "never"] = option(
-        "auto",
-        "when latest.json moves to the new version: auto: "
-        "where its AUC is above chance, else exit code 3",
-    )
-    resume: bool = option(False, "go on from the checkpoint in --output")
-    init_from: Text | None = option(
-        None,
-        "model to start from, a version's folder or a model "
-        "root: its weights, and the vectors of shared words",
-    )
-    profile: Path | None = option(None, "folder for a TensorBoard trace of a few steps")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarningsConfig:
-    """Warnings"""
-
-    max_unknown: ClosedUnitInterval = option(
-        0.1,
-        "share of candidates, clicks, readers or words that may be unknown beyond that of the "
-        "training split",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """Weights & Biases"""
-
-    wandb_mode: Literal["online", "offline", "disabled"] | None = option(
-        None,
-        "where the run is recorded; not set: as WANDB_MODE says, else online if there is an API "
-        "key, else offline",
-    )
-    wandb_project: Text = option("nrms", "project that the run belongs to")
-    run_name: Text | None = option(None, "name of the run; not set: Weights & Biases makes one up")
-    run_group: Text | None = option(
-        None,
-        "group of the run; not set: the trials of a sweep have one, scoring is grouped by the "
-        "model's version",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataConfig, ModelConfig, TrainingConfig, WarningsConfig, TrackingConfig):
-    """Everything that a training depends on."""
-
-    @property
-    def model_config(self) -> ModelConfig:
-        """The part that says how the model is built."""
-        return ModelConfig(
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(ModelConfig)}
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchConfig:
-    """Search"""
-
-    space: Path = required("search space, a YAML file as wandb sweep takes it: configs/sweep.yaml")
-    study: Path = option(
-        Path("runs/sweep"),
-        "local folder of the study and its results; named again, its missing trials are run",
-    )
-    trials: PositiveInt | None = option(
-        None,
-        "trials of the study at most, earlier runs' included; not set: run_cap in the space, else "
-        "the whole grid",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepConfig(SearchConfig, TrainConfig):
-    """Everything that a sweep depends on."""
-
-    @property
-    def train_config(self) -> TrainConfig:
-        """What the trials have in common."""
-        return TrainConfig(
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig)}
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringConfig:
-    """Scoring"""
-
-    model: Text = required(
-        "model to score with: a version's folder, or a model root, whose latest version is taken"
-    )
-    data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
-    output: Text = required("where predictions, metrics and report go: a folder or gs:// URI")
-    split: Text = option("validation", "sub-folder of --data to score, labelled or not")
-    submission: Literal["none", "ebnerd", "mind"] = option(
-        "none", "zip file of ranks to write as well: RecSys Challenge 2024's (ebnerd) or MIND's"
-    )
-    runtime: Literal["keras", "onnx"] = option(
-        "keras",
-        "what runs the encoders: keras is faster, with a "
-        "GPU much; onnx starts faster and takes less memory",
-    )
-    article_vectors: Text | None = option(
-        None,
-        "folder or gs:// URI that keeps article vectors from night to night; not set: "
-        "article_vectors beside the model's version",
-    )
-    verify: bool = option(
-        False,
-        "read what is complete already and compare "
-        "checksums; else only that of files changed since",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightConfig:
-    """One night"""
-
-    date: DateText | None = option(
-        None, "stands for {date} in --model, --data, --split and --output"
-    )
-    overwrite: bool = option(
-        False, "replace predictions of other data or another model in --output"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreConfig(ScoringConfig, NightConfig, WarningsConfig, TrackingConfig):
-    """Everything that a night's scoring depends on."""
-
-    def __post_init__(self) -> None:
-        put_date(self, "model", "data", "output", "split")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightsConfig:
-    """Nights"""
-
-    date: DateText | None = option(None, "the last night; not set: yesterday, by the clock of UTC")
-    days: PositiveInt = option(7, "nights that are looked after: that one and those before it")
-    pushgateway: Text | None = option(
-        None, "Prometheus Pushgateway that is told of the nights; not set: none"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightlyConfig(ScoringConfig, NightsConfig, WarningsConfig, TrackingConfig):
-    """Everything that looking after the nights depends on. `{date}` stays in the locations: each
-    night fills it in.
-    """
-
-    def __post_init__(self) -> None:
-        _check_date(self.date)
-        for name in ("data", "output"):
-            if "{date}" not in getattr(self, name):
-                raise ConfigError(
-                    f"{_flag(name)} must hold {{date}}: each night has its own. Received: "
-                    f"{getattr(self, name)}"
-                )
-
-
 def put_date(config: Any, *names: str) -> None:
     """Puts `config.date` in the place of `{date}` in these fields. Raises ConfigError: no such day,
     or none given.
     """
-    _check_date(config.date)
+    check_date(config.date)
     for name in names:
         value = getattr(config, name)
         if "{date}" in value and config.date is None:
             raise ConfigError(
-                f"{_flag(name)} holds {{date}}, so --date must be given. Received: {value}"
+                f"{flag(name)} holds {{date}}, so --date must be given. Received: {value}"
             )
         object.__setattr__(config, name, value.replace("{date}", config.date or ""))
 
 
-def _check_date(date: str | None) -> None:
+def check_date(date: str | None) -> None:
+    """Raises ConfigError where it is no day of the calendar."""
     if date is not None:
         try:
             calendar_date.fromisoformat(date)
@@ -401,7 +202,7 @@ def parse(
     names = _names(config_class)
     if unknown:
         word = unknown[0].partition("=")[0]
-        near = _near(word, [_flag(name) for name in (*names, "config")])
+        near = _near(word, [flag(name) for name in (*names, "config")])
         raise ConfigError(f"{word} is not a flag. {near}See {prog} --help.")
     given = vars(flags)
     file = Path(given.pop("config")) if "config" in given else None
@@ -409,7 +210,7 @@ def parse(
     values = {name: convert(name, value, file) for name, value in _read(file).items()}
     values |= {name: convert(name, value, None) for name, value in given.items()}
     required_names = {f.name for f in dataclasses.fields(config_class) if _is_required(f)}
-    missing = [_flag(name) for name in names if name in required_names - values.keys()]
+    missing = [flag(name) for name in names if name in required_names - values.keys()]
     if missing:
         raise ConfigError(
             f"{' and '.join(missing)} must be given, as a flag or in "
@@ -445,34 +246,6 @@ def parse_environment(config_class: type[Config], environ: Mapping[str, str]) ->
     )
 
 
-def refuse_cluster(environ: Mapping[str, str]) -> None:
-    """Makes sure that no other process trains the same model.
-
-    Raises:
-        ConfigError: `TF_CONFIG` names more than one worker, or cannot be read.
-    """
-    setting = environ.get("TF_CONFIG")
-    if not setting:
-        return
-    try:
-        tasks = [
-            address
-            for addresses in json.loads(setting).get("cluster", {}).values()
-            for address in addresses
-        ]
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        raise ConfigError(
-            "TF_CONFIG must be TensorFlow's JSON object. "
-            f"Received: {setting[:80]!r}. Unset it, or mend it."
-        ) from None
-    if len(tasks) > 1:
-        raise ConfigError(
-            "TF_CONFIG must name one worker: each of several would train and "
-            f"publish a model of its own. Received: {len(tasks)} workers. "
-            "Unset TF_CONFIG; one process uses all GPUs of its machine."
-        )
-
-
 class _Converter:
     """Brings one value, a word of the command line or one of TOML's types, to the type of its
     field.
@@ -499,7 +272,7 @@ class _Converter:
                 f"{_near(name, self._names) or f'Note: {why}.'}".rstrip()
             )
         where = (
-            _flag(name)
+            flag(name)
             if file is None
             else name.upper()
             if file == ENVIRONMENT
@@ -556,7 +329,7 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
             switch: dict[str, Any] = (
                 {"nargs": "?", "const": "true"} if hints[f.name] is bool else {}
             )
-            section.add_argument(_flag(f.name), metavar="VALUE", help=help, **switch)
+            section.add_argument(flag(f.name), metavar="VALUE", help=help, **switch)
     return parser
 
 
@@ -618,13 +391,14 @@ def _is_required(f: Field) -> bool:
     return f.default is MISSING
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """A field's name as it is typed."""
     return "--" + name.replace("_", "-")
 
 
 def _hyphens(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _near(name: str, known: list[str]) -> str:

@@ -13,10 +13,13 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
+
+from nrms.config import Text, option
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -24,6 +27,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ARTIFACT_NAME = 128  # characters of an artifact's name, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Weights & Biases"""
+
+    wandb_mode: Literal["online", "offline", "disabled"] | None = option(
+        None,
+        "where the run is recorded; not set: as WANDB_MODE says, else online if there is an API "
+        "key, else offline",
+    )
+    wandb_project: Text = option("nrms", "project that the run belongs to")
+    run_name: Text | None = option(None, "name of the run; not set: Weights & Biases makes one up")
+    run_group: Text | None = option(
+        None,
+        "group of the run; not set: the trials of a sweep have one, scoring is grouped by the "
+        "model's version",
+    )
 
 
 class Tracker:

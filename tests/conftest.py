@@ -28,7 +28,7 @@ from tests.shared import Shared
 from tests.small_training import SMALL, write_demo
 
 if TYPE_CHECKING:
-    from nrms.config import TrainConfig
+    from nrms.training.config import TrainConfig
     from nrms.training.run import TrainingResult
     from tests.disk import Disk
     from tests.service import RunningService, World
@@ -286,7 +286,7 @@ def trained(shared: Shared, demo: str) -> "tuple[TrainConfig, TrainingResult]":
     """
 
     def make(folder: Path) -> None:
-        from nrms.config import TrainConfig
+        from nrms.training.config import TrainConfig
         from nrms.training.run import train  # imports TensorFlow
 
         config = TrainConfig(data=demo, output=str(folder / "models"), **SMALL)

@@ -11,8 +11,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from nrms.config import SweepConfig, parse
+from nrms.config import parse
 from nrms.errors import SchemaError, TrainingError
+from nrms.training.sweep_config import SweepConfig
 
 
 @dataclass

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nrms import bundles, storage
-from nrms.config import ScoreConfig
 from nrms.inference.article_vectors import ArticleVectors
+from nrms.nights.config import ScoreConfig
 from nrms.sources.demo import DemoSite
 from nrms.sources.writer import write_dataset
 from nrms.storage.commit import look

@@ -24,10 +24,11 @@ from jobs.bench.naive import NaiveNRMS, naive_weights
 from jobs.cli import set_up_process
 from nrms import bundles
 from nrms.bundles.export import export_model
-from nrms.config import ModelConfig, PositiveInt, ScoreConfig, Seed, option
+from nrms.config import ModelConfig, PositiveInt, Seed, option
 from nrms.data.dataset import Dataset
 from nrms.features.tokenizer import Tokenizer
 from nrms.models.registry import build_model
+from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from nrms.sources.demo import DemoSite
 from nrms.sources.writer import write_dataset

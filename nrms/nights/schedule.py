@@ -17,10 +17,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
 
 from nrms import storage
-from nrms.config import NightlyConfig, ScoreConfig
 from nrms.data.joins import NAMES
 from nrms.errors import NrmsError, StorageError
 from nrms.evaluation.ranking import METRICS
+from nrms.nights.config import NightlyConfig, ScoreConfig
 from nrms.storage.commit import MANIFEST, SUCCESS, look, read_json
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def look_after(config: NightlyConfig, score: Callable[[ScoreConfig], object]) ->
     from being scored.
 
     Args:
-        config: see `nrms.config.NightlyConfig`.
+        config: see `nrms.nights.config.NightlyConfig`.
         score: `nrms.nights.scoring.score`, or what calls it.
     """
     return [_look_after(_of_night(config, day), score) for day in _days(config)]

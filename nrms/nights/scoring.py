@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from nrms import bundles, storage
 from nrms.bundles import Bundle
-from nrms.config import ScoreConfig, as_dict
+from nrms.config import as_dict
 from nrms.data import joins
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
@@ -38,6 +38,7 @@ from nrms.evaluation.ranking import METRICS, ranks
 from nrms.features.tokenizer import Tokenizer
 from nrms.inference.article_vectors import ArticleVectors, default_folder
 from nrms.inference.scorer import Encoders, Scorer, encode_titles, with_unknown
+from nrms.nights.config import ScoreConfig
 from nrms.nights.output import Predictions
 from nrms.storage.commit import fingerprint
 from nrms.storage.scratch import scratch_folder
@@ -99,7 +100,7 @@ def score(
     else.
 
     Args:
-        config: see `nrms.config.ScoreConfig`.
+        config: see `nrms.nights.config.ScoreConfig`.
         progress: called with the impressions done and those of the whole split, first with 0 done.
 
     Returns:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from nrms import bundles, storage
 from nrms.bundles.export import export_model
-from nrms.config import TrainConfig, as_dict, config_lines, refuse_cluster
+from nrms.config import as_dict, config_lines
 from nrms.data import joins
 from nrms.data.dataset import Dataset, Split, check_time_order
 from nrms.data.impressions import Impressions
@@ -39,6 +39,8 @@ from nrms.models.two_tower import Recommender
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
 from nrms.training.checkpoint import Checkpoint
+from nrms.training.cluster import refuse_cluster
+from nrms.training.config import TrainConfig
 from nrms.training.loop import FitOptions, Trainer, make_train_step
 from nrms.training.samplers import TrainingBatches, count_samples
 from nrms.training.warm_start import take_weights
@@ -95,7 +97,7 @@ def train(
     """Trains a model on a data set in the Parquet contract and publishes it.
 
     Args:
-        config: see `nrms.config.TrainConfig`.
+        config: see `nrms.training.config.TrainConfig`.
         stop: set it, from a signal handler say, to write a checkpoint and stop.
         callbacks: what else shall hear of batches and epochs, a progress bar say.
 

@@ -19,9 +19,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from nrms.config import TrainConfig, parse
+from nrms.config import parse
 from nrms.errors import ConfigError
 from nrms.evaluation.ranking import METRICS
+from nrms.training.config import TrainConfig
 
 _METHODS = ("grid", "bayes", "random")
 _OBJECTIVES = {f"val_{name}": name for name in METRICS}

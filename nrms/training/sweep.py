@@ -24,11 +24,14 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nrms import storage
-from nrms.config import SweepConfig, TrainConfig, as_dict, config_lines, refuse_cluster
+from nrms.config import as_dict, config_lines
 from nrms.errors import ArtifactError, ConfigError, Interrupted, StorageError, TrainingError
 from nrms.evaluation import plots
 from nrms.evaluation.ranking import METRICS
+from nrms.training.cluster import refuse_cluster
+from nrms.training.config import TrainConfig
 from nrms.training.search_space import SearchSpace, with_values
+from nrms.training.sweep_config import SweepConfig
 from nrms.training.trial_process import Train, train_apart
 
 logger = logging.getLogger(__name__)
@@ -69,7 +72,7 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
     its checkpoint.
 
     Args:
-        config: see `nrms.config.SweepConfig`.
+        config: see `nrms.training.sweep_config.SweepConfig`.
         train: importable; trains in the trial's process, where SIGTERM asks for a checkpoint and an
             end.
         stop: set it to stop the trial with a checkpoint.

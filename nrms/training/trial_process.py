@@ -12,10 +12,10 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from nrms.config import TrainConfig
 from nrms.errors import Interrupted, NrmsError, TrainingError
 from nrms.evaluation.ranking import METRICS
 from nrms.storage.scratch import remove_own
+from nrms.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from nrms.training.run import TrainingResult

@@ -15,8 +15,9 @@ import pytest
 from api.schemas import PredictOut
 from api.settings import Settings
 from nrms import storage
-from nrms.config import ScoreConfig, parse_environment
+from nrms.config import parse_environment
 from nrms.errors import ConfigError
+from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from tests.service import parquet
 from tests.small_training import METRICS, REPOSITORY

@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from jobs import nightly, prepare, score, train
 from jobs.cli import run
 from nrms import storage
-from nrms.config import NightlyConfig, ScoreConfig, TrainConfig
 from nrms.errors import StorageError
 from nrms.evaluation import plots
 from nrms.features.tokenizer import Tokenizer
+from nrms.nights.config import NightlyConfig, ScoreConfig
 from nrms.storage.scratch import scratch_folder
+from nrms.training.config import TrainConfig
 from nrms.training.run import train as train_model
 from tests.litter import listing
 from tests.small_training import SMALL

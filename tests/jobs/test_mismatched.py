@@ -12,8 +12,9 @@ import pytest
 from jobs import nightly, prepare, score, train
 from jobs.cli import run
 from nrms import bundles, storage
-from nrms.config import NightlyConfig, ScoreConfig, TrainConfig
+from nrms.nights.config import NightlyConfig, ScoreConfig
 from nrms.nights.schedule import look_after, registry
+from nrms.training.config import TrainConfig
 from tests.small_training import SMALL, write_demo
 
 BY = 1_000_000

@@ -18,16 +18,16 @@ from nrms.config import (
     _SYNONYMS,
     ModelConfig,
     PositiveInt,
-    ScoreConfig,
-    TrackingConfig,
-    TrainConfig,
     as_dict,
     changed_lines,
     config_lines,
     option,
-    refuse_cluster,
     required,
 )
+from nrms.nights.config import ScoreConfig
+from nrms.tracking import TrackingConfig
+from nrms.training.cluster import refuse_cluster
+from nrms.training.config import TrainConfig
 from tests.small_training import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -416,7 +416,7 @@ def test_any_other_exception_is_a_bug_and_passes_through():
 JOB = """
 import logging, os, signal
 from jobs.cli import log_config, run
-from nrms.config import TrainConfig
+from nrms.training.config import TrainConfig
 def main(config):
     if config.seed == 7:
         log_config(config)

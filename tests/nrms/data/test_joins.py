@@ -4,11 +4,12 @@ is named.
 
 import pytest
 
-from nrms.config import TrainConfig, parse
+from nrms.config import parse
 from nrms.data import joins
 from nrms.data.quality import DataReport
 from nrms.errors import ConfigError, SchemaError
 from nrms.features.tokenizer import Tokenizer
+from nrms.training.config import TrainConfig
 from tests.small_data import Folder
 
 

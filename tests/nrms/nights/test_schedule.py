@@ -17,8 +17,9 @@ from jobs import prepare
 from jobs.cli import run
 from jobs.nightly import main
 from nrms import storage
-from nrms.config import NightlyConfig, ScoreConfig, parse
+from nrms.config import parse
 from nrms.errors import ConfigError
+from nrms.nights.config import NightlyConfig, ScoreConfig
 from nrms.nights.schedule import Night, look_after, registry
 from nrms.nights.scoring import score
 from tests.damage import flipped

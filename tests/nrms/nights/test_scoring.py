@@ -25,9 +25,10 @@ from sklearn.metrics import roc_auc_score
 from jobs.cli import run
 from jobs.score import Progress, main
 from nrms import storage
-from nrms.config import ScoreConfig, as_dict
+from nrms.config import as_dict
 from nrms.errors import ArtifactError, ConfigError, SchemaError, StorageError
 from nrms.evaluation import plots
+from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from tests.conftest import FakeGcs, FaultyProxy
 from tests.damage import flipped
@@ -535,7 +536,8 @@ def test_scoring_with_onnx_runtime_imports_no_tensorflow(config, tmp_path):
     night = replace(config, runtime="onnx", output=str(tmp_path / "out"))
     flags = ", ".join(f"{name}={value!r}" for name, value in as_dict(night).items())
     code = (
-        "import sys; from nrms.nights.scoring import score; from nrms.config import ScoreConfig; "
+        "import sys; from nrms.nights.config import ScoreConfig; "
+        "from nrms.nights.scoring import score; "
         f"score(ScoreConfig({flags})); print({{'tensorflow', 'keras'}} & sys.modules.keys())"
     )
     done = subprocess.run(

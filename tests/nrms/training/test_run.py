@@ -20,7 +20,7 @@ import pytest
 from jobs import train as train_job
 from jobs.cli import run
 from nrms import bundles, storage
-from nrms.config import TrainConfig, parse
+from nrms.config import parse
 from nrms.data.dataset import Dataset
 from nrms.errors import (
     ArtifactError,
@@ -40,6 +40,7 @@ from nrms.sources.demo import DemoSite
 from nrms.sources.mind import Mind
 from nrms.sources.writer import write_dataset
 from nrms.tracking import Tracker
+from nrms.training.config import TrainConfig
 from nrms.training.run import train
 from tests.litter import listing
 from tests.nrms.test_tracking import artifacts, history, started, summary

@@ -19,11 +19,13 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from nrms import bundles
-from nrms.config import SweepConfig, TrainConfig, parse
+from nrms.config import parse
 from nrms.errors import ConfigError, Interrupted, SchemaError, StorageError, TrainingError
 from nrms.evaluation import plots
+from nrms.training.config import TrainConfig
 from nrms.training.search_space import SearchSpace
 from nrms.training.sweep import sweep
+from nrms.training.sweep_config import SweepConfig
 from tests import stub_training
 from tests.nrms.test_tracking import history, records, started
 from tests.small_training import REPOSITORY, SMALL, write_demo

@@ -1,0 +1,88 @@
+"""What scoring a night, and looking after several, can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nrms.config import DateText, PositiveInt, Text, check_date, flag, option, put_date, required
+from nrms.data.config import WarningsConfig
+from nrms.errors import ConfigError
+from nrms.tracking import TrackingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """Scoring"""
+
+    model: Text = required(
+        "model to score with: a version's folder, or a model root, whose latest version is taken"
+    )
+    data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
+    output: Text = required("where predictions, metrics and report go: a folder or gs:// URI")
+    split: Text = option("validation", "sub-folder of --data to score, labelled or not")
+    submission: Literal["none", "ebnerd", "mind"] = option(
+        "none", "zip file of ranks to write as well: RecSys Challenge 2024's (ebnerd) or MIND's"
+    )
+    runtime: Literal["keras", "onnx"] = option(
+        "keras",
+        "what runs the encoders: keras is faster, with a "
+        "GPU much; onnx starts faster and takes less memory",
+    )
+    article_vectors: Text | None = option(
+        None,
+        "folder or gs:// URI that keeps article vectors from night to night; not set: "
+        "article_vectors beside the model's version",
+    )
+    verify: bool = option(
+        False,
+        "read what is complete already and compare "
+        "checksums; else only that of files changed since",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightConfig:
+    """One night"""
+
+    date: DateText | None = option(
+        None, "stands for {date} in --model, --data, --split and --output"
+    )
+    overwrite: bool = option(
+        False, "replace predictions of other data or another model in --output"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(ScoringConfig, NightConfig, WarningsConfig, TrackingConfig):
+    """Everything that a night's scoring depends on."""
+
+    def __post_init__(self) -> None:
+        put_date(self, "model", "data", "output", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightsConfig:
+    """Nights"""
+
+    date: DateText | None = option(None, "the last night; not set: yesterday, by the clock of UTC")
+    days: PositiveInt = option(7, "nights that are looked after: that one and those before it")
+    pushgateway: Text | None = option(
+        None, "Prometheus Pushgateway that is told of the nights; not set: none"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyConfig(ScoringConfig, NightsConfig, WarningsConfig, TrackingConfig):
+    """Everything that looking after the nights depends on. `{date}` stays in the locations: each
+    night fills it in.
+    """
+
+    def __post_init__(self) -> None:
+        check_date(self.date)
+        for name in ("data", "output"):
+            if "{date}" not in getattr(self, name):
+                raise ConfigError(
+                    f"{flag(name)} must hold {{date}}: each night has its own. Received: "
+                    f"{getattr(self, name)}"
+                )

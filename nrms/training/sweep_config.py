@@ -1,0 +1,38 @@
+"""What a search for hyperparameters can be told."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from nrms.config import PositiveInt, option, required
+from nrms.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Search"""
+
+    space: Path = required("search space, a YAML file as wandb sweep takes it: configs/sweep.yaml")
+    study: Path = option(
+        Path("runs/sweep"),
+        "local folder of the study and its results; named again, its missing trials are run",
+    )
+    trials: PositiveInt | None = option(
+        None,
+        "trials of the study at most, earlier runs' included; not set: run_cap in the space, else "
+        "the whole grid",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(SearchConfig, TrainConfig):
+    """Everything that a sweep depends on."""
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """What the trials have in common."""
+        return TrainConfig(
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig)}
+        )
