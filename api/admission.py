@@ -1,5 +1,5 @@
-"""The door for uploads: a key, so many at once, so many bytes, so many seconds; whoever leaves
-frees the place.
+"""The door of the service: who asks for scores needs the key and one of a limited number of places,
+which is free again when the answer has been taken or the client leaves.
 """
 
 from __future__ import annotations
@@ -8,29 +8,20 @@ import asyncio
 import contextlib
 import hmac
 import time
-from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connections import PLACE
 from api.errors import ErrorDetail, Refusal, unavailable
+from api.service import Service
 from api.settings import Settings
+from api.uploads.body import BodyRefused, LimitedBody
 
-if TYPE_CHECKING:
-    from api.service import Service
-
-JSON_PATH = "/predict/json"
 EXAMPLE_PATH = "/example"
 _TELLING = ("/info", "/metrics")  # who asks for them learns of models, buckets and traffic
 _ENDS = ConnectionError("the service ends")
 # a client that still sends hears of its refusal only when it has been listened to
 _DRAIN_SECONDS = 5.0
-
-
-class _Refused(BaseException):
-    """Passes the handlers of all that is behind the door, which would make an answer of their own
-    of an Exception.
-    """
 
 
 class Admission:
@@ -104,42 +95,18 @@ class Admission:
             self._service.metrics.in_flight.dec()
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit, seconds = self._settings.max_body_bytes, self._settings.upload_seconds
-        if scope["path"] == JSON_PATH:
-            limit = min(limit, self._settings.max_json_bytes)
-        end = asyncio.get_running_loop().time() + seconds
-        refusal: Refusal | None = None
-        arrived, complete = 0, False
-
-        async def counted() -> Message:
-            nonlocal refusal, arrived, complete
-            if complete:
-                return await receive()  # waits for the client to leave
-            try:
-                async with asyncio.timeout_at(end):
-                    message = await receive()
-            except TimeoutError:
-                refusal = _slow(seconds)
-                raise _Refused from None
-            arrived += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if arrived > limit:
-                refusal = _large(limit, f"more than {limit:,} bytes")
-                raise _Refused
-            return message
+        body = LimitedBody(scope, receive, self._settings)
 
         async def guarded(message: Message) -> None:
-            if refusal is None:
+            if body.refusal is None:
                 await send(message)
 
-        declared = dict(scope["headers"]).get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > limit:
-            await self._refuse(_large(limit, f"{int(declared):,} bytes"), scope, receive, send)
-            return
-        with contextlib.suppress(_Refused):
-            await self._app(scope, counted, guarded)
-        if refusal is not None:
-            await self._refuse(refusal, scope, receive, send, drain=refusal.status == 413)
+        body.check_length()
+        if body.refusal is None:
+            with contextlib.suppress(BodyRefused):
+                await self._app(scope, body.receive, guarded)
+        if body.refusal is not None:
+            await self._refuse(body.refusal, scope, receive, send, drain=body.refusal.status == 413)
 
     async def _refuse(
         self, refusal: Refusal, scope: Scope, receive: Receive, send: Send, drain: bool = True
@@ -187,24 +154,3 @@ def _busy(settings: Settings) -> Refusal:
         ),
         retry_after=1,
     )
-
-
-def _large(limit: int, received: str) -> Refusal:
-    detail = ErrorDetail(
-        rule=f"A body may have {limit:,} bytes.",
-        received=received,
-        where="body",
-        todo="Send the rows in several uploads, without columns that are not needed, compressed "
-        "with zstd.",
-    )
-    return Refusal(413, "body_too_large", detail)
-
-
-def _slow(seconds: float) -> Refusal:
-    detail = ErrorDetail(
-        rule=f"A body must arrive within {seconds:g} seconds.",
-        received="a part of one",
-        where="body",
-        todo="Send less at once, or over a faster connection.",
-    )
-    return Refusal(408, "upload_too_slow", detail)

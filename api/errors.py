@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +13,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from nrms.errors import SchemaError
+from api.uploads.decoder_pool import DecoderUnavailable
+from nrms.errors import SchemaError, StorageError
 
 
 class ErrorDetail(BaseModel):
@@ -98,6 +101,23 @@ def contract_refusal(error: SchemaError) -> Refusal:
         key: value.replace(folder + "/", "") if folder else value for key, value in parts.items()
     }
     return Refusal(422, "contract", ErrorDetail(**{**clean, "where": where or "file"}))
+
+
+@contextmanager
+def upload_refusals() -> Iterator[None]:
+    """Makes a Refusal of what an upload itself, or this machine's want of room, raises."""
+    try:
+        yield
+    except SchemaError as error:
+        cause = error.__cause__
+        raise (
+            unavailable(cause) if isinstance(cause, MemoryError) else contract_refusal(error)
+        ) from error
+    except (DecoderUnavailable, OSError, MemoryError) as error:
+        raise unavailable(error) from error
+    except StorageError as error:
+        # Its cause says nothing of this machine's folders.
+        raise unavailable(error.__cause__ or error) from error
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from nrms.data.joins import Joins
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -82,3 +86,21 @@ class Metrics:
             "Requests not logged: no room, or a file failed.",
             **options,
         )
+
+    def count_scored(self, counts: dict[str, Any], joins: Joins, seconds: dict[str, float]) -> None:
+        """Counts a scored upload.
+
+        Args:
+            counts: what was in it.
+            joins: its shares and warnings.
+            seconds: of its stages.
+        """
+        for stage, spent in seconds.items():
+            self.seconds.labels(stage).observe(spent)
+        self.impressions.inc(counts["impressions"])
+        self.candidates.inc(counts["candidates"])
+        self.unknown_articles.inc(counts["unknown_articles"])
+        self.empty_histories.inc(counts["empty_histories"])
+        self.warned.inc(1 if joins.warnings else 0)
+        for name, share in joins.shares.items():
+            self.joins.labels(name).set(share)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from api.uploads.decoder_process import ID_LENGTH, TITLE_LENGTH
+from api.uploads.contract import ID_LENGTH, TITLE_LENGTH
 
 Id = (
     Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
@@ -52,6 +52,35 @@ class PredictIn(BaseModel):
     impressions: list[ImpressionIn] = Field(min_length=1, max_length=1_000)
     articles: list[Article] = Field(
         default=[], max_length=1_000, description="articles that the catalogue lacks"
+    )
+
+
+class AnswerOptions(BaseModel):
+    """What a client can ask for in the query."""
+
+    format: Literal["json", "parquet"] = Field(
+        default="json",
+        description="json: counts, metrics and the first rows; parquet: all predictions",
+    )
+    max_rows: int = Field(
+        default=100, ge=0, le=10_000, description="rows in a JSON answer, at most"
+    )
+    titles: bool = Field(
+        default=False, description="whether the rows of a JSON answer carry the candidates' titles"
+    )
+    summary: bool = Field(
+        default=True, description="whether a JSON answer carries the histogram of the scores"
+    )
+
+
+class ShortAnswerOptions(AnswerOptions):
+    """The same for a few impressions."""
+
+    max_rows: int = Field(
+        default=1_000, ge=0, le=10_000, description="rows in a JSON answer, at most"
+    )
+    summary: bool = Field(
+        default=False, description="whether a JSON answer carries the histogram of the scores"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from api.settings import Settings
-from api.uploads.decoder_process import ROW_USERS
+from api.uploads.contract import ROW_USERS
 from nrms import bundles, storage
 from nrms.bundles import Bundle
 from nrms.data import joins
@@ -137,6 +137,11 @@ class ServedModel:
             news_vectors,
         )
 
+    @property
+    def string_ids(self) -> bool:
+        """Whether the catalogue's article ids are strings, and not integers."""
+        return pa.types.is_string(self.articles.ids.type)
+
     def is_current(self, settings: Settings) -> bool:
         """Whether `load` would give the same. Raises what `load` raises."""
         version = bundles.latest_version(settings.model_uri)
@@ -149,7 +154,7 @@ class ServedModel:
         """Scores an upload that has been read, exactly as the nightly job would.
 
         Args:
-            folder: see `api.uploads.decoder_process`.
+            folder: see `api.uploads`.
             row_histories: whether the histories came in the rows.
             warnings: of the decoder, to which those about joins are added.
 

@@ -43,7 +43,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.decoders = DecoderPool(settings.workers)
+        self.decoders = DecoderPool(settings)
         self.log = PredictionLog(
             settings.prediction_log, settings.prediction_log_seconds, self.metrics
         )

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from fastapi import APIRouter, Request, Security
+from fastapi import APIRouter
 
 from api.admission import EXAMPLE_PATH
+from api.deps import ApiKey, CurrentService, model_of
 from api.errors import responses
-from api.routers.predict import api_key, not_ready, service_of
 from api.schemas import PredictIn
 from api.served_model import ServedModel
-from api.uploads.decoder_process import TITLE_LENGTH
+from api.uploads.contract import TITLE_LENGTH
 
-router = APIRouter(tags=["predict"], dependencies=[Security(api_key)])
+router = APIRouter(tags=["predict"], dependencies=[ApiKey])
 
 _READERS, _HISTORY, _CANDIDATES = 3, 3, 6
 _ARTICLES = 2_000  # of the catalogue, at most, that the example is made of
 
 
 @router.get(EXAMPLE_PATH, responses=responses(401, 500, 503))
-def example(request: Request) -> PredictIn:
+def example(service: CurrentService) -> PredictIn:
     """A body for `POST /predict/json`, of articles that this service knows.
 
     Each reader has clicked articles that are alike for the model; one more of those is among the
     candidates.
     """
-    service = service_of(request)
-    if service.served is None:
-        raise not_ready(service)
-    return PredictIn.model_validate(impressions(service.served))
+    return PredictIn.model_validate(impressions(model_of(service)))
 
 
 def impressions(served: ServedModel) -> dict[str, list[dict[str, object]]]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
-from fastapi import APIRouter, Request, Security
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.admission import knows_key
+from api.deps import ApiKey, CurrentService, not_ready
 from api.errors import responses
-from api.routers.predict import api_key, not_ready, service_of
 from api.schemas import Info, Status
 from api.settings import LimitSettings
-from api.uploads.decoder_process import UPLOAD
+from api.uploads.contract import UPLOAD
 from nrms.data.schema import ARTICLES, EXPECTED, HISTORY, Column
 
 router = APIRouter(tags=["service"])
@@ -27,9 +27,8 @@ async def livez() -> Status:
 
 
 @router.get("/readyz", responses=responses(503))
-async def readyz(request: Request) -> Status:
+async def readyz(request: Request, service: CurrentService) -> Status:
     """Whether a model is loaded and has scored a first batch."""
-    service = service_of(request)
     if service.served is None:
         settings = service.settings
         key = request.headers.get("X-API-Key", "").encode("latin-1")
@@ -37,10 +36,9 @@ async def readyz(request: Request) -> Status:
     return Status(status="ready")
 
 
-@router.get("/info", responses=responses(401), dependencies=[Security(api_key)])
-async def info(request: Request) -> Info:
+@router.get("/info", responses=responses(401), dependencies=[ApiKey])
+async def info(service: CurrentService) -> Info:
     """Which model and articles are served, what an upload must look like, and the limits."""
-    service = service_of(request)
     served = service.served
     model = articles = None
     if served is not None:
@@ -79,13 +77,11 @@ async def info(request: Request) -> Info:
     "/metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **responses(401)},
-    dependencies=[Security(api_key)],
+    dependencies=[ApiKey],
 )
-async def metrics(request: Request) -> Response:
+async def metrics(service: CurrentService) -> Response:
     """Counters, gauges and histograms in Prometheus' format."""
-    return Response(
-        generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST
-    )
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _described(column: Column) -> dict[str, Any]:

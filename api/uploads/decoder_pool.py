@@ -1,4 +1,4 @@
-"""The service's side of reading uploads: processes that fork a child for each, see
+"""The service's side of reading uploads: the processes that fork a child for each, see
 `api.uploads.decoder_process`.
 """
 
@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from api.uploads.decoder_process import DISK_FULL, FILE, RESULT, Task
+from api.settings import Settings
+from api.uploads.contract import FILE, Decoded, Task
+from api.uploads.decoder_process import DISK_FULL, RESULT
 from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 
@@ -28,15 +29,16 @@ class DecoderUnavailable(Exception):
 
 
 class DecoderPool:
-    """Reads uploads, each in a child process; as many at once as there are processes.
+    """Reads uploads, each in a child process; as many at once as there are workers.
 
     Args:
-        processes: how many wait.
+        settings: the number of workers, and the limits of an upload.
     """
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._idle: queue.SimpleQueue[_Decoder | None] = queue.SimpleQueue()
-        for _ in range(processes):
+        for _ in range(settings.workers):
             self._idle.put(None)  # started by the first who needs it
 
     def start(self) -> None:
@@ -47,13 +49,18 @@ class DecoderPool:
         for decoder in started:
             self._idle.put(decoder)
 
-    def decode(self, task: Task) -> dict[str, Any]:
-        """Reads an upload; see `api.uploads.decoder_process`.
+    def decode(self, folder: Path, strings: bool) -> Decoded:
+        """Reads an upload, and leaves it in its folder as plain Parquet.
+
+        Args:
+            folder: see `api.uploads`.
+            strings: whether the catalogue's article ids are strings, and not integers.
 
         Raises:
             SchemaError: it breaks the contract or a limit, or what reads it died of it.
             DecoderUnavailable: a child was killed from outside twice, or the disk is full.
         """
+        task = self._task(folder, strings)
         for _ in range(2):
             status = self._run(task)
             if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
@@ -64,11 +71,11 @@ class DecoderPool:
                     "Send it in several uploads.",
                 )
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-                _clear(Path(task.folder))
+                _clear(folder)
                 continue  # somebody else's doing: the upload deserves another child
             if os.WIFEXITED(status) and os.WEXITSTATUS(status) == DISK_FULL:
                 raise DecoderUnavailable("no room on the disk for the upload")
-            return _result(Path(task.folder), task)
+            return _result(folder, task)
         raise DecoderUnavailable("the process that reads uploads was killed")
 
     def close(self) -> None:
@@ -77,6 +84,18 @@ class DecoderPool:
             decoder = self._idle.get()
             if decoder is not None:
                 decoder.kill()
+
+    def _task(self, folder: Path, strings: bool) -> Task:
+        return Task(
+            folder=str(folder),
+            strings=strings,
+            max_impressions=self._settings.max_impressions,
+            max_candidates=self._settings.max_candidates,
+            max_entries=self._settings.max_entries,
+            max_articles=self._settings.max_articles,
+            memory_bytes=self._settings.decode_memory_bytes,
+            seconds=self._settings.decode_seconds,
+        )
 
     def _run(self, task: Task) -> int | None:
         """The child's wait status; that of SIGKILL where its parent died, None where
@@ -151,7 +170,7 @@ class _Decoder:
         return answer
 
 
-def _result(folder: Path, task: Task) -> dict[str, object]:
+def _result(folder: Path, task: Task) -> Decoded:
     try:
         result = json.loads((folder / RESULT).read_text())
     except (OSError, ValueError):
@@ -166,7 +185,7 @@ def _result(folder: Path, task: Task) -> dict[str, object]:
     if "error" in result:
         parts = result["error"]
         raise SchemaError(parts["rule"], parts)
-    return result
+    return Decoded(**result)
 
 
 def _clear(folder: Path) -> None:

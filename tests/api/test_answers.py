@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from api import results
-from api.answer import AnswerFile
+from api.answers.bounded_file import AnswerFile
+from api.answers.rows import write_json
+from api.answers.summary import histogram
 from api.app import create_app
 from api.errors import ErrorBody, Refusal
 from api.schemas import PredictIn, PredictOut
@@ -132,7 +133,7 @@ def test_rows_are_written_as_one_document_whatever_is_in_them(tmp_path, titles):
         Joins({}, []),
     )
     with AnswerFile(tmp_path, 10**7) as file:
-        results.write_json(file, {"part": 1}, scored, 100, titles)
+        write_json(file, {"part": 1}, scored, 100, titles)
         file.seek(0)
         found = json.loads(file.read())
     assert (found["part"], found["rows_total"], found["truncated"]) == (1, 6, False)
@@ -248,7 +249,7 @@ def test_an_outlier_does_not_squeeze_the_histogram(count):
     scores = np.random.default_rng(1).normal(size=count).astype(np.float32)
     scores[[3, 5]] = 1e6, -1e5
     clicked = np.arange(count) % 2 == 0
-    found = results.histogram(scored(scores, clicked))
+    found = histogram(scored(scores, clicked))
     assert -10 < found["edges"][0] < found["edges"][-1] < 10
     below, above = found["outside"]
     assert 1 <= below <= max(1, count // 1000)
@@ -259,7 +260,7 @@ def test_an_outlier_does_not_squeeze_the_histogram(count):
 
 @pytest.mark.parametrize("scores", [[], [1.0], [2.0, 2.0], [1.0, 2.0, 3.0], list(range(5_000))])
 def test_a_histogram_without_outliers_covers_all_scores(scores):
-    found = results.histogram(scored(np.array(scores, np.float32)))
+    found = histogram(scored(np.array(scores, np.float32)))
     assert "outside" not in found
     assert sum(found["all"]) == len(scores)
     if scores:

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from api.uploads.decoder_process import Task, decode
+from api.uploads.contract import Task
+from api.uploads.parquet_files import decode
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset, Split

@@ -1,0 +1,60 @@
+"""The queue in front of the workers, which a request leaves when its client leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+from fastapi import Request
+
+Result = TypeVar("Result")
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before a worker was free for its request."""
+
+
+async def run_in_turn(
+    request: Request, workers: anyio.CapacityLimiter, work: Callable[[], Result]
+) -> Result:
+    """Waits for a worker, then does the work in a thread.
+
+    A client that leaves while it waits gives its place back. Work that has begun is finished, as a
+    thread cannot be stopped.
+
+    Args:
+        request: what the work is for; its body has been read.
+        workers: lets so many requests be worked on at once, in the order of their arrival.
+        work: what to do. What it raises is raised here.
+
+    Raises:
+        ClientLeft: the work was not begun, because nobody waits for it any more.
+    """
+    outcome: list[Result | Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:
+            outcome.append(error)  # raised in the group it would come out wrapped
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
+        async with workers:
+            await anyio.to_thread.run_sync(run, limiter=anyio.CapacityLimiter(1))
+        group.cancel_scope.cancel()
+    if not outcome:
+        raise ClientLeft
+    result = outcome.pop()
+    if isinstance(result, Exception):
+        try:
+            raise result
+        finally:
+            del result  # else what it was raised over stays in memory until the collector comes
+    return result
