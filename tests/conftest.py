@@ -37,7 +37,7 @@ INSTALL = "go install github.com/fsouza/fake-gcs-server@v1.55.1"
 
 # The service forks and limits its children, and images are Linux: their tests need what Windows
 # lacks. Three files look at processes in /proc, which macOS lacks as well.
-_NO_PROC = ["api/test_faults.py", "api/test_hostile.py", "api/test_overload.py"]
+_NO_PROC = ["api/test_faults.py", "api/uploads/test_hostile.py", "api/test_overload.py"]
 _NO_FORK = ["api/*", "test_nightly_cycle.py", "configs/test_compose.py", "configs/test_images.py"]
 _LEFT_OUT = {"win32": [*_NO_FORK, "nrms/storage/test_storage_faults.py"], "darwin": _NO_PROC}
 collect_ignore_glob = _LEFT_OUT.get(sys.platform, [])
