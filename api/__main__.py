@@ -1,4 +1,4 @@
-"""`python -m api`: runs the service as the environment says. See `api.settings`."""
+"""Score uploads on demand, and serve a page for people. The settings are environment variables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from api.app import create_app
 from api.connections import Server, most_connections
 from api.settings import Settings
 from nrms import logs
-from nrms.config import parse_environment
+from nrms.config import environment_help, parse_environment
 from nrms.errors import ConfigError
+
+
+def command(argv: Sequence[str] | None = None, prog: str = "python -m api") -> NoReturn:
+    """The service as a command without flags, see `main`."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in ("-h", "--help"):
+        print(environment_help(Settings, prog, __doc__ or ""))  # noqa: T201  as every job does
+        sys.exit(0)
+    if words:
+        sys.exit(
+            _failed(
+                "the service's settings must be environment variables. "
+                f"Received: the argument {words[0]!a}. See {prog} --help.",
+                2,
+            )
+        )
+    sys.exit(main())
 
 
 def main() -> int:
@@ -56,4 +75,4 @@ def _failed(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +23,15 @@ from nrms.storage.scratch import as_temporary_folder, temporary_folder
 logger = logging.getLogger("nrms.jobs")
 
 # holds keras.json, in the place of the one in the home directory
-_CONFIGS = Path(__file__).parents[1] / "configs"
+_KERAS_HOME = Path(__file__).parent / "keras_home"
+_COMMAND = re.compile(r"python\s+-m\s+jobs\.\w+")
 
 
 def run(
     main: Callable[[Config], None],
     config_class: type[Config],
     prog: str,
-    description: str,
+    description: str | None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Runs a job and ends the process.
@@ -38,7 +40,7 @@ def run(
         main: the job's work.
         config_class: the dataclass of its configuration, see `nrms.config.parse`.
         prog: the command, as `python -m jobs.train`.
-        description: what the job does, for `--help`.
+        description: what the job does, for `--help`; `python -m jobs.train` in it becomes `prog`.
         argv: the arguments; None for those of this process.
 
     Ends the process with an exit code: 0 done; 1 failed (data, storage, model, training); 2 the
@@ -46,7 +48,8 @@ def run(
     stopped by SIGTERM. All but 0 come with one line on stderr, where log lines are JSON objects
     unless it is a terminal. Any other exception is a bug and passes through.
     """
-    end_with(lambda: main(parse(config_class, argv, prog, description)))
+    described = _COMMAND.sub(prog, description or "")
+    end_with(lambda: main(parse(config_class, argv, prog, described)))
 
 
 def end_with(work: Callable[[], None]) -> NoReturn:
@@ -92,7 +95,11 @@ def set_up_process() -> None:
     the user's settings are. Before either is imported; a job's child processes call it, too.
     """
     quiet_tensorflow()
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(_CONFIGS), "MPLBACKEND": "agg"}
+    os.environ |= {
+        "KERAS_BACKEND": "tensorflow",
+        "KERAS_HOME": str(_KERAS_HOME),
+        "MPLBACKEND": "agg",
+    }
     # which a matplotlibrc can make it use when it is imported, installed or not
     os.environ["LC_ALL"] = "C"
     # A title of one word has one attention weight, which is 1.

@@ -10,6 +10,8 @@ is wrong.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import NoReturn
 
 from jobs.cli import log_config, run, warn
 from jobs.score import Progress
@@ -62,5 +64,10 @@ def _score(config: ScoreConfig) -> None:
     warn(score(config, Progress()).metrics or {})
 
 
+def command(argv: Sequence[str] | None = None, prog: str = "python -m jobs.nightly") -> NoReturn:
+    """The job as a command, see `jobs.cli.run`."""
+    run(main, NightlyConfig, prog, __doc__, argv)
+
+
 if __name__ == "__main__":
-    run(main, NightlyConfig, prog="python -m jobs.nightly", description=__doc__)
+    command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -77,5 +78,10 @@ def open_source(config: PrepareConfig, cache: Path) -> Source:
     return Mind(config.input, config.split_name, cache)
 
 
+def command(argv: Sequence[str] | None = None, prog: str = "python -m jobs.prepare") -> NoReturn:
+    """The job as a command, see `jobs.cli.run`."""
+    run(main, PrepareConfig, prog, __doc__, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(run(main, PrepareConfig, prog="python -m jobs.prepare", description=__doc__))
+    command()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -71,5 +73,10 @@ def main(config: ScoreConfig) -> None:
     warn(result.metrics or {})
 
 
+def command(argv: Sequence[str] | None = None, prog: str = "python -m jobs.score") -> NoReturn:
+    """The job as a command, see `jobs.cli.run`."""
+    run(main, ScoreConfig, prog, __doc__, argv)
+
+
 if __name__ == "__main__":
-    run(main, ScoreConfig, prog="python -m jobs.score", description=__doc__)
+    command()

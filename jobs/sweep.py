@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from jobs import signals
 from jobs.cli import log_config, run, set_up_process
@@ -79,5 +80,10 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def command(argv: Sequence[str] | None = None, prog: str = "python -m jobs.sweep") -> NoReturn:
+    """The job as a command, see `jobs.cli.run`."""
+    run(main, SweepConfig, prog, __doc__, argv)
+
+
 if __name__ == "__main__":
-    run(main, SweepConfig, prog="python -m jobs.sweep", description=__doc__)
+    command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import NoReturn
 
 from jobs.cli import log_config, print_rankings, run, warn
 from nrms.errors import NotPromoted
@@ -33,5 +35,10 @@ def main(config: TrainConfig) -> None:
         )
 
 
+def command(argv: Sequence[str] | None = None, prog: str = "python -m jobs.train") -> NoReturn:
+    """The job as a command, see `jobs.cli.run`."""
+    run(main, TrainConfig, prog, __doc__, argv)
+
+
 if __name__ == "__main__":
-    run(main, TrainConfig, prog="python -m jobs.train", description=__doc__)
+    command()

@@ -246,6 +246,27 @@ def parse_environment(config_class: type[Config], environ: Mapping[str, str]) ->
     )
 
 
+def environment_help(config_class: type, prog: str, description: str) -> str:
+    """What `parse_environment` reads, in the form of `--help`: each variable, its meaning and
+    default.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage="[VARIABLE=VALUE ...] %(prog)s",
+        description=description,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+        add_help=False,
+    )
+    hints = typing.get_type_hints(config_class)
+    for title, group in _groups(config_class):
+        section = parser.add_argument_group(title)
+        for f in group:
+            default = "required" if _is_required(f) else f"default: {_shown(f.default)}"
+            help = f"{f.metadata['help']} ({_allowed(hints[f.name])}; {default})".replace("%", "%%")
+            section.add_argument(f.name.upper(), help=help)
+    return parser.format_help().rstrip()
+
+
 class _Converter:
     """Brings one value, a word of the command line or one of TOML's types, to the type of its
     field.
