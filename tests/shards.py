@@ -27,7 +27,6 @@ def random_shard(rng, n, articles=8, start="2024-01-01T00:00:00", seconds=3600 *
         clicked=rng.random(len(candidates)) < 0.3,
         candidate_ids=pa.array(candidates.astype(np.int64)),
         device=None,
-        oracle=None,
         clicks=None,
         report=DataReport(),
     )

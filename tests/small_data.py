@@ -2,13 +2,16 @@
 change to them.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nrms.data.dataset import Dataset, Split
+from nrms.data.dataset import Dataset
+from nrms.data.impressions import ShardInput
+from nrms.data.split import Split
 
 START = datetime(2023, 5, 18, 7)
 IDS = {
@@ -86,5 +89,7 @@ class Folder:
     def open(self) -> Dataset:
         return Dataset.open(str(self.path), self.path / "cache")
 
-    def split(self, history_size: int = 3, name: str = "train") -> Split:
-        return self.open().split(name, history_size)
+    def split(
+        self, history_size: int = 3, name: str = "train", inputs: Sequence[ShardInput] = ()
+    ) -> Split:
+        return self.open().split(name, history_size, inputs)

@@ -11,9 +11,9 @@ FILE, HISTORY_FILE, ARTICLES_FILE = "file", "history", "articles"
 ROW_USERS = "row_user_id"  # the users as they came, where each row brings a history of its own
 ID_LENGTH, TITLE_LENGTH = 200, 2_000  # characters
 
-# The rows' own history beside the contract's columns, but for the demo data's planted scores.
+# The rows' own history beside the contract's columns.
 UPLOAD = (
-    *(column for column in BEHAVIORS if column.name != "oracle_scores"),
+    *BEHAVIORS,
     Column("article_id_fixed", "ids", required=False, names="article"),
     Column("impression_time_fixed", "times", required=False),
 )

@@ -2,7 +2,7 @@
 users.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, row_numbers, times_us, unnest
+from nrms.data.footers import Footers
 from nrms.data.leakage import NEVER, UNTIMED, click_keys
 from nrms.data.parquet import open_parquet
 from nrms.data.quality import DataReport
@@ -41,23 +42,29 @@ class Histories:
         return row_numbers(ids, self.users)
 
 
-def read_users(files: Sequence[storage.FileInfo], cache: Path, user_type: pa.DataType) -> pa.Array:
-    """The users of all history files, in order, as `user_type` (int64 or string).
+def read_users(files: Mapping[str, storage.FileInfo], footers: Footers) -> pa.Array:
+    """The users of all history files, in order, int64 or string.
+
+    Args:
+        files: The history files by their path inside the split.
+        footers: Opens them, for the first time.
 
     Raises:
-        SchemaError: a null user, or one user in two rows.
+        SchemaError: unreadable, against the contract, a null user, or one user in two rows.
     """
     parts = []
-    for info in files:
-        with open_parquet(info, cache, HISTORY, {}) as reader:
-            parts.append(reader.read("user_id")["user_id"].cast(user_type))
+    for path, info in files.items():
+        with footers.open(path, info, HISTORY) as reader:
+            parts.append(reader.read("user_id")["user_id"])
         refuse_nulls("user_id", parts[-1], info.uri)
+    # A file without a row may give them no type.
+    parts = [part.cast(footers.user_type) for part in parts]
     users = pa.concat_arrays(parts)
     if duplicate := first_duplicate(users):
         repeated, user = duplicate
         uri = [
             info.uri
-            for info, part in zip(files, parts, strict=True)
+            for info, part in zip(files.values(), parts, strict=True)
             if part.index(user).as_py() >= 0
         ][-1]
         raise schema_error(
@@ -86,7 +93,7 @@ def read_histories(
         files: The history files.
         cache: Folder for local copies.
         articles: The article table.
-        users: `read_users(files, ...)`.
+        users: `read_users(...)`.
         first_impression: `leakage.first_impressions(...)`, int64 of shape `(users + 1,)`.
         history_size: Clicks kept for each user.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,7 @@ from nrms.data.histories import Histories
 from nrms.data.mistakes import is_mask
 from nrms.data.parquet import open_parquet
 from nrms.data.quality import DataReport
-from nrms.data.schema import BEHAVIORS, Families, mask_error, refuse_nulls, schema_error
+from nrms.data.schema import BEHAVIORS, Column, Families, mask_error, refuse_nulls, schema_error
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Impressions:
         candidate_ids: shape `(c,)`, of the type that came in.
         device: `device_type`, int32 of shape `(n,)`, 0 where null or beyond int32; None when the
             file has none.
-        oracle: `oracle_scores`, float32 of shape `(c,)`; None when the file has none.
         clicks: `article_ids_clicked` as it came in, a list array of shape `(n,)`; None when the
             file is unlabelled.
         report: what was counted in this file.
+        uri: of the file, for messages.
+        per_impression: named arrays of shape `(n, ...)`, those that the split's inputs filled.
+        per_candidate: the same of shape `(c, ...)`.
     """
 
     impression_id: pa.Array
@@ -51,9 +55,11 @@ class Impressions:
     clicked: np.ndarray | None
     candidate_ids: pa.Array
     device: np.ndarray | None
-    oracle: np.ndarray | None
     clicks: pa.Array | None
     report: DataReport
+    uri: str = ""
+    per_impression: dict[str, np.ndarray] = field(default_factory=dict)
+    per_candidate: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -66,7 +72,7 @@ class Impressions:
         offsets = np.append(0, np.cumsum(lengths))
         places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         by_row = ("impression_id", "user_id", "time", "user", "device", "clicks")
-        by_candidate = ("candidates", "clicked", "candidate_ids", "oracle")
+        by_candidate = ("candidates", "clicked", "candidate_ids")
         taken = {
             name: (values, rows) for name in by_row if (values := getattr(self, name)) is not None
         }
@@ -78,21 +84,69 @@ class Impressions:
         return replace(
             self,
             offsets=offsets,
+            per_impression={name: array[rows] for name, array in self.per_impression.items()},
+            per_candidate={name: array[places] for name, array in self.per_candidate.items()},
             **{name: values.take(index) for name, (values, index) in taken.items()},
         )
 
 
+class ShardInput(Protocol):
+    """Something of the moment that a model or a baseline reads: an array of its own for each shard.
+
+    Attributes:
+        name: of the array.
+        per: what the array has a row for.
+        columns: optional columns of the behaviours files that it reads, beyond `BEHAVIORS`.
+    """
+
+    name: str
+    per: Literal["impression", "candidate"]
+    columns: tuple[Column, ...]
+
+    def fill(
+        self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles
+    ) -> np.ndarray | None:
+        """The array of a shard.
+
+        Args:
+            columns: of `BEHAVIORS` and of all inputs those that the file has, as they came.
+            impressions: the shard, with the arrays of the inputs before this one.
+            articles: the article table.
+
+        Returns:
+            Shape `(n, ...)` or `(c, ...)`; None where the file lacks what it needs.
+
+        Raises:
+            SchemaError: the columns do not fit the impressions.
+        """
+        ...
+
+
+def behaviors_contract(inputs: Sequence[ShardInput]) -> tuple[Column, ...]:
+    """`BEHAVIORS` and the columns that these inputs read."""
+    columns = {column.name: column for column in BEHAVIORS}
+    for column in (column for each in inputs for column in each.columns):
+        known = columns.setdefault(column.name, column)
+        assert known == column, f"`{column.name}` must be one column. Received: {known}, {column}"
+        assert known in BEHAVIORS or not column.required, f"An input requires `{column.name}`"
+    return tuple(columns.values())
+
+
 def read_impressions(
-    info: storage.FileInfo, cache: Path, articles: Articles, histories: Histories
+    info: storage.FileInfo,
+    cache: Path,
+    articles: Articles,
+    histories: Histories,
+    inputs: Sequence[ShardInput] = (),
 ) -> Impressions:
-    """Read one behaviours file and turn its ids into row numbers.
+    """Read one behaviours file, turn its ids into row numbers and fill the inputs' arrays.
 
     Raises:
-        SchemaError: unreadable or against the contract, a null id or candidate, oracle scores that
-            do not match.
+        SchemaError: unreadable or against the contract, a null id or candidate, or columns that an
+            input refuses.
     """
     families: Families = {"article": articles.ids.type, "user": histories.users.type}
-    with open_parquet(info, cache, BEHAVIORS, families) as reader:
+    with open_parquet(info, cache, behaviors_contract(inputs), families) as reader:
         columns = reader.read()
         for name in ("impression_id", "user_id"):
             refuse_nulls(name, columns[name], info.uri)
@@ -103,11 +157,6 @@ def read_impressions(
         time = times_us(columns["impression_time"]) if "impression_time" in columns else None
         device, unknown_device = (
             _device(columns["device_type"]) if "device_type" in columns else (None, 0)
-        )
-        oracle = (
-            _oracle(columns["oracle_scores"], offsets, info.uri)
-            if "oracle_scores" in columns
-            else None
         )
         clicks = columns.get("article_ids_clicked")
         if clicks is not None and len(clicks) and clicks.null_count == len(clicks):
@@ -149,7 +198,7 @@ def read_impressions(
         report.add(
             "no_click", n - np.count_nonzero(np.bincount(list_rows(offsets)[clicked], minlength=n))
         )
-    return Impressions(
+    impressions = Impressions(
         impression_id=columns["impression_id"],
         user_id=columns["user_id"],
         time=time,
@@ -159,10 +208,34 @@ def read_impressions(
         clicked=clicked,
         candidate_ids=candidate_ids,
         device=device,
-        oracle=oracle,
         clicks=clicks,
         report=report,
+        uri=info.uri,
     )
+    _fill(impressions, inputs, columns, articles)
+    return impressions
+
+
+def _fill(
+    impressions: Impressions,
+    inputs: Sequence[ShardInput],
+    columns: Mapping[str, pa.Array],
+    articles: Articles,
+) -> None:
+    places = {
+        "impression": (impressions.per_impression, len(impressions)),
+        "candidate": (impressions.per_candidate, len(impressions.candidates)),
+    }
+    for each in inputs:
+        array = each.fill(columns, impressions, articles)
+        if array is None:
+            continue
+        arrays, rows = places[each.per]
+        assert array.shape[:1] == (rows,), (
+            f"The array `{each.name}` must have a row for each {each.per}. "
+            f"Received: shape {array.shape} for {rows:,}, in {impressions.uri}."
+        )
+        arrays[each.name] = array
 
 
 def _keys(
@@ -187,20 +260,6 @@ def _device(column: pa.Array) -> tuple[np.ndarray, int]:
     values = pc.fill_null(column, 0).to_numpy()
     known = (values >= -(2**31)) & (values < 2**31)
     return np.where(known, values, 0).astype(np.int32), int(np.count_nonzero(~known))
-
-
-def _oracle(column: pa.Array, offsets: np.ndarray, uri: str) -> np.ndarray:
-    score_offsets, scores = unnest(column)
-    wrong = np.flatnonzero(np.diff(score_offsets) != np.diff(offsets))
-    if len(wrong):
-        raise schema_error(
-            "Column `oracle_scores` must have one score for each candidate.",
-            f"another number in {len(wrong):,} of {len(column):,} "
-            f"rows, first in row {wrong[0]} (from 0)",
-            uri,
-            "Give every candidate a score or leave the column out.",
-        )
-    return scores.cast(pa.float32()).to_numpy(zero_copy_only=False)
 
 
 def _refuse_null_candidates(

@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from nrms import storage
 from nrms.data.columns import row_numbers, unnest
-from nrms.data.dataset import Dataset, Split
+from nrms.data.dataset import Dataset
 from nrms.data.mistakes import first, is_mask
 from nrms.data.parquet import open_parquet
 from nrms.data.quality import DataReport
 from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, mask_error, schema_error
+from nrms.data.split import Split
 from nrms.errors import SchemaError
 
 FEW = 20  # candidates: where an upload has fewer, none of them may be known

@@ -4,8 +4,7 @@ A history may be recorded later than the impressions it is used for, and then ho
 to predict. So an entry as late as the user's first impression of a split is not used in that split.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +12,8 @@ import pyarrow as pa
 from nrms import storage
 from nrms.data.articles import Articles
 from nrms.data.columns import list_rows, row_numbers, times_us, unnest
-from nrms.data.parquet import open_parquet
-from nrms.data.schema import BEHAVIORS, refuse_nulls, set_aside
+from nrms.data.footers import Footers
+from nrms.data.schema import Column, refuse_nulls, set_aside
 from nrms.errors import SchemaError
 
 TimeRange = tuple[np.datetime64, np.datetime64]
@@ -26,16 +25,18 @@ NEVER = np.iinfo(np.int64).max
 
 
 def first_impressions(
-    shards: Sequence[storage.FileInfo],
-    cache: Path,
+    shards: Mapping[str, storage.FileInfo],
+    contract: tuple[Column, ...],
+    footers: Footers,
     users: pa.Array,
     bad: dict[str, SchemaError] | None = None,
 ) -> tuple[np.ndarray, TimeRange | None]:
     """When each user is first shown anything, in one pass over two columns of the shards.
 
     Args:
-        shards: The behaviours files.
-        cache: Folder for local copies.
+        shards: The behaviours files by their path inside the split.
+        contract: That of these files.
+        footers: Opens them, for the first time.
         users: `histories.read_users(...)`.
         bad: Gets the shards that break the contract, which then count for nothing; None raises.
 
@@ -49,11 +50,12 @@ def first_impressions(
     """
     first = np.full(len(users) + 1, NEVER)
     earliest, latest = [], []
-    for info in shards:
-        with set_aside(info, bad), open_parquet(info, cache, BEHAVIORS, {}) as reader:
+    for path, info in shards.items():
+        with set_aside(info, bad), footers.open(path, info, contract) as reader:
             columns = reader.read("user_id", "impression_time")
             refuse_nulls("user_id", columns["user_id"], info.uri)
-            user = row_numbers(columns["user_id"], users)
+            # Where no history has a row, only the shards say what users are.
+            user = row_numbers(columns["user_id"], users.cast(footers.user_type))
             times = np.full(len(user), np.datetime64("NaT"), "datetime64[us]")
             if "impression_time" in columns:
                 times = times_us(columns["impression_time"])
@@ -72,30 +74,37 @@ def click_keys(user: np.ndarray, article: np.ndarray, articles: Articles) -> np.
     return user.astype(np.int64) * (len(articles) + 1) + article
 
 
-def count_clicked(
-    entries: np.ndarray,
-    shards: Sequence[storage.FileInfo],
-    cache: Path,
-    users: pa.Array,
-    articles: Articles,
-    bad: dict[str, SchemaError] | None = None,
-) -> int:
-    """How many of these history entries (`click_keys`) are clicks in the shards: a pass over two
-    columns. `bad` is that of `first_impressions`.
+class LateClicks:
+    """How many history entries that were left out as too late are clicks in the shards read so far.
+
+    Args:
+        entries: `click_keys` of the late entries, of any order, with repeats.
+        articles: The article table.
     """
-    keys, counts = np.unique(entries, return_counts=True)
-    clicked = np.zeros(len(keys), bool)
-    for info in shards:
-        with set_aside(info, bad), open_parquet(info, cache, BEHAVIORS, {}) as reader:
-            columns = reader.read("user_id", "article_ids_clicked")
-            if "article_ids_clicked" not in columns:
-                continue
-            offsets, ids = unnest(columns["article_ids_clicked"])
-            article = articles.rows(ids)
-            user = row_numbers(columns["user_id"], users)[list_rows(offsets)]
-        if info.uri in (bad or {}):
-            continue
-        clicks = np.sort(click_keys(user, article, articles)[article > 0])
-        if len(clicks):
-            clicked |= clicks[np.minimum(np.searchsorted(clicks, keys), len(clicks) - 1)] == keys
-    return int(counts[clicked].sum())
+
+    def __init__(self, entries: np.ndarray, articles: Articles) -> None:
+        self._articles = articles
+        self._keys, self._counts = np.unique(entries, return_counts=True)
+        self._clicked = np.zeros(len(self._keys), bool)
+
+    def add(self, user: np.ndarray, clicks: pa.Array | None) -> None:
+        """Looks for the entries among the clicks of a shard; the same shard again changes nothing.
+
+        Args:
+            user: Row in `Histories`, int32 of shape `(n,)`.
+            clicks: Lists of article ids, shape `(n,)`; None when the shard is unlabelled.
+        """
+        if clicks is None or not len(self._keys):
+            return
+        offsets, ids = unnest(clicks)
+        article = self._articles.rows(ids)
+        keys = click_keys(user[list_rows(offsets)], article, self._articles)
+        keys = np.sort(keys[article > 0])
+        if len(keys):
+            place = np.minimum(np.searchsorted(keys, self._keys), len(keys) - 1)
+            self._clicked |= keys[place] == self._keys
+
+    @property
+    def count(self) -> int:
+        """Late entries that are clicks, each counted as often as it stands in the history."""
+        return int(self._counts[self._clicked].sum())

@@ -295,7 +295,7 @@ def open_parquet(
     Args:
         info: The file, as `storage.stat` or `storage.list_files` described it.
         cache: Folder for the local copy of a `gs://` object.
-        contract: `ARTICLES`, `BEHAVIORS` or `HISTORY`.
+        contract: `ARTICLES`, `BEHAVIORS` or `HISTORY`, or what adds columns to one of them.
         families: int64 or string for each thing already seen. Things first met in this file are
             added.
 

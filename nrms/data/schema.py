@@ -46,7 +46,6 @@ BEHAVIORS = (
     Column("article_ids_clicked", "ids", required=False, names="article"),
     Column("impression_time", "time", required=False),
     Column("device_type", "integer", required=False),
-    Column("oracle_scores", "numbers", required=False),
 )
 HISTORY = (
     Column("user_id", "id", names="user"),

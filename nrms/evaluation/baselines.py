@@ -2,16 +2,21 @@
 demo data.
 
 A baseline is a function from `Impressions` to float32 scores `[c]`, or to None where the data
-allows none.
+allows none. What baselines read beyond the contract are `INPUTS` of the split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
-from nrms.data.impressions import Impressions
+from nrms.data.articles import Articles
+from nrms.data.columns import unnest
+from nrms.data.impressions import Impressions, ShardInput
+from nrms.data.schema import Column, schema_error
 from nrms.evaluation.ranking import place_unknown
 
 Baseline = Callable[[Impressions], np.ndarray | None]
@@ -23,15 +28,45 @@ def standard_baselines(
     popularity: Popularity, published: np.ndarray | None, seed: int
 ) -> dict[str, Baseline]:
     """The baselines that a report prints, by name: `random` (drawn from `seed`), `popularity`,
-    `newest`, `oracle`.
+    `newest`, and `oracle` of a split that was opened with `INPUTS`.
     """
     rng = np.random.default_rng(seed)
     return {
         "random": lambda impressions: rng.random(len(impressions.candidates), np.float32),
         "popularity": popularity.scores,
         "newest": newest(published),
-        "oracle": lambda impressions: impressions.oracle,
+        "oracle": lambda impressions: impressions.per_candidate.get(Oracle.name),
     }
+
+
+class Oracle:
+    """The planted scores of demo data, float32 `[c]`: a `ShardInput`."""
+
+    name = "oracle"
+    per: Literal["impression", "candidate"] = "candidate"
+    columns = (Column("oracle_scores", "numbers", required=False),)
+
+    def fill(
+        self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles
+    ) -> np.ndarray | None:
+        """See `ShardInput.fill`."""
+        column = columns.get("oracle_scores")
+        if column is None:
+            return None
+        offsets, scores = unnest(column)
+        wrong = np.flatnonzero(np.diff(offsets) != np.diff(impressions.offsets))
+        if len(wrong):
+            raise schema_error(
+                "Column `oracle_scores` must have one score for each candidate.",
+                f"another number in {len(wrong):,} of {len(column):,} rows, first in row "
+                f"{wrong[0]} (from 0)",
+                impressions.uri,
+                "Give every candidate a score or leave the column out.",
+            )
+        return scores.cast(pa.float32()).to_numpy(zero_copy_only=False)
+
+
+INPUTS: tuple[ShardInput, ...] = (Oracle(),)
 
 
 def newest(published: np.ndarray | None) -> Baseline:

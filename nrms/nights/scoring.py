@@ -31,7 +31,7 @@ from nrms.data.prefetch import prefetch
 from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 from nrms.evaluation import comparison, plots
-from nrms.evaluation.baselines import Popularity, standard_baselines
+from nrms.evaluation.baselines import INPUTS, Popularity, standard_baselines
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.html_report import Example, write_report
 from nrms.evaluation.ranking import METRICS, ranks
@@ -131,7 +131,7 @@ class _Scoring:
         with self._timed("open"):
             self._dataset = Dataset.open(config.data, cache)
             self._split = self._dataset.split(
-                config.split, self._bundle.number("history_size"), set_aside_bad=True
+                config.split, self._bundle.number("history_size"), INPUTS, set_aside_bad=True
             )
             self._inputs = self._files_read()
         self._output = Predictions(storage.normal(config.output), self._plan())

@@ -19,14 +19,15 @@ from nrms import bundles, storage
 from nrms.bundles.export import export_model
 from nrms.config import as_dict, config_lines
 from nrms.data import joins
-from nrms.data.dataset import Dataset, Split, check_time_order
+from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.joins import Joins
 from nrms.data.prefetch import prefetch
 from nrms.data.sample import ImpressionSample
+from nrms.data.split import Split, check_time_order
 from nrms.errors import ConfigError, Interrupted, TrainingError
 from nrms.evaluation import comparison, plots
-from nrms.evaluation.baselines import Baseline, Popularity, standard_baselines
+from nrms.evaluation.baselines import INPUTS, Baseline, Popularity, standard_baselines
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.ranking import METRICS, impression_metrics
 from nrms.features.tokenizer import Tokenizer
@@ -260,7 +261,7 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     logger.info("reading the data set %s", config.data)
     dataset = Dataset.open(config.data, cache)
     training = dataset.split(config.train_split, config.history_size)
-    validation = dataset.split(config.validation_split, config.history_size)
+    validation = dataset.split(config.validation_split, config.history_size, INPUTS)
     check_time_order(training, validation)
 
     popularity = Popularity()

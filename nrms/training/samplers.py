@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nrms.data.dataset import Split
 from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
+from nrms.data.split import Split
 
 
 @dataclass(frozen=True)

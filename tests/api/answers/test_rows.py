@@ -34,7 +34,6 @@ def test_rows_are_written_as_one_document_whatever_is_in_them(tmp_path, titles):
         clicked=None,
         candidate_ids=pa.array(candidates, pa.int64()),
         device=None,
-        oracle=None,
         clicks=None,
         report=DataReport(),
     )

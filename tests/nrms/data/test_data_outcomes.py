@@ -249,13 +249,6 @@ REFUSED = {
         "Received: "
         "another number for 1 of 3 users read, first for user {8}: 2 times, 1 articles, in ",
     ),
-    "oracle scores that do not match": (
-        {"behaviors": {"oracle_scores": [[0.1, 0.2, 0.3], [0.1]]}},
-        "train/behaviors.parquet",
-        "Column `oracle_scores` must have one score for each candidate. Received: another number "
-        "in 1 of 2 rows, "
-        "first in row 1 (from 0), in ",
-    ),
 }
 
 

@@ -8,13 +8,16 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nrms import storage
 from nrms.data import parquet
-from nrms.data.dataset import Dataset, check_time_order
+from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
+from nrms.data.split import check_time_order
 from nrms.errors import ObjectNotFound, SchemaError, StorageError
+from nrms.evaluation.baselines import INPUTS
 from tests.small_data import (
     BEHAVIORS,
     CANDIDATES,
@@ -55,7 +58,8 @@ def test_a_data_set_is_read_as_row_numbers(folder):
     assert impressions.candidates.tolist() == CANDIDATES
     assert impressions.clicked.tolist() == CLICKED
     assert impressions.user.tolist() == USER
-    assert impressions.device is impressions.oracle is None
+    assert impressions.device is None
+    assert impressions.per_impression == impressions.per_candidate == {}
     assert split.histories.rows.tolist() == HISTORIES
     assert split.histories.lengths.tolist() == [0, 2, 1, 0]
     assert split.time_range == tuple(np.array(at(0, 5), "datetime64[us]"))
@@ -235,9 +239,33 @@ def test_a_click_of_the_split_cannot_come_in_from_a_later_history(folder):
     )
     split = folder.split(history_size=2)
     assert split.histories.rows.tolist() == [[0, 0], [1, 3], [2, 4], [0, 0]]
+    split.read(0)
     assert split.report["late_history"] == 3
     assert split.report["late_history_clicked"] == 2
     assert split.report["untimed_history"] == 0
+
+
+def test_late_clicks_are_counted_as_the_shards_are_read(folder):
+    """Each once, however often its shard is read."""
+    folder.write_all(
+        history={
+            "article_id_fixed": [[10, 20, 20, 40], [40], [30]],
+            "impression_time_fixed": [at(-9, 1, 2, 3), at(6), at(7)],
+        }
+    )
+    folder.write("train/behaviors-2.parquet", BEHAVIORS | {"article_ids_clicked": None})
+    folder.write(
+        "train/behaviors-1.parquet",
+        BEHAVIORS | {"user_id": [7, 9], "article_ids_clicked": [[40, 20, 99], [None, 10]]},
+    )
+    split = folder.split()
+    assert split.report["late_history"] == 5
+    counts = []
+    for i in (1, 2, 0, 0, 2):
+        split.read(i)
+        counts.append(split.report["late_history_clicked"])
+    # 20 twice of user 7 and 40 of user 8, then 40 of user 7; 30 of user 9 was not clicked
+    assert counts == [0, 3, 4, 4, 4]
 
 
 def test_the_first_impression_may_be_in_any_shard(integers):
@@ -341,13 +369,6 @@ def test_the_columns_of_ebnerd_come_through(tmp_path):
     assert split.histories.rows.tolist() == [[0, 0, 0], [2, 1, 0]]
 
 
-def test_oracle_scores_stand_beside_the_candidates(integers):
-    integers.write_all(behaviors={"oracle_scores": [[0.5, 0.25, 0.0], [1.0, None]]})
-    np.testing.assert_array_equal(
-        integers.split().read(0).oracle, np.array([0.5, 0.25, 0.0, 1.0, np.nan], np.float32)
-    )
-
-
 def random_tables(rng: np.random.Generator) -> tuple[dict, dict]:
     """Every oddity that is counted, many times over."""
 
@@ -447,6 +468,46 @@ def test_conversion_equals_a_slow_obvious_one(folder, monkeypatch, seed):
     assert len(counts) == 19
 
 
+# --- how often files are opened
+
+
+def test_a_shard_is_opened_once_for_its_split_and_once_each_time_it_is_read(integers, monkeypatch):
+    """Late history clicks, an input's column and bad shards among them make no difference."""
+    opened = Counter()
+
+    class Counted(pq.ParquetFile):
+        def __init__(self, path, **options):
+            opened[path.name] += 1
+            super().__init__(path, **options)
+
+    integers.write_all(history={"impression_time_fixed": [at(-9, 1), at(6), []]})
+    for number in range(1, 4):
+        integers.write(
+            f"train/behaviors-{number}.parquet",
+            BEHAVIORS | {"oracle_scores": [[0.5, 0.25, 0.0], [1.0, None]]},
+        )
+    integers.write("train/behaviors-4.parquet", BEHAVIORS | {"user_id": [7, None]})
+    integers.write("train/behaviors-5.parquet", BEHAVIORS | {"user_id": [0.5, 1.5]})
+    integers.write("train/history-2.parquet", {"user_id": [3], "article_id_fixed": [[10]]})
+    shards = {
+        f"{name}.parquet": 1 for name in ("behaviors", *(f"behaviors-{n}" for n in range(1, 6)))
+    }
+    histories = {"history.parquet": 2, "history-2.parquet": 2}
+    monkeypatch.setattr(parquet.pq, "ParquetFile", Counted)
+    dataset = integers.open()
+    split = dataset.split("train", 3, INPUTS, set_aside_bad=True)
+    assert opened == shards | histories | {"articles.parquet": 1}
+    assert split.report["late_history"] == 2
+    good = [i for i, info in enumerate(split.shards) if info in split.good]
+    assert len(good) == 4
+    for reads in (1, 2):
+        opened.clear()
+        for i in good:
+            split.read(i)
+        assert split.report["late_history_clicked"] == 1
+        assert opened == {storage.name(info.uri): 1 for info in split.good}, reads
+
+
 # --- local and in a bucket
 
 
@@ -454,7 +515,8 @@ def fields(impressions: Impressions) -> dict[str, list | None]:
     values = {
         field.name: getattr(impressions, field.name) for field in dataclasses.fields(Impressions)
     }
-    del values["report"]
+    for name in ("report", "uri", "per_impression", "per_candidate"):
+        del values[name]
     return {name: value if value is None else value.tolist() for name, value in values.items()}
 
 

@@ -22,7 +22,8 @@ from api.uploads.contract import Task
 from api.uploads.parquet_files import decode
 from nrms import storage
 from nrms.data.articles import Articles
-from nrms.data.dataset import Dataset, Split
+from nrms.data.dataset import Dataset
+from nrms.data.split import Split
 from nrms.errors import SchemaError
 from nrms.sources.ebnerd import Ebnerd
 from nrms.sources.writer import write_dataset

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from nrms.data import joins
-from nrms.data.dataset import check_time_order
+from nrms.data.split import check_time_order
 from nrms.features.tokenizer import Tokenizer
 from tests.small_data import BEHAVIORS, HISTORY, Folder, at
 

@@ -4,8 +4,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from nrms.evaluation.baselines import Popularity, newest, standard_baselines
+from nrms.errors import SchemaError
+from nrms.evaluation.baselines import INPUTS, Popularity, newest, standard_baselines
 from tests.shards import SECOND, random_shard, without_time
+from tests.small_data import Folder
 
 HOURS = 6
 
@@ -127,14 +129,58 @@ def test_newest_needs_times(shards):
     assert newest(np.full(8, "NaT", "datetime64[us]"))(shards[0]) is None
 
 
-def test_random_repeats_with_its_seed_and_oracle_passes_through(shards):
+def test_random_repeats_with_its_seed(shards):
     shard, _ = shards
     same, again, other = (
         standard_baselines(Popularity(), None, seed)["random"](shard) for seed in (1, 1, 2)
     )
     assert same.dtype == np.float32
     assert same.tolist() == again.tolist() != other.tolist()
-    oracle = standard_baselines(Popularity(), None, 0)["oracle"]
-    assert oracle(shard) is None
-    shard = replace(shard, oracle=np.arange(len(shard.candidates), dtype=np.float32))
-    assert oracle(shard) is shard.oracle
+
+
+# --- the oracle
+
+
+@pytest.fixture
+def folder(tmp_path) -> Folder:
+    return Folder(tmp_path, strings=False)
+
+
+def oracle(folder, inputs=INPUTS):
+    return standard_baselines(Popularity(), None, 0)["oracle"](folder.split(inputs=inputs).read(0))
+
+
+def test_the_oracle_ranks_by_its_column_of_the_behaviours(folder):
+    folder.write_all(behaviors={"oracle_scores": [[0.5, 0.25, 0.0], [1.0, None]]})
+    expected = np.array([0.5, 0.25, 0.0, 1.0, np.nan], np.float32)
+    np.testing.assert_array_equal(oracle(folder), expected, strict=True)
+
+
+def test_there_is_no_oracle_without_its_column(folder):
+    folder.write_all()
+    assert oracle(folder) is None
+
+
+@pytest.mark.parametrize("column", [[[0.1, 0.2, 0.3], [0.1]], ["a", "b"], [1, 2]])
+def test_the_oracles_column_is_like_any_other_where_nobody_asks_for_it(folder, column):
+    folder.write_all(behaviors={"oracle_scores": column})
+    assert oracle(folder, inputs=()) is None
+
+
+def test_the_oracle_refuses_another_number_of_scores(folder):
+    folder.write_all(behaviors={"oracle_scores": [[0.1, 0.2, 0.3], [0.1]]})
+    with pytest.raises(SchemaError) as caught:
+        oracle(folder)
+    assert str(caught.value) == (
+        "Column `oracle_scores` must have one score for each candidate. Received: another number "
+        f"in 1 of 2 rows, first in row 1 (from 0), in {folder.path / 'train/behaviors.parquet'}. "
+        "Give every candidate a score or leave the column out."
+    )
+
+
+def test_the_oracle_refuses_a_column_of_another_type(folder):
+    folder.write_all(behaviors={"oracle_scores": [0.1, 0.2]})
+    with pytest.raises(
+        SchemaError, match=r"`oracle_scores` must be a list of floats\. Received: double \(2 rows"
+    ):
+        oracle(folder)

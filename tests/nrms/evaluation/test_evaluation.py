@@ -137,7 +137,7 @@ def test_baselines_stand_beside_the_model_where_the_data_allows_them(scored):
     )
 
     ideal = [
-        (replace(s, oracle=s.clicked.astype(np.float32)), lengths, scores)
+        (replace(s, per_candidate={"oracle": s.clicked.astype(np.float32)}), lengths, scores)
         for s, lengths, scores in scored
     ]
     metrics = evaluate(ideal, standard_baselines(popularity, None, 0)).metrics()

@@ -1,0 +1,131 @@
+"""A split that `Dataset.split` has opened: its shards are read one by one."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nrms import storage
+from nrms.data.articles import Articles
+from nrms.data.footers import Footers, mixed_zones
+from nrms.data.histories import Histories
+from nrms.data.impressions import Impressions, ShardInput, read_impressions
+from nrms.data.layout import SplitFiles
+from nrms.data.leakage import LateClicks, TimeRange
+from nrms.data.quality import DataReport
+from nrms.data.schema import schema_error
+from nrms.errors import SchemaError
+
+logger = logging.getLogger(__name__)
+
+
+class Split:
+    """The impressions of one split and the histories of its users.
+
+    Attributes:
+        name: The split's folder.
+        files: Every file of the split by its path inside the folder, generations pinned.
+        cache: Folder for local copies of what lies in a bucket.
+        shards: The behaviours files, in order.
+        history_files: The history files, in order.
+        rows: Impressions in all shards, from the Parquet footers.
+        file_rows: Rows of each file by its uri, as the footers say.
+        zones: An example of a column of times with a zone (True) and of one without (False), where
+            there are.
+        warnings: What may make an answer wrong, one line each.
+        bad: The error of each shard that was set aside, by uri. Only the shards left out of it can
+            be read.
+        histories: The last clicks of each user, none of them from after the user's first
+            impression.
+        in_view: Which articles were in view in the shards read so far, bool of shape `(articles +
+            1,)`.
+        time_range: First and last impression time, datetime64[us] in UTC; None without times.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        uri: str,
+        cache: Path,
+        *,
+        articles: Articles,
+        inputs: Sequence[ShardInput],
+        found: SplitFiles,
+        footers: Footers,
+        bad: dict[str, SchemaError],
+        time_range: TimeRange | None,
+        histories: Histories,
+        late_clicks: LateClicks,
+        history_report: DataReport,
+    ) -> None:
+        self.name, self.uri, self.cache = name, uri, cache
+        self._articles, self._inputs = articles, inputs
+        shards, history_files = found.files["behaviors"], found.files["history"]
+        self.files = shards | history_files
+        self.shards, self.history_files = list(shards.values()), list(history_files.values())
+        self.file_rows, self.zones = footers.rows, footers.zones
+        self.rows = sum(self.file_rows.get(info.uri, 0) for info in self.shards)
+        self.warnings = found.warnings + footers.warnings
+        self.bad = bad
+        self.time_range = time_range
+        self.histories = histories
+        self._late_clicks, self._history_report = late_clicks, history_report
+        self.in_view = np.zeros(len(articles) + 1, bool)
+        self._shard_reports: dict[int, DataReport] = {}
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @property
+    def good(self) -> list[storage.FileInfo]:
+        """The shards that are not set aside, in order."""
+        return [info for info in self.shards if info.uri not in self.bad]
+
+    def read(self, i: int) -> Impressions:
+        """Read shard i.
+
+        Raises:
+            SchemaError: the shard breaks the contract.
+            StorageError: the file changed since the split was opened.
+        """
+        impressions = read_impressions(
+            self.shards[i], self.cache, self._articles, self.histories, self._inputs
+        )
+        if i not in self._shard_reports:
+            self._late_clicks.add(impressions.user, impressions.clicks)
+        self._shard_reports[i] = impressions.report
+        self.in_view[impressions.candidates] = True
+        return impressions
+
+    @property
+    def report(self) -> DataReport:
+        """What was counted in the histories and in the shards read so far, each shard once."""
+        late = DataReport({"late_history_clicked": self._late_clicks.count})
+        return sum(self._shard_reports.copy().values(), self._history_report + late)
+
+
+def check_time_order(train: Split, validation: Split) -> bool:
+    """Make sure that validation does not start before training ends. Adds to the warnings of
+    `validation`.
+
+    Returns:
+        Whether it could be checked: False when either split has no times.
+
+    Raises:
+        SchemaError: the first validation impression is earlier than the last training impression.
+    """
+    if train.time_range is None or validation.time_range is None:
+        logger.warning("Time order of %s and %s not checked: no times.", train.uri, validation.uri)
+        return False
+    if len(train.zones) == len(validation.zones) == 1:  # else it is said already
+        validation.warnings += mixed_zones(validation.name, train.zones | validation.zones)
+    end, start = train.time_range[1], validation.time_range[0]
+    if start < end:
+        raise schema_error(
+            f"The split {validation.name} must not start before the split {train.name} ends.",
+            f"{validation.name} from {start}, {train.name} until {end}",
+            validation.uri,
+            "Split the impressions by time.",
+        )
+    return True
