@@ -1,13 +1,13 @@
 # `make demo` trains on built-in demo data, `make test` runs lint and all tests, `make check` lint, types and those that
 # take seconds, `make test-long` all of them at their whole size, `make api` serves what MODEL_URI points at (the demo's
-# model unless it is set). Each sets up .venv first.
+# model unless it is set), `make docs` builds the pages of docs into docs/_build. Each sets up .venv first.
 
 PYTHONS := $(PYTHON) python3.12 python3.13 python3.11 python3
 IN := .venv/bin/python
 # A process that has nothing left takes the last tests of the other: those of one file stay together until then.
 TESTS = $(IN) -m pytest --numprocesses $${WORKERS:-2} --dist worksteal
 
-.PHONY: demo test test-long check lint types api clean
+.PHONY: demo test test-long check lint types docs api clean
 .DELETE_ON_ERROR:
 
 # A second run shows the result of the first; a run that was cut short goes on where it stopped.
@@ -35,12 +35,17 @@ lint: .venv/.installed_dev
 types: .venv/.installed_dev
 	$(IN) -m pyrefly check --python-interpreter-path $(IN)
 
+# A test does the same.
+docs: .venv/.installed_dev
+	$(IN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+	@echo "open docs/_build/index.html"
+
 api: export MODEL_URI ?= runs/demo/models
 api: .venv/.installed
 	exec $(IN) -m api
 
 clean:
-	rm -rf .venv runs/demo .pytest_cache .ruff_cache
+	rm -rf .venv docs/_build runs/demo .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: requirements.txt requirements_api.txt | $(IN)

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field
 from datetime import date as calendar_date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type, restricted_string_type
@@ -176,6 +176,37 @@ def changed_lines(config: Any) -> list[str]:
     defaults = {f.name: f.default for f in dataclasses.fields(config)}
     lines = zip(as_dict(config), config_lines(config), strict=True)
     return [line for name, line in lines if getattr(config, name) != defaults[name]]
+
+
+class Option(NamedTuple):
+    """What there is to say about a field: what it is, which values it takes, its default in words
+    (None where it must be given).
+    """
+
+    name: str
+    meaning: str
+    allowed: str
+    default: str | None
+
+
+def described(config_class: type) -> list[tuple[str, list[Option]]]:
+    """The fields in the groups and the order of `--help`, each group with its title."""
+    hints = typing.get_type_hints(config_class)
+    return [
+        (
+            title,
+            [
+                Option(
+                    f.name,
+                    f.metadata["help"],
+                    _allowed(hints[f.name]),
+                    None if _is_required(f) else _shown(f.default),
+                )
+                for f in group
+            ],
+        )
+        for title, group in _groups(config_class)
+    ]
 
 
 def parse(
@@ -342,15 +373,13 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
         "--config", metavar="FILE", help="TOML file with any of these values; flags override it"
     )
     hints = typing.get_type_hints(config_class)
-    for title, group in _groups(config_class):
+    for title, group in described(config_class):
         section = parser.add_argument_group(title)
-        for f in group:
-            default = "required" if _is_required(f) else f"default: {_shown(f.default)}"
-            help = f"{f.metadata['help']} ({_allowed(hints[f.name])}; {default})".replace("%", "%%")
-            switch: dict[str, Any] = (
-                {"nargs": "?", "const": "true"} if hints[f.name] is bool else {}
-            )
-            section.add_argument(flag(f.name), metavar="VALUE", help=help, **switch)
+        for name, meaning, allowed, default in group:
+            default = "required" if default is None else f"default: {default}"
+            help = f"{meaning} ({allowed}; {default})".replace("%", "%%")
+            switch: dict[str, Any] = {"nargs": "?", "const": "true"} if hints[name] is bool else {}
+            section.add_argument(flag(name), metavar="VALUE", help=help, **switch)
     return parser
 
 

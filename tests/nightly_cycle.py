@@ -52,7 +52,7 @@ class Cycle:
         self.predictions = f"{bucket}/predictions"
 
     def job(self, name: str, *flags: str) -> str:
-        """Runs `python -m jobs.NAME` as the README does; what it printed."""
+        """Runs `python -m jobs.NAME` as the docs do; what it printed."""
         command = [sys.executable, "-m", f"jobs.{name}", *flags]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-4000:]}"

@@ -79,6 +79,15 @@ def test_tests_run_on_three_systems_and_two_versions_with_cache_and_coverage():
     assert any("--cov" in step.get("run", "") for step in job["steps"])
 
 
+def test_the_docs_that_are_published_are_those_that_make_builds():
+    jobs = yaml.safe_load((REPOSITORY / ".github/workflows/docs.yml").read_text())["jobs"]
+    assert {"run": "make docs"} in jobs["build"]["steps"]
+    (upload,) = [step for step in jobs["build"]["steps"] if "upload-pages" in step.get("uses", "")]
+    assert upload["with"] == {"path": "docs/_build"}
+    assert "permissions" not in jobs["build"]
+    assert jobs["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+
+
 def test_tools_are_named_in_one_version():
     script = (REPOSITORY / ".ci/run").read_text()
     hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]

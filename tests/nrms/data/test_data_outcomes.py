@@ -1,5 +1,5 @@
-"""Every outcome of the README's table: what is counted and handled, what is refused and how a user
-reads it.
+"""Every outcome of the table in docs/reference/data.md: what is counted and handled, what is
+refused and how a user reads it.
 """
 
 import pyarrow as pa

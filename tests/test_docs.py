@@ -1,5 +1,5 @@
-"""README.md says what is so: its blocks run, its flags, settings, messages, links and files are
-there.
+"""README.md and the pages of docs say what is so: their blocks run, their flags, messages, links
+and files are there, and the site is built without a warning.
 
 A block of commands is run by `test_unmarked_blocks_run`, or a comment on the line before it says
 what it needs. Marked blocks are still read by the parsers of the jobs that they start.
@@ -31,14 +31,18 @@ from tests.processes import send
 from tests.small_training import REPOSITORY
 from tests.tools import checked, tool
 
-README = (REPOSITORY / "README.md").read_text("utf-8")
+PAGES = {
+    path.relative_to(REPOSITORY): path.read_text("utf-8")
+    for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    if "_build" not in path.parts
+}
 # What every marked block must hold, so that no marker hides a block that could be run.
 MARKERS = {
     "set-up: run by .ci/run": r"\Amake demo .*\nmake test .*\n\Z",
     "needs a bucket": r"gs://bucket/",
     "needs Docker": r"^docker ",
     "needs Weights & Biases": r"^wandb ",
-    "needs your data": r"--(input|data) (~|data/ebnerd)",
+    "needs your data": r"--(input|data) (~|data/(ebnerd|mine))",
 }
 CONFIGS = {
     "jobs.prepare": "PrepareConfig",
@@ -50,9 +54,11 @@ CONFIGS = {
 # Of other programs than the jobs.
 OTHER_FLAGS = {"--help", "--long"}
 SECONDS = 300  # for one block: more than a busy machine takes
+SERVICE = "127.0.0.1:8000"
 
 
 class Block(NamedTuple):
+    page: Path
     line: int
     marker: str | None
     language: str
@@ -64,37 +70,39 @@ class Block(NamedTuple):
 
 
 BLOCKS = [
-    Block(README.count("\n", 0, found.start("text")), *found.group("marker", "language", "text"))
+    Block(
+        page, text.count("\n", 0, found.start("text")), *found.group("marker", "language", "text")
+    )
+    for page, text in PAGES.items()
     for found in re.finditer(
         r"(?:^<!-- (?P<marker>.*) -->\n)?^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)```$",
-        README,
+        text,
         re.MULTILINE,
     )
 ]
 COMMANDS = [
-    pytest.param(words, id=f"line {block.line}: {' '.join(words[:3])}")
+    pytest.param(words, id=f"{block.page}, line {block.line}: {' '.join(words[:3])}")
     for block in BLOCKS
     if block.language == "sh"
     for words in block.commands()
 ]
-SPANS = [
-    found[1].strip()
-    for found in re.findall(r"(`+)(.+?)\1", re.sub(r"(?ms)^```.*?^```$", "", README))
-]
+PROSE = {page: re.sub(r"(?ms)^```.*?^```$", "", text) for page, text in PAGES.items()}
+SPANS = [found[1].strip() for text in PROSE.values() for found in re.findall(r"(`+)(.+?)\1", text)]
 
 
-def rows(section: str, header: str) -> list[list[str]]:
-    """The cells of the section's table whose first cell is `header`."""
-    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    table = re.search(rf"^\| {header} \|.*\n\|[- |]+\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
+def rows(page: str, header: str) -> list[list[str]]:
+    """The cells of the page's table whose first cell is `header`."""
+    table = re.search(
+        rf"^\| {header} \|.*\n\|[- |]+\n((?:\|.*\n)+)", PAGES[Path(page)], re.MULTILINE
+    )[1]
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
 
 
 def test_every_block_is_run_or_says_what_it_needs():
-    assert README.count("\n```") == 2 * len(BLOCKS)
+    assert sum(text.count("\n```") for text in PAGES.values()) == 2 * len(BLOCKS)
     for block in BLOCKS:
         # Any other language would be a block of commands that nobody looks at.
-        assert block.language in {"sh", "python", "mermaid", ""}, block
+        assert block.language in {"sh", "python", ""}, block
         if block.language == "":
             assert not re.search(
                 r"^(\$|make|docker|curl|git|pip|python|wandb|\S*/python) ?", block.text, re.M
@@ -103,7 +111,8 @@ def test_every_block_is_run_or_says_what_it_needs():
             assert block.language == "sh", block
             assert re.search(MARKERS[block.marker], block.text, re.MULTILINE), block
     # A comment that stands elsewhere than right before a block marks nothing.
-    assert len(re.findall("<!--", README)) == sum(block.marker is not None for block in BLOCKS)
+    comments = sum(text.count("<!--") for text in PAGES.values())
+    assert comments == sum(block.marker is not None for block in BLOCKS)
 
 
 def check_out(folder: Path) -> Path:
@@ -192,8 +201,8 @@ def service(text: str, folder: Path, environment: dict[str, str], log: Path) -> 
 @pytest.mark.system
 @pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for bash")
 def test_unmarked_blocks_run(tmp_path):
-    """In order, as they stand, but for 1,000,000 impressions, which are made 2,000, and port 8000,
-    made a free one.
+    """In order, those that ask the service last, as they stand, but for 1,000,000 impressions,
+    which are made 2,000, and port 8000, made a free one.
     """
     tool("make")
     tool("curl")
@@ -205,36 +214,34 @@ def test_unmarked_blocks_run(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in settings}
     environment |= {"PORT": port, "WANDB_MODE": "disabled"}
     assert {f.name: f.default for f in dataclasses.fields(Settings)}["port"] == 8000
-    bash = ("bash", "-euo", "pipefail")
+    bash, python = ("bash", "-euo", "pipefail"), (sys.executable, "-W", "error", "-")
 
     # the set-up block's other line, `make test`, runs this test
     run("make demo", folder, environment, bash)
     (start,) = [block for block in BLOCKS if block.text.startswith("make api ")]
     blocks = [
-        block for block in BLOCKS if block.marker is None and block.language in ("sh", "python")
+        block
+        for block in BLOCKS
+        if block.marker is None and block.language in ("sh", "python") and block != start
     ]
-    before, after = blocks[: blocks.index(start)], blocks[blocks.index(start) + 1 :]
-    assert before
-    assert {block.language for block in after} == {"sh", "python"}
+    before = [block for block in blocks if SERVICE not in block.text]
+    after = [block for block in blocks if SERVICE in block.text]
+    for part in (before, after):
+        assert {block.language for block in part} == {"sh", "python"}
     for block in before:
         run(
             block.text.replace("--impressions 1000000 ", "--impressions 2000 "),
             folder,
             environment,
-            bash,
+            bash if block.language == "sh" else python,
         )
     assert (folder / "data/demo/validation/_SUCCESS").exists()
     with service(start.text, folder, environment, tmp_path / "log"):
         for block in after:
-            text = block.text.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+            text = block.text.replace(SERVICE, f"127.0.0.1:{port}")
             # curl alone calls it a success when the service says no.
             text = re.sub(r"^curl ", "curl --fail-with-body ", text, flags=re.MULTILINE)
-            run(
-                text,
-                folder,
-                environment,
-                bash if block.language == "sh" else (sys.executable, "-W", "error", "-"),
-            )
+            run(text, folder, environment, bash if block.language == "sh" else python)
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -258,23 +265,6 @@ def test_flags_in_the_text_are_flags():
     named = {flag for span in SPANS for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)}
     assert {"--lr", "--overwrite"} < named
     assert named - known - OTHER_FLAGS - {"--config"} == set()
-
-
-def test_settings_have_the_defaults_that_the_table_gives():
-    units = {"MiB": 2**20, "GiB": 2**30}
-    fields = {f.name.upper(): f.default for f in dataclasses.fields(Settings)}
-    seen = set()
-    for names, defaults, _ in rows("On demand", "variable"):
-        names = re.findall(r"`(\w+)`", names)
-        seen |= set(names)
-        values = defaults.split(", ")
-        for name in names:
-            if isinstance(fields[name], bool):
-                assert values[names.index(name)] == str(fields[name]).lower()
-            elif isinstance(fields[name], int | float):
-                number, _, unit = values[names.index(name)].partition(" ")
-                assert float(number.replace(",", "")) * units.get(unit, 1) == fields[name], name
-    assert fields.keys() - seen == {"ARTICLE_VECTORS", "PREDICTION_LOG_SECONDS"}
 
 
 class Texts(ast.NodeVisitor):
@@ -307,7 +297,7 @@ def texts() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "row", rows("Troubleshooting", "message begins with"), ids=lambda row: row[0]
+    "row", rows("docs/troubleshooting.md", "message begins with"), ids=lambda row: row[0]
 )
 def test_messages_of_the_troubleshooting_table_are_in_the_code(row, texts):
     assert len(row) == 3
@@ -318,23 +308,49 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code(row, texts):
         assert any(text.startswith(message) for text in texts), message
 
 
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub and Sphinx make them."""
+    titles = re.findall(r"^#+ (.+)$", PROSE[page], re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
 def test_links_and_files_are_there():
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not link.startswith("http")]
-    anchors = {
-        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
-        for title in re.findall(r"^## (.+)$", README, re.M)
-    }
-    files = [
+    links = [
+        (page, link)
+        for page, text in PROSE.items()
+        for link in re.findall(r"\]\(([^)\s]+)\)", text)
+        if not link.startswith("http")
+    ]
+    files = {
         span
         for span in SPANS
         if re.fullmatch(r"(configs|nrms|jobs|api|tests|\.github)/[\w./-]*", span)
-    ]
+    }
     assert links
     assert files
-    missing = [link for link in links if link.startswith("#") and link[1:] not in anchors]
-    missing += [
-        path
-        for path in [*links, *files]
-        if not path.startswith("#") and not (REPOSITORY / path).exists()
-    ]
+    missing = [path for path in files if not (REPOSITORY / path).exists()]
+    for page, link in links:
+        name, _, anchor = link.partition("#")
+        target = Path(os.path.normpath(page.parent / name)) if name else page
+        if not (REPOSITORY / target).exists() or (anchor and anchor not in anchors(target)):
+            missing.append(f"{link} in {page}")
     assert missing == []
+
+
+def test_the_front_page_is_short():
+    assert len(PAGES[Path("README.md")].encode()) <= 8_000
+
+
+@pytest.mark.system
+def test_the_site_is_built_without_a_warning_and_says_what_the_code_says(tmp_path):
+    """As `make docs` builds it."""
+    arguments = ("--fail-on-warning", "--keep-going", "--quiet", "docs", tmp_path)
+    checked(sys.executable, "-m", "sphinx", *arguments, cwd=REPOSITORY)
+    html = {path.stem: path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
+    assert "--word-dim" in html["commands"]
+    assert "MAX_BODY_BYTES" in html["http"]
+    assert "64 MiB" in html["http"]
+    assert "/predict/json" in html["http"]
+    assert "PredictOut" in html["http"]
+    assert "bd-search" in html["index"]
+    assert "theme-switch" in html["index"]
