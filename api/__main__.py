@@ -36,8 +36,10 @@ def command(argv: Sequence[str] | None = None, prog: str = "python -m api") -> N
 
 
 def main() -> int:
-    """Serves until a signal; the exit code: 0, 1 when the address cannot be had, 2 for a wrong
-    setting.
+    """Serves until a signal ends it.
+
+    Returns:
+        The exit code: 0, or 1 when the address cannot be had, or 2 for a wrong setting.
     """
     try:
         settings = parse_environment(Settings, os.environ)
@@ -58,10 +60,10 @@ def main() -> int:
             1,
         )
     logs.to_stderr()
-    # it warns of every request that is none
+    # On WARNING it would log every request that is not valid HTTP.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    # uvicorn sends itself the signal that it has obeyed once more, and an orderly end would look
-    # like a violent one.
+    # After an orderly end uvicorn sends itself once more the signal that ended it. Without these
+    # handlers the process would look as if it had been killed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     app = create_app(settings)

@@ -18,9 +18,9 @@ from api.settings import Settings
 from api.uploads.body import BodyRefused, LimitedBody
 
 EXAMPLE_PATH = "/example"
-_TELLING = ("/info", "/metrics")  # who asks for them learns of models, buckets and traffic
+_TELLING = ("/info", "/metrics")  # they tell of models, buckets and traffic
 _ENDS = ConnectionError("the service ends")
-# a client that still sends hears of its refusal only when it has been listened to
+# A client that is still sending reads its refusal only when the service has read what it sends.
 _DRAIN_SECONDS = 5.0
 
 
@@ -61,14 +61,14 @@ class Admission:
         try:
             key = dict(scope["headers"]).get(b"x-api-key", b"")
             if self._asks_for_key(inner) and not knows_key(self._settings, key):
-                # Before there is a place for it: strangers cannot fill the queue.
+                # Checked before a place is taken, so strangers cannot fill the queue.
                 await self._refuse(_stranger(key), inner, receive, noted)
             elif inner["method"] in ("POST", "PUT", "PATCH"):
                 await self._with_place(inner, receive, noted)
             else:
                 await self._app(inner, receive, noted)
         except asyncio.CancelledError:
-            # The service ends and can wait no longer.
+            # The service is ending and can wait no longer.
             if status is None:
                 await self._refuse(unavailable(_ENDS), inner, receive, noted, drain=False)
         finally:

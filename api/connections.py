@@ -1,14 +1,15 @@
 """The connections of a service: how many there may be, and how long each may take.
 
-uvicorn serves them, which has no such limits: a request's head may come for ever, a client may
-never read its answer, and the files of a process are used up by connections that say nothing. Here
+uvicorn serves them but has no such limits: the head of a request may take for ever to arrive, a
+client may never read its answer, and silent connections can use up the files that a process may
+have open. Here
 
-- there are at most so many connections, always fewer than files that may be open. One more ends the
-  one that has waited longest for the head of a request, or else a client that takes its answer
-  slowly; never an upload that has a place.
-- the head of a request has `head_seconds` to arrive;
-- an answer has `answer_seconds` to be taken, from the first moment that the client does not keep
-  up.
+- the number of connections is limited, always below the number of files that may be open. One more
+  connection ends the one that has waited longest for the head of a request, or else one whose
+  client takes its answer slowly, but never an upload that has a place;
+- the head of a request must arrive within `head_seconds`;
+- an answer must be taken within `answer_seconds`, counted from the first moment in which the client
+  does not keep up.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from nrms.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-PLACE = "place"  # in a request's state: it has a place, see api.admission
-# open files beside connections and uploads: model, bucket, child processes, connections just
-# accepted
+PLACE = "place"  # key in a request's state: whether it has a place, see api.admission
+# Files that are open beside connections and uploads: of the model, the bucket, the child processes
+# and the connections that have just been accepted.
 _FILES = 96
 _FILES_OF_AN_UPLOAD = 8
-_ACCEPTED_AT_ONCE = 8  # connections between two looks at how many there are
-_BACKLOG = 1024  # connections that the system holds until they are accepted
+_ACCEPTED_AT_ONCE = 8  # connections that are accepted before they are counted
+_BACKLOG = 1024  # connections that the system holds back until they are accepted
 _QUIET_SECONDS = 60  # between two log lines about connections that could not be accepted
 
 
@@ -46,7 +47,7 @@ def most_connections(settings: Settings) -> int:
     """How many connections this process can have at once.
 
     Raises:
-        ConfigError: its limit of open files leaves none.
+        ConfigError: the limit of open files leaves room for no connection.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
@@ -62,7 +63,7 @@ def most_connections(settings: Settings) -> int:
 
 
 class Connection(H11Protocol):
-    """One connection. Where a limit is met it is cut, so nothing of it stays."""
+    """One connection, which is cut when it meets a limit."""
 
     def __init__(
         self, *args: Any, settings: Settings, metrics: Metrics, most: int, **kwargs: Any
@@ -82,8 +83,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        # Sending then waits until the system has taken everything: what a client does not read is
-        # not kept here.
+        # With this, sending waits until the system has taken everything, so the process keeps
+        # nothing that a client does not read.
         transport.set_write_buffer_limits(high=0)
         self._wait()
         if len(self.connections) > self._most:
@@ -105,9 +106,9 @@ class Connection(H11Protocol):
             self._head = None
 
     def on_response_complete(self) -> None:
-        """What the server does between two requests."""
+        """See `uvicorn.protocols.http.h11_impl.H11Protocol`."""
         super().on_response_complete()
-        if not self._working:  # a client may send several at once
+        if not self._working:  # a client may have sent the next request already
             self._wait()
         self._look_whether_taken()
 
@@ -125,7 +126,7 @@ class Connection(H11Protocol):
         self._look_whether_taken()
 
     def _wait(self) -> None:
-        """For the head of a request."""
+        """Begins to wait for the head of a request."""
         self._since = self.loop.time()
         if self._head is None:
             self._head = self.loop.call_later(self._settings.head_seconds, self._end)
@@ -133,14 +134,14 @@ class Connection(H11Protocol):
     def _end(self) -> None:
         if self._answer is None:
             self._cut("head_too_slow")
-        else:  # the last request's answer is still being taken, which has a time of its own
+        else:  # the client is still taking the last answer, which has a time of its own
             self._head = self.loop.call_later(self._settings.head_seconds, self._end)
 
     def _cut(self, reason: str) -> None:
         self._metrics.cut.labels(reason).inc()
         if self.flow.write_paused:
-            # Else the system would keep its part of the answer, megabytes, and offer it for a
-            # quarter of an hour more.
+            # Otherwise the system would keep the megabytes of the answer that it has taken, and
+            # offer them to the client for another quarter of an hour.
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
@@ -151,7 +152,7 @@ class Connection(H11Protocol):
             self._answer = None
 
     def _make_room(self) -> None:
-        peers: Any = self.connections  # each a Connection
+        peers: Any = self.connections  # uvicorn's set; each one is a Connection
         others = [
             (other._working, other._since, number, other)
             for number, other in enumerate(peers)
@@ -192,7 +193,7 @@ class Server(uvicorn.Server):
         """Begins to serve."""
         await super().startup(sockets)
         for listener in sockets or []:
-            # asyncio knows one number for this and for how many it accepts at once
+            # For asyncio this is the same number as that of connections accepted at once.
             listener.listen(_BACKLOG)
             host, port, *_ = listener.getsockname()
             logger.info("listening at http://%s:%d", f"[{host}]" if ":" in host else host, port)
@@ -202,6 +203,6 @@ class Server(uvicorn.Server):
         if not context.get("message", "").startswith("socket.accept()"):
             loop.default_exception_handler(context)
         elif time.monotonic() > self._complained + _QUIET_SECONDS:
-            # asyncio says it for each connection of a flood, again every second.
+            # In a flood asyncio reports each connection, again every second.
             self._complained = time.monotonic()
             logger.warning("connections cannot be accepted: %s", context.get("exception"))

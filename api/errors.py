@@ -1,4 +1,4 @@
-"""How the service says no: one body for every error, and the statuses it comes with."""
+"""How the service refuses: one body for every error, and the statuses that it has."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def unavailable(error: BaseException) -> Refusal:
 
 
 def contract_refusal(error: SchemaError) -> Refusal:
-    """The refusal of an upload that breaks the contract: 422, its parts as they are, files named as
-    in the request.
+    """The refusal of an upload that breaks the contract: 422 with the parts of the error, where
+    files have the names of the request.
     """
     parts = error.parts or {"rule": str(error), "received": "", "where": "file", "todo": ""}
     folder, _, name = parts["where"].rpartition("/")
@@ -105,7 +105,7 @@ def contract_refusal(error: SchemaError) -> Refusal:
 
 @contextmanager
 def upload_refusals() -> Iterator[None]:
-    """Makes a Refusal of what an upload itself, or this machine's want of room, raises."""
+    """Turns errors of an upload, and those of a machine without room for it, into a Refusal."""
     try:
         yield
     except SchemaError as error:
@@ -181,10 +181,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, OSError | MemoryError):
-            # FastAPI blames the request for whatever goes wrong while it keeps the body, a full
-            # disk too.
+            # FastAPI answers 400 to whatever goes wrong while it stores the body, even where the
+            # disk is full.
             return await refused(request, unavailable(error.__cause__))
-        # Not request.url: a hostile Host header makes an URL that cannot be read.
+        # request.url is built from the Host header, and a hostile one makes it unreadable.
         received = f"{request.method} {request.scope['path']}"
         if error.status_code == 400:
             received = str(error.detail)

@@ -1,5 +1,5 @@
-"""Counts, timings and score histograms of requests, to a bucket as Parquet: in the background,
-bounded, best effort.
+"""Writes counts, timings and score histograms of requests to a bucket as Parquet: in the
+background, with bounded memory, and without a promise that all arrive.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BATCH = 2_000  # requests in a file, at most
 
 @dataclass(frozen=True)
 class Record:
-    """One scored request. Nothing in it says who read what.
+    """One scored request, without anything that says who read what.
 
     Attributes:
         time: when it was answered, UTC.
@@ -74,8 +74,8 @@ _SCHEMA = pa.schema(
 
 
 class PredictionLog:
-    """Writes `<folder>/date=YYYY-MM-DD/<time>-<id>.parquet` now and then. No request waits for it
-    or fails by it.
+    """Writes `<folder>/date=YYYY-MM-DD/<time>-<id>.parquet` at intervals. No request waits for it
+    or fails because of it.
 
     Args:
         folder: local path or `gs://` URI; None for no log.
@@ -84,7 +84,7 @@ class PredictionLog:
     """
 
     def __init__(self, folder: str | None, seconds: float, metrics: Metrics) -> None:
-        self._folder = folder or ""  # nothing is written without one
+        self._folder = folder or ""  # without a folder nothing is written
         self._seconds = seconds
         self._metrics = metrics
         self._records: queue.Queue[Record] = queue.Queue(_WAITING)
@@ -92,7 +92,7 @@ class PredictionLog:
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
 
     def add(self, record: Record) -> None:
-        """Notes a request, at once; where there is no room it is dropped and counted."""
+        """Takes a record without waiting. Where there is no room, it is dropped and counted."""
         if not self._folder:
             return
         try:
@@ -106,7 +106,7 @@ class PredictionLog:
             self._thread.start()
 
     def stop(self, seconds: float = 10.0) -> None:
-        """Writes what is left, for so long at most."""
+        """Writes what is left, for `seconds` at most."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(seconds)

@@ -1,4 +1,6 @@
-"""What stays of a scored request: its figures in `/metrics`, and a line of the prediction log."""
+"""What is kept of a scored request: its figures in `/metrics`, and a record in the prediction
+log.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def record(
     joins: Joins,
     seconds: dict[str, float],
 ) -> None:
-    """Counts a scored request and notes it for the prediction log. See `api.prediction_log.Record`
-    for what the arguments are.
+    """Counts a scored request and adds it to the prediction log. The arguments are those of
+    `api.prediction_log.Record`.
     """
     counts, histogram = summary.counts, summary.histogram
     service.metrics.count_scored(counts, joins, seconds)

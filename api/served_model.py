@@ -1,5 +1,5 @@
-"""What the service scores with: one model version and one catalogue, loaded whole and exchanged
-whole.
+"""What the service scores with: a model version and a catalogue, which are loaded and exchanged
+together.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Scored:
         scores: float32 of shape `(c,)`.
         empty_histories: impressions whose user the model knows nothing of.
         articles: the catalogue with the upload's own articles.
-        report: what was counted on the way in.
+        report: what was counted while it was read.
         joins: its shares, and warnings for people.
     """
 
@@ -57,15 +57,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model version with a catalogue. Nothing in it changes, so a request that holds it is never
-    mixed.
+    """A model version with a catalogue. It never changes, so a request that holds it is scored by
+    one version and one catalogue.
 
     Attributes:
         bundle: the model.
         model: its encoders.
         history_size: clicks that it sees.
         articles: the catalogue.
-        articles_file: where that came from.
+        articles_file: the file that the catalogue was read from.
         max_unknown: see `nrms.data.config.WarningsConfig`.
         vectors: of all articles met so far, by content.
         news_vectors: float32 of shape `(articles + 1, dim)`.
@@ -118,8 +118,8 @@ class ServedModel:
             bundle.number("history_size"),
             vectors.encoded,
         )
-        # First of few titles: a broken version, tried again and again, shall not encode the whole
-        # catalogue each time.
+        # A few titles are tried first: a broken version is loaded again and again, and must not
+        # encode the whole catalogue each time.
         model.try_out(with_unknown(model.encode_titles(titles[:history_size])), history_size)
         news_vectors = with_unknown(vectors.of(titles))
         model.try_out(news_vectors, history_size)
@@ -145,7 +145,7 @@ class ServedModel:
     def is_current(self, settings: Settings) -> bool:
         """Whether `load` would give the same. Raises what `load` raises."""
         version = bundles.latest_version(settings.model_uri)
-        # Only a version's own folder has no latest.json.
+        # There is no latest.json where the URI is a version's own folder.
         own_folder = self.bundle.uri == storage.normal(settings.model_uri)
         same = own_folder if version is None else self.bundle.version == version
         return same and storage.stat(self.articles_file.uri) == self.articles_file

@@ -1,5 +1,5 @@
-"""The running service: what is served, what may happen at once, and the thread that follows model
-and articles.
+"""The state of the running process: the model that is served, the workers, and the thread that
+loads newer models and articles.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Service:
-    """State of one process.
+    """The state of one process, which all its requests share.
 
     Args:
         settings: see `api.settings`.
@@ -36,7 +36,7 @@ class Service:
         decoders: what reads uploads.
         log: the prediction log.
         scratch: local folder of this process, where uploads lie while they are scored.
-        limiter: lets `workers` requests be scored at once.
+        limiter: lets `workers` requests be scored at the same time.
         error: why the newest model or catalogue is not served; None when it is.
     """
 
@@ -77,7 +77,7 @@ class Service:
         self._stack.close()
 
     def check(self) -> None:
-        """Loads what is newer than what is served, and then serves it. What cannot be loaded is
+        """Loads a newer model or newer articles, and then serves them. Why they cannot be loaded is
         noted in `error`.
         """
         now = self._served
@@ -91,7 +91,7 @@ class Service:
             self._note(str(error))
             return
         except Exception as error:
-            # Whatever a broken version raises, the old one goes on serving.
+            # Whatever a broken version raises, the old one stays in service.
             logger.exception("model or articles could not be loaded")
             self._note(f"{type(error).__name__}: {error}")
             return
@@ -101,7 +101,7 @@ class Service:
         self.metrics.articles.set(len(served.articles))
         self.metrics.ready.set(1)
         self.metrics.reloads.labels("loaded").inc()
-        # One assignment: a request has the one or the other.
+        # One assignment, so a request has either the old or the new one.
         self._served = served
         self._note(None)
         seconds = time.perf_counter() - start

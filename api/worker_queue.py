@@ -37,7 +37,7 @@ async def run_in_turn(
         try:
             outcome.append(work())
         except Exception as error:
-            outcome.append(error)  # raised in the group it would come out wrapped
+            outcome.append(error)  # a task group would wrap what is raised in it
 
     async def leave() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -56,5 +56,5 @@ async def run_in_turn(
         try:
             raise result
         finally:
-            del result  # else what it was raised over stays in memory until the collector comes
+            del result  # its traceback would keep this frame, and what the work held, in memory
     return result

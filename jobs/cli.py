@@ -22,7 +22,7 @@ from nrms.storage.scratch import as_temporary_folder, temporary_folder
 
 logger = logging.getLogger("nrms.jobs")
 
-# holds keras.json, in the place of the one in the home directory
+# its keras.json is read instead of the one in the home directory
 _KERAS_HOME = Path(__file__).parent / "keras_home"
 _COMMAND = re.compile(r"python\s+-m\s+jobs\.\w+")
 
@@ -58,8 +58,8 @@ def end_with(work: Callable[[], None]) -> NoReturn:
     try:
         with signals.raised(), as_temporary_folder():
             if not os.access(os.environ.get("HOME", "."), os.W_OK):
-                # Else Matplotlib makes a temporary folder of its own, and at its end complains that
-                # it has gone.
+                # Otherwise Matplotlib makes a temporary folder of its own, and complains at its end
+                # that the folder has gone.
                 os.environ.setdefault("MPLCONFIGDIR", str(temporary_folder()))
             work()
     except ConfigError as error:
@@ -91,8 +91,10 @@ def end_with(work: Callable[[], None]) -> NoReturn:
 
 
 def set_up_process() -> None:
-    """Logging, what is not worth a line in it, and the backends of Keras and Matplotlib, whatever
-    the user's settings are. Before either is imported; a job's child processes call it, too.
+    """Sets up logging, silences messages that are not worth a line, and sets the backends of Keras
+    and Matplotlib, whatever the user's settings are.
+
+    It must run before either is imported. A job's child processes call it, too.
     """
     quiet_tensorflow()
     os.environ |= {
@@ -100,9 +102,10 @@ def set_up_process() -> None:
         "KERAS_HOME": str(_KERAS_HOME),
         "MPLBACKEND": "agg",
     }
-    # which a matplotlibrc can make it use when it is imported, installed or not
+    # A matplotlibrc can make Matplotlib set the user's locale when it is imported, and that fails
+    # where the locale is not installed.
     os.environ["LC_ALL"] = "C"
-    # A title of one word has one attention weight, which is 1.
+    # A title of one word has a single attention weight, which is 1, and Keras warns of that.
     warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
     logs.to_stderr()
 

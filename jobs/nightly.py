@@ -1,10 +1,10 @@
 """Score the nights that are due: `python -m jobs.nightly --model M --data D/{date} --output
 O/date={date}`.
 
-Those of the last --days days whose data is there and whose predictions are not complete, so what
-was missed or failed is done by the next run: run it as often as you like. Exit codes: 0 every night
-that has data is complete; 1 one of them failed, or storage or Pushgateway did; 2 the configuration
-is wrong.
+A night of the last --days days is due when its data is there and its predictions are not complete.
+So the next run does what was missed or failed: run it as often as you like. Exit codes: 0 every
+night that has data is complete; 1 one of them failed, or storage or Pushgateway did; 2 the
+configuration is wrong.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(config: NightlyConfig) -> None:
 
 
 def _score(config: ScoreConfig) -> None:
-    # Not before a night is due: it takes seconds to import, and most runs find nothing to do.
+    # Imported only when a night is due: it takes seconds, and most runs find nothing to do.
     from nrms.nights.scoring import score
 
     warn(score(config, Progress()).metrics or {})

@@ -29,11 +29,11 @@ class StopOnSignals(keras.callbacks.Callback):
         self.stop = threading.Event()
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """From here on there is something to save."""
+        """Lets signals ask for a checkpoint from now on."""
         signals.set_by_signals(self.stop)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """The last checkpoint is written."""
+        """Lets signals end the job again: the last checkpoint is written."""
         signals.raise_again()
 
 

@@ -1,9 +1,9 @@
 """Score the impressions of a data set with a trained model: `python -m jobs.score --model M --data
 D --output O`.
 
-The same command again does what is missing, nothing if nothing is. Exit codes: 0 done; 1 data,
-storage or model failed, a bad behaviours file among them; 2 the configuration is wrong, or --output
-holds something else.
+Running the same command again does what is missing, and nothing where all is done. Exit codes: 0
+done; 1 data, storage or model failed, a bad behaviours file among them; 2 the configuration is
+wrong, or --output holds something else.
 """
 
 from __future__ import annotations

@@ -18,20 +18,22 @@ logger = logging.getLogger("nrms.jobs")
 
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 _GRACE = 5.0  # seconds for an orderly end: containers are given 10 by default
-# seconds in which the same signal is no second one: `timeout` sends it to a process and to its
-# group
+# Seconds within which the same signal counts once, because `timeout` sends it to a process and to
+# the group of the process.
 _ECHO = 1.0
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end. No `Exception`: a night that fails, say, is noted and the
-    next one begun.
+    """A signal asked this process to end.
+
+    It is not an `Exception`, because code that goes on after an error catches those: a night that
+    fails, for example, is noted, and the next one begins.
     """
 
 
 class _State:
-    first: int | None = None  # signal
-    stop: threading.Event | None = None  # what it sets; None: it raises
+    first: int | None = None  # the first signal
+    stop: threading.Event | None = None  # a signal sets it; None: a signal raises Stopped
 
 
 _state = _State()
@@ -41,15 +43,15 @@ _state = _State()
 def raised(quiet: bool = False) -> Iterator[None]:
     """In the block, SIGTERM and Ctrl-C raise `Stopped` in the main thread.
 
-    A library may take that for an error of its own and go on, and what the main thread is busy with
-    or waits for may take minutes. So after some seconds, or at a second signal, the process ends at
-    once, and cleans up all the same.
+    A library may take that for an error of its own and go on, and the main thread may be busy or
+    waiting for minutes. So the process ends at once after some seconds, or at a second signal. It
+    removes its temporary files even then.
 
     Args:
-        quiet: whether such an end says nothing, as that of a sweep's trial.
+        quiet: whether the process then prints nothing, as a sweep's trial does.
     """
     global _state
-    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+    if threading.current_thread() is not threading.main_thread():  # others hear no signals
         yield
         return
     state = _state = _State()
@@ -66,7 +68,7 @@ def raised(quiet: bool = False) -> Iterator[None]:
     except Exception as error:
         if state.first is None or isinstance(error, Interrupted):
             raise
-        raise Stopped from error  # what it was made into on its way here
+        raise Stopped from error  # a library turned Stopped into an error of its own
     finally:
         over.set()
         for number in _NUMBERS:
@@ -91,12 +93,12 @@ def raise_again() -> None:
 
 
 def exit_code() -> int:
-    """Of a process that a signal has ended: 143 or, after Ctrl-C, 130."""
+    """The exit code of a process that a signal has ended: 143 or, after Ctrl-C, 130."""
     return 128 + (_state.first or signal.SIGTERM)
 
 
 def last_words() -> str:
-    """What to say then."""
+    """What a process says when a signal has ended it."""
     return "stopped by Ctrl-C" if _state.first == signal.SIGINT else "stopped by SIGTERM"
 
 
@@ -112,7 +114,7 @@ def _watch(reader: int, state: _State, over: threading.Event, quiet: bool) -> No
 
     def end() -> None:
         remove_own()
-        if not quiet and not over.is_set():  # else the last line is being said
+        if not quiet and not over.is_set():  # otherwise the last line has been printed
             os.write(2, f"error: {last_words()}\n".encode())
         os._exit(exit_code())
 

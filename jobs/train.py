@@ -17,8 +17,7 @@ logger = logging.getLogger("nrms.train")
 def main(config: TrainConfig) -> None:
     """Trains, then prints the metrics beside the baselines', and where the model lies."""
     log_config(config)
-    # TensorFlow takes seconds to import: not for `--help`, not before the flags are known to be
-    # right.
+    # TensorFlow takes seconds to import, so `--help` and wrong flags must not wait for it.
     from jobs.progress import StopOnSignals, TrainingProgress
     from nrms.training.run import train
 

@@ -1,3 +1,3 @@
-"""Answers: `response` puts one together, of the figures in `summary` and the `rows`, in a
+"""What is answered to an upload: `response` puts it together from `summary` and `rows`, in a
 `bounded_file`.
 """

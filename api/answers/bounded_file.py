@@ -1,5 +1,5 @@
-"""An answer whose bytes are bounded: written to a file, and sent from there piece by piece, as fast
-as it is taken.
+"""An answer of a limited number of bytes: it is written to a file, and sent from there piece by
+piece, as fast as the client takes it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from starlette.types import Receive, Scope, Send
 
 from api.errors import ErrorDetail, Refusal
 
-_IN_MEMORY = 2**18  # bytes of an answer that needs no file
+_IN_MEMORY = 2**18  # bytes; a larger answer goes to the disk
 _PIECE = 2**18
 
 
 class AnswerFile(tempfile.SpooledTemporaryFile):
-    """Takes the bytes of an answer, in memory while they are few, else on the disk; gone when it is
-    closed.
+    """Takes the bytes of an answer: in memory while they are few, then on the disk. Closing the
+    file removes it.
 
     Args:
-        folder: where it lies.
-        limit: bytes at most; the write that goes beyond raises a Refusal.
+        folder: where a large answer lies.
+        limit: bytes at most; a write beyond it raises a Refusal.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -48,12 +48,12 @@ class AnswerFile(tempfile.SpooledTemporaryFile):
 
 
 class FileAnswer(Response):
-    """Sends a file and closes it. What is not taken yet stays in the file.
+    """Sends a file and closes it. What the client has not taken yet stays in the file.
 
     Args:
         file: from its beginning to where it stands now.
         media_type: of its content.
-        headers: further ones.
+        headers: further headers.
     """
 
     def __init__(self, file: IO[bytes], media_type: str, headers: Mapping[str, str]) -> None:
@@ -78,5 +78,6 @@ class FileAnswer(Response):
             for _ in range(0, self._size, _PIECE):
                 piece = await anyio.to_thread.run_sync(file.read, _PIECE)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-            # Sent when all before it has been taken: the upload keeps its place until then.
+            # This is sent when the client has taken all the rest: until then the upload keeps its
+            # place.
             await send({"type": "http.response.body", "body": b""})

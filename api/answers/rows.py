@@ -16,8 +16,8 @@ from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
 from nrms.inference.scorer import predictions
 
-_ROWS, _TITLES = 64, 200  # that are Python objects at once
-# candidates and clicks in the rows of a JSON answer, at most: each is written by Python
+_ROWS, _TITLES = 64, 200  # so many are Python objects at the same time
+# candidates and clicks in the rows of a JSON answer, at most, because Python writes each of them
 _LISTED = 200_000
 
 
@@ -27,7 +27,7 @@ def write_json(
     """Writes an answer: these parts and the first `count` impressions, or as many as an answer can
     hold.
 
-    A few rows, and a few titles, at a time: what is written is never in memory as a whole.
+    It writes a few rows and a few titles at a time, so the answer is never in memory as a whole.
 
     Args:
         file: takes bytes.
@@ -82,7 +82,7 @@ def _json(value: object) -> bytes:
 
 
 def _first(impressions: Impressions, count: int) -> Impressions:
-    """The first `count` impressions of a shard, what `predictions` needs of them."""
+    """The first `count` impressions of a shard, with what `predictions` needs of them."""
     count = min(count, len(impressions))
     end = int(impressions.offsets[count])
     return replace(

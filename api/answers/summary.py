@@ -13,7 +13,7 @@ from nrms.evaluation.baselines import Popularity
 from nrms.evaluation.ranking import METRICS, MetricSums, impression_metrics
 
 _BINS = 40
-# Counted under names of their own, or not worth a line.
+# These are counted under names of their own, or are not worth a line.
 _PLAIN = {
     "impressions",
     "candidates",
@@ -46,11 +46,11 @@ def summarize(scored: Scored) -> Summary:
 
 
 def _counts_and_metrics(scored: Scored) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The counts; and the ranking metrics, None where nothing is labelled or every impression has
-    one class.
+    """The counts, and the ranking metrics, which are None where nothing is labelled or every
+    impression has one class.
 
-    Where there are times, the metrics have `baselines`: what popularity would reach, counted in
-    this upload alone.
+    Where impressions have times, the metrics hold `baselines`: what popularity would reach, counted
+    in this upload alone.
     """
     impressions = scored.impressions
     counts: dict[str, Any] = {
@@ -86,11 +86,11 @@ def _ranking(impressions: Impressions, scores: np.ndarray) -> dict[str, float]:
 
 
 def histogram(scored: Scored) -> dict[str, Any]:
-    """How scores are spread, over all candidates and, where clicks were given, over clicks and
-    non-clicks.
+    """How the scores of all candidates are spread and, where clicks were given, those of clicks and
+    of non-clicks.
 
-    A few scores far off would squeeze all others into one bin: they are counted in the outermost
-    bins, and in `outside`, below and above.
+    A few scores far from the others would squeeze these into one bin. So they are counted in the
+    first and the last bin, and `outside` says how many lie below and above.
     """
     scores, clicked = scored.scores, scored.impressions.clicked
     low, high = _range(scores)
@@ -107,8 +107,8 @@ def histogram(scored: Scored) -> dict[str, Any]:
 
 
 def _range(scores: np.ndarray) -> tuple[float, float]:
-    """Of all scores, or, if that is more than twice as wide, of all but a thousandth (at least one)
-    on each side.
+    """The range of the bins: that of all scores or, if it is more than twice as wide, the range
+    without a thousandth of the scores (at least one) at each end.
     """
     if not len(scores):
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""`GET /example`: impressions to try the service with, where no file is at hand."""
+"""`GET /example`: impressions to try the service with when no file is at hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from api.uploads.contract import TITLE_LENGTH
 router = APIRouter(tags=["predict"], dependencies=[ApiKey])
 
 _READERS, _HISTORY, _CANDIDATES = 3, 3, 6
-_ARTICLES = 2_000  # of the catalogue, at most, that the example is made of
+_ARTICLES = 2_000  # the example is made of so many articles of the catalogue at most
 
 
 @router.get(EXAMPLE_PATH, responses=responses(401, 500, 503))
@@ -30,8 +30,8 @@ def example(service: CurrentService) -> PredictIn:
 
 
 def impressions(served: ServedModel) -> dict[str, list[dict[str, object]]]:
-    """The example, always the same for a model and a catalogue: impressions, and the articles with
-    their titles.
+    """The example: impressions, and their articles with the titles. It is always the same for a
+    model and a catalogue.
     """
     count = len(served.articles)
     rows = np.unique(np.linspace(1, count, min(count, _ARTICLES)).round().astype(int))
@@ -48,8 +48,8 @@ def impressions(served: ServedModel) -> dict[str, list[dict[str, object]]]:
             .round()
             .astype(int)
         )
-        # In the middle, so that the given order is not the best one; the catalogue may be of one
-        # article.
+        # The best candidate stands in the middle, so that the given order is not the best one. A
+        # catalogue of one article has no other candidates.
         candidates = [
             *others[spread[: _CANDIDATES // 2]],
             *near,

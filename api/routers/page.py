@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 router = APIRouter(include_in_schema=False)
 
 _PAGE = (Path(__file__).parent.parent / "static" / "index.html").read_text("utf-8")
-# Everything the page needs is in it, so nothing else may load or be loaded into it.
+# The page contains everything it needs, so it may load nothing and be part of no other page.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "

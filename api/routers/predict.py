@@ -92,7 +92,7 @@ async def _in_turn(
     try:
         return await run_in_turn(request, service.limiter, work)
     except ClientLeft:
-        return Response(status_code=499)  # which nobody reads
+        return Response(status_code=499)  # nobody reads it
 
 
 def _score(
@@ -102,7 +102,7 @@ def _score(
     options: AnswerOptions,
     timing: StageTiming,
 ) -> Response:
-    """All that is done for an upload, in a worker's thread."""
+    """The steps from an upload to its answer, in a worker's thread."""
     timing.mark("queue")
     request_id = uuid.uuid4().hex
     with upload_refusals():

@@ -1,8 +1,8 @@
-"""Hostile input: what an upload passes before the service works on it.
+"""Hostile input: the way of an upload until the service works on it.
 
-`body` limits what arrives, `forms` and `json_rows` put it into a folder of the upload's own, and a
-child process reads its Parquet: `decoder_pool` in the service, `decoder_process` and what it runs,
-`parquet_files`, in the child. `contract` says what an upload may hold.
+`body` limits what arrives. `forms` and `json_rows` save it in a folder of its own. Parquet is read
+by a child process: `decoder_pool` keeps the processes, `decoder_process` is what runs in them, and
+`parquet_files` reads and checks the files there. `contract` says what an upload may hold.
 
     <folder>/file, history, articles        what was uploaded, the last two if given
     <folder>/upload/behaviors.parquet       plain Parquet, all that the service ever opens

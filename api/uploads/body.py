@@ -15,7 +15,7 @@ JSON_PATH = "/predict/json"
 class BodyRefused(BaseException):
     """A body met a limit while it was read.
 
-    No Exception, of which whatever reads the body would make an answer of its own.
+    It is not an Exception, because code that reads the body would answer an Exception itself.
     """
 
 
@@ -55,7 +55,7 @@ class LimitedBody:
             BodyRefused: there are too many bytes, or they come too slowly.
         """
         if self._complete:
-            return await self._receive()  # waits for the client to leave
+            return await self._receive()  # comes when the client leaves
         try:
             async with asyncio.timeout_at(self._end):
                 message = await self._receive()

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from nrms.data.schema import BEHAVIORS, Column
 
 FILE, HISTORY_FILE, ARTICLES_FILE = "file", "history", "articles"
-ROW_USERS = "row_user_id"  # the users as they came, where each row brings a history of its own
+ROW_USERS = "row_user_id"  # the users as they came, where each row has its own history
 ID_LENGTH, TITLE_LENGTH = 200, 2_000  # characters
 
-# The rows' own history beside the contract's columns.
+# The contract's columns, and the rows' own histories.
 UPLOAD = (
     *BEHAVIORS,
     Column("article_id_fixed", "ids", required=False, names="article"),
@@ -27,10 +27,10 @@ class Task:
         folder: see `api.uploads`.
         strings: whether the catalogue's article ids are strings, and not integers.
         max_impressions: rows at most.
-        max_candidates: candidates of a row at most, and clicks.
+        max_candidates: candidates of a row at most, and also clicks.
         max_entries: candidates, clicks and history entries of all rows at most.
         max_articles: articles at most.
-        memory_bytes: what the child may take beyond what the process has.
+        memory_bytes: what the child may use beyond the memory of the process that forks it.
         seconds: of processor time.
     """
 

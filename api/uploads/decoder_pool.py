@@ -25,7 +25,7 @@ _GRACE = 1.0  # seconds beyond a task's own before its process is killed
 
 
 class DecoderUnavailable(Exception):
-    """No child could finish, for reasons that lie in this machine and not in the upload."""
+    """No child could finish, because of this machine and not because of the upload."""
 
 
 class DecoderPool:
@@ -39,7 +39,7 @@ class DecoderPool:
         self._settings = settings
         self._idle: queue.SimpleQueue[_Decoder | None] = queue.SimpleQueue()
         for _ in range(settings.workers):
-            self._idle.put(None)  # started by the first who needs it
+            self._idle.put(None)  # a process is started when it is first needed
 
     def start(self) -> None:
         """Starts all processes and waits until they are ready."""
@@ -72,7 +72,7 @@ class DecoderPool:
                 )
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
                 _clear(folder)
-                continue  # somebody else's doing: the upload deserves another child
+                continue  # killed from outside, so the upload gets another child
             if os.WIFEXITED(status) and os.WEXITSTATUS(status) == DISK_FULL:
                 raise DecoderUnavailable("no room on the disk for the upload")
             return _result(folder, task)
@@ -98,8 +98,8 @@ class DecoderPool:
         )
 
     def _run(self, task: Task) -> int | None:
-        """The child's wait status; that of SIGKILL where its parent died, None where
-        time ran out.
+        """The child's wait status: that of SIGKILL where its parent died, None where the time ran
+        out.
         """
         decoder = self._idle.get()
         status: int | None = int(signal.SIGKILL)
@@ -174,7 +174,7 @@ def _result(folder: Path, task: Task) -> Decoded:
     try:
         result = json.loads((folder / RESULT).read_text())
     except (OSError, ValueError):
-        # It died without a word: of a crash in Arrow, or of the memory limit.
+        # The child died before it wrote a result: Arrow crashed, or met the memory limit.
         raise schema_error(
             "A file must be whole Parquet that can be read "
             f"within {task.memory_bytes:,} bytes of memory.",
@@ -189,7 +189,7 @@ def _result(folder: Path, task: Task) -> Decoded:
 
 
 def _clear(folder: Path) -> None:
-    """Takes away what a killed child left."""
+    """Removes what a killed child left behind."""
     (folder / RESULT).unlink(missing_ok=True)
     (folder / "articles.parquet").unlink(missing_ok=True)
     for path in (folder / "upload").glob("*"):

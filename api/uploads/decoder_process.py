@@ -1,8 +1,8 @@
 """Reads uploads in processes of their own, which may die: `python -m api.uploads.decoder_process`,
 started by `api.uploads.decoder_pool`.
 
-One process waits; for each upload it forks a child that may take so much memory and time and no
-more. The child reads the hostile Parquet, see `api.uploads.parquet_files`.
+A process waits, and forks a child for each upload, with limits of memory and time. The child reads
+the hostile Parquet, see `api.uploads.parquet_files`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy.ma  # noqa: F401  pyarrow would, in each child, which takes longer than all it does
+import numpy.ma  # noqa: F401  otherwise pyarrow imports it in each child, which takes long
 import pyarrow as pa
 
 from api.uploads.contract import FILE, Task
@@ -23,12 +23,12 @@ from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 
 RESULT = "result.json"
-# the child's exit code when it could not write; it could not write why either
+# the child's exit code when it could not write, as it cannot write the reason either
 DISK_FULL = os.EX_IOERR
 
 
 def _child(task: Task) -> int:
-    """The child's life: limits, work, result; its exit code."""
+    """What the child does: it limits itself, reads, and writes the result. Gives its exit code."""
     folder = Path(task.folder)
     _lower(resource.RLIMIT_AS, _address_space() + task.memory_bytes)
     _lower(resource.RLIMIT_CPU, max(1, round(task.seconds)))
@@ -77,12 +77,14 @@ def _too_large(memory_bytes: int) -> SchemaError:
 
 
 def main() -> None:
-    """Answers each line, a task, with a line, the child's wait status, until there are no more."""
+    """Reads a task from each line of stdin and answers it with the child's wait status, a line
+    on stdout.
+    """
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     answers = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(1, 2)  # what Arrow says of a hostile file before it aborts belongs in no log
+    os.dup2(1, 2)  # Arrow prints parts of a hostile file before it aborts; no log may hold them
     os.write(answers, b"ready\n")
     for line in sys.stdin.buffer:
         pid = os.fork()

@@ -14,15 +14,15 @@ from api.uploads.contract import Decoded
 from api.uploads.decoder_pool import DecoderPool
 
 _PIECE = 1 << 20  # bytes that are copied at a time
-# of a part's head, the file's name in it; Starlette joins it piece by piece, so not without end
+# Of a part's head, which holds the name of the file. Starlette joins the head in memory, so it
+# needs a limit.
 HEAD_BYTES = 65_536
 
 
 def allow_long_names() -> None:
-    """Lets files have names of any length that a part's head holds, in place of the parser's own
-    limit of 4 kB.
+    """Raises the parser's limit of 4 kB for a part's head, so that file names may be long.
 
-    Starlette makes the parser without a word on it: only its default can be set.
+    Starlette makes the parser without this argument, so only its default can be set.
     """
     defaults: Any = formparsers.multipart.MultipartParser.__init__.__kwdefaults__
     defaults["max_header_size"] = HEAD_BYTES
@@ -45,7 +45,7 @@ class FormUpload:
         self._strings = strings
 
     def save(self, folder: Path) -> str:
-        """Copies the files into the upload's folder; their SHA-256.
+        """Copies the files into the upload's folder. Gives the SHA-256 of their bytes.
 
         Raises:
             OSError: there is no room.

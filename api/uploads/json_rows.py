@@ -25,8 +25,8 @@ class JsonUpload:
         self._body = body
 
     def save(self, folder: Path) -> str:
-        """Writes the rows into the upload's folder, as those of a file are left there; the SHA-256
-        of the body.
+        """Writes the rows into the upload's folder, in the form in which those of a file are left
+        there. Gives the SHA-256 of the body.
 
         Raises:
             SchemaError: ids of one column are integers here and strings there.

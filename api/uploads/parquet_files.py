@@ -1,5 +1,5 @@
 """Reads the Parquet files of an upload, checks them against the contract and the limits, and writes
-them as plain Parquet. It runs in a child process, which a hostile file may kill.
+them as plain Parquet. It runs in a child process, because a hostile file may kill it.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ def decode(task: Task) -> Decoded:
 
 
 def _sorted_out(folder: Path) -> dict[str, Path]:
-    """The file that is each part of the upload, by its columns where those tell.
+    """Which file is which part of the upload: as its columns say, or else its name.
 
     Raises:
-        SchemaError: two files are the same part, or none has the impressions.
+        SchemaError: two files are the same part, or no file has the impressions.
     """
     given = {kind: folder / kind for kind in _NAMES if (folder / kind).exists()}
     found = {name: _kind(path) or name for name, path in given.items()}
@@ -134,7 +134,7 @@ def _kind(path: Path) -> str | None:
     try:
         names = set(pq.read_schema(path).names)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
-        return None  # whoever reads it says what is wrong
+        return None  # reading it will say what is wrong
     if "article_ids_inview" in names:
         return FILE
     if {"user_id", "article_id_fixed"} <= names and "impression_id" not in names:
@@ -143,7 +143,7 @@ def _kind(path: Path) -> str | None:
 
 
 def _limit(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> None:
-    """Looks at the footer, before anything is read."""
+    """Checks what the footer says, before anything is read."""
     if reader.rows > rows:
         raise schema_error(
             f"One upload may hold {rows:,} {what}.",
@@ -172,8 +172,8 @@ def _limit_list(array: pa.Array, limit: int, what: str, file: str) -> None:
 
 
 def _limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> None:
-    """Looks at what was read: a few bytes of Parquet can be a list of millions, and the service has
-    to hold it all.
+    """Checks what was read, because a few bytes of Parquet can be a list of millions of entries,
+    and the service has to hold them all.
     """
     entries = taken = 0
     for file, columns in files:
@@ -201,7 +201,7 @@ def _limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> N
             FILE,
             "Send it in several uploads, or shorter histories.",
         )
-    # The service makes some copies of what it works on.
+    # The service makes a few copies of the values while it works on them.
     if taken > (limit := task.memory_bytes // 4):
         raise schema_error(
             f"The values of one upload may take {limit:,} bytes.",

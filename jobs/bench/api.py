@@ -24,7 +24,7 @@ from jobs.bench.score import FIXED, HISTORY_SIZES, Nights, prepare
 from nrms.config import PositiveInt, Seed, option
 from nrms.storage.scratch import scratch_folder
 
-# Prints, once TensorFlow is there, the seconds that took and the resident bytes.
+# Imports TensorFlow and prints how many seconds that took, and the resident bytes after it.
 _TENSORFLOW = (
     "import time; start = time.perf_counter(); import tensorflow; "
     "seconds = time.perf_counter() - start; "
@@ -49,7 +49,9 @@ class Options:
 
 @contextmanager
 def running_service(models: Path, articles: Path) -> Iterator[tuple[str, float, int]]:
-    """A service of these; its address, the seconds until it was ready, its resident bytes then."""
+    """Runs a service. Gives its address, the seconds until it was ready, and its resident bytes at
+    that moment.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"

@@ -58,7 +58,7 @@ def encoder_arithmetic(
         lengths: items of each sequence, int of shape `(sequences,)`.
 
     Returns:
-        Those of the projections and those of all the rest.
+        The operations of the projections, and those of everything else.
     """
     width = encoder.heads * encoder.head_dim
     attention = 4 * width * np.square(lengths, dtype=np.float64).sum()
@@ -67,8 +67,8 @@ def encoder_arithmetic(
 
 
 def figure(name: str, ours: float, naive: float, unit: str) -> dict[str, Any]:
-    """A row of `--json`. `ratio` is how much better ours is: speeds as ours by naive, times and
-    memory as naive by ours.
+    """A row of `--json`. `ratio` is how much better ours is: ours divided by naive for speeds,
+    naive divided by ours for times and memory.
     """
     ratio = ours / naive if unit.endswith("/s") else naive / ours
     return {

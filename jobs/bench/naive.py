@@ -27,7 +27,7 @@ class NaiveAttention(keras.layers.Layer):
         self.projections = [keras.layers.Dense(heads * head_dim, use_bias=False) for _ in range(3)]
 
     def call(self, inputs: keras.KerasTensor, padding_mask: keras.KerasTensor) -> keras.KerasTensor:
-        """To `(batch, length, heads * head_dim)`."""
+        """Gives an array of shape `(batch, length, heads * head_dim)`."""
         batch, length = ops.shape(inputs)[0], ops.shape(inputs)[1]
         shape = (batch, length, self.heads, self.head_dim)
         query, key, value = (

@@ -39,7 +39,7 @@ HISTORY_SIZES = (20, 50)
 Runtime = Literal["keras", "onnx"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 NAIVE_BATCH = 64  # pairs of an impression and a candidate
-# Stages of a night that have nothing to do with how many impressions there are.
+# Stages of a night whose time does not depend on the number of impressions.
 FIXED = ("model", "report")
 
 
@@ -87,9 +87,7 @@ def prepare(folder: Path, options: Any) -> None:
 
 
 class Nights:
-    """Nights of scoring what `prepare` wrote into a folder, and the naive form of
-    the same model.
-    """
+    """Nights that score what `prepare` wrote into a folder; and the naive form of that model."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -104,7 +102,7 @@ class Nights:
         self._naive.set_weights(naive_weights(self._model.get_weights()))
 
     def run(self, history_size: int, runtime: Runtime, warm: bool) -> dict[str, float]:
-        """A night; the seconds of its stages."""
+        """Scores one night. Gives the seconds of its stages."""
         output = self._folder / "predictions"
         shutil.rmtree(output, ignore_errors=True)
         if not warm:
@@ -123,7 +121,7 @@ class Nights:
         return json.loads((output / "manifest.json").read_text())["seconds"]
 
     def naive(self, history_size: int, impressions: int) -> tuple[float, np.ndarray]:
-        """Scores the first impressions the naive way: impressions a second, reading not counted,
+        """Scores the first impressions the naive way. Gives impressions a second, without reading,
         and the scores.
         """
         split = self._dataset.split("validation", history_size)
@@ -141,13 +139,13 @@ class Nights:
         return impressions / seconds, np.concatenate(scores)[:, 0]
 
     def scores(self) -> np.ndarray:
-        """What the last night wrote first."""
+        """The scores in the first file of the last night."""
         table = pq.read_table(self._folder / "predictions" / "part-00000.parquet")
         return table["scores"].combine_chunks().flatten().to_numpy()
 
     def arithmetic(self, history_size: int) -> tuple[float, float]:
-        """Floating-point operations of encoding all titles, and all users that occur, each distinct
-        item once.
+        """Floating-point operations of encoding all titles, and of encoding all users that occur,
+        where each distinct item is counted once.
         """
         news, titles = self._model.news_encoder, self._titles
         words = len(np.unique(titles[titles > 0]))

@@ -39,8 +39,8 @@ from nrms.training.samplers import Batch, Position, TrainingBatches
 NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
 ROUND_SECONDS = 3.0
 NAIVE = f"naive, batch {BATCH}"
-# Name: whether it is the naive form, batch size, precision. The naive form at 1,024 outgrows the
-# memory.
+# By name: whether it is the naive form, the batch size, the precision. The naive form with 1,024
+# samples a batch does not fit into memory.
 CASES = {
     NAIVE: (True, BATCH, "float32"),
     f"ours, batch {BATCH}": (False, BATCH, "float32"),
@@ -104,7 +104,7 @@ class Site:
         return build_model(config, self.vocabulary_size, precision=precision)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Batches without end, the same ones each time, none of them short."""
+        """Endless batches of full size, the same ones in each call."""
         source = TrainingBatches(self.training, NPRATIO, batch_size, seed=1)
         for epoch in itertools.count():
             yield from (
@@ -127,14 +127,15 @@ class Site:
         return evaluation.metrics()["auc"]
 
     def arithmetic(self, batch: Batch, model: Recommender) -> float:
-        """Floating-point operations that training on `batch` takes, none of them on padding, a
-        multiply-add as 2.
+        """Floating-point operations of training on `batch` without its padding; a multiply-add
+        counts 2.
         """
         news = model.news_encoder
         clicked = np.unique(batch.history[batch.history > 0])
         titles = self.titles[np.union1d(clicked, batch.candidates[batch.candidates > 0])]
         words = len(np.unique(titles[titles > 0]))
-        # The gradients take twice what the result takes; frozen word vectors need none.
+        # The gradients take twice the operations of the result. Frozen word vectors have no
+        # gradients.
         times = 3 if news.train_word_vectors else 2
         projection, rest = encoder_arithmetic(
             news, words, news.word_dim, np.count_nonzero(titles, axis=1)
