@@ -29,6 +29,7 @@ from api.settings import Settings
 from nrms.config import parse
 from tests.processes import send
 from tests.small_training import REPOSITORY
+from tests.test_architecture import ORDER
 from tests.tools import checked, tool
 
 PAGES = {
@@ -335,6 +336,11 @@ def test_links_and_files_are_there():
         if not (REPOSITORY / target).exists() or (anchor and anchor not in anchors(target)):
             missing.append(f"{link} in {page}")
     assert missing == []
+
+
+def test_every_room_has_its_line_in_the_explanation():
+    places = " ".join(place for place, _ in rows("docs/explanation/architecture.md", "place"))
+    assert [room for room in ORDER if not re.search(rf"`nrms/{room}(/|\.py)`", places)] == []
 
 
 def test_the_front_page_is_short():

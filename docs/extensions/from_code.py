@@ -58,7 +58,7 @@ def options(config_class: type, spelled: Callable[[str], str]) -> str:
 
 def http_api(document: dict[str, Any]) -> str:
     """The requests of an OpenAPI document, then the schemas that they name."""
-    text = ""
+    text, schemas = "", dict(document["components"]["schemas"])
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             text += f"### {method.upper()} `{path}`\n\n{operation['description']}\n\n"
@@ -68,7 +68,10 @@ def http_api(document: dict[str, Any]) -> str:
             ]
             text += table(["parameter", "", "meaning"], parameters)
             for media, content in operation.get("requestBody", {}).get("content", {}).items():
-                text += f"Body: `{media}`, {kind(content['schema'])}.\n\n"
+                name = content["schema"]["$ref"].rpartition("/")[2]
+                form = media == "multipart/form-data"  # has a schema of its own, without a name
+                text += f"Body: `{media}`" + ("" if form else f", {link(name)}") + ".\n\n"
+                text += fields(schemas.pop(name)) if form else ""
             answers = []
             for status, answer in operation["responses"].items():
                 bodies = [
@@ -77,25 +80,33 @@ def http_api(document: dict[str, Any]) -> str:
                 ]
                 answers.append([status, cell(answer["description"]), cell(" or ".join(bodies))])
             text += table(["status", "meaning", "body"], answers)
-    for name, schema in document["components"]["schemas"].items():
-        text += f"### {name}\n\n{schema.get('description', '')}\n\n"
-        fields = [
-            [
-                f"`{field}`" + (" (required)" if field in schema.get("required", ()) else ""),
-                kind(value),
-                cell(value.get("description", "")),
-            ]
-            for field, value in schema.get("properties", {}).items()
-        ]
-        text += table(["field", "type", "meaning"], fields)
+    for name, schema in schemas.items():
+        text += f"### {name}\n\n{schema.get('description', '')}\n\n{fields(schema)}"
     return text
+
+
+def fields(schema: dict[str, Any]) -> str:
+    """A table of an object's fields."""
+    rows = [
+        [
+            f"`{name}`" + (" (required)" if name in schema.get("required", ()) else ""),
+            kind(value),
+            cell(value.get("description", "")),
+        ]
+        for name, value in schema.get("properties", {}).items()
+    ]
+    return table(["field", "type", "meaning"], rows)
+
+
+def link(name: str) -> str:
+    """To the section of a schema."""
+    return f"[{name}](#{name.lower()})"
 
 
 def kind(schema: dict[str, Any]) -> str:
     """The type of a value, with its range and default."""
     if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return link(schema["$ref"].rpartition("/")[2])
     if "anyOf" in schema:
         return " or ".join(kind(part) for part in schema["anyOf"])
     if "enum" in schema:
