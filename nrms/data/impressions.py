@@ -235,6 +235,7 @@ def _fill(
             f"The array `{each.name}` must have a row for each {each.per}. "
             f"Received: shape {array.shape} for {rows:,}, in {impressions.uri}."
         )
+        assert each.name not in arrays, f"Two inputs fill an array `{each.name}`."
         arrays[each.name] = array
 
 

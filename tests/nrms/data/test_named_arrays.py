@@ -133,3 +133,10 @@ def test_an_empty_shard_has_empty_arrays(folder):
     )
     impressions = folder.split(inputs=(Minutes(),)).read(0)
     assert impressions.per_impression["minutes"].shape == (0, 2)
+
+
+def test_two_inputs_of_one_name_are_refused(folder):
+    folder.write_all()
+    same = Wrong(2, "impression")
+    with pytest.raises(AssertionError, match="Two inputs fill an array `wrong`"):
+        folder.split(inputs=(same, same)).read(0)
