@@ -13,7 +13,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from api.schemas import AnswerOptions
 from api.uploads.decoder_pool import DecoderUnavailable
+from nrms.data.mistakes import near_name
 from nrms.errors import SchemaError, StorageError
 
 
@@ -127,6 +129,17 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _unknown_parameter(where: str) -> ErrorDetail:
+    _, _, name = where.partition(".")
+    near = near_name(name, AnswerOptions.model_fields)
+    return ErrorDetail(
+        rule=f"The query may have {', '.join(AnswerOptions.model_fields)}.",
+        received=name[:200],
+        where="query",
+        todo=f"Write {near}." if near else "See /docs for what each of them does.",
+    )
+
+
 _DESCRIPTIONS = {
     400: "The multipart form, or the JSON, could not be read.",
     401: "The key in X-API-Key is missing or wrong.",
@@ -163,6 +176,8 @@ def add_handlers(app: FastAPI) -> None:
         rule, received = first["msg"], first.get("input")
         if first["type"] == "json_invalid":
             where, received = f"body, character {where}", first["ctx"]["error"]
+        elif first["type"] == "extra_forbidden" and first["loc"][0] == "query":
+            return await refused(request, Refusal(422, "parameters", _unknown_parameter(where)))
         elif first["type"] == "value_error":
             rule, received = f"`{where}` must be a file", "a value"
         elif isinstance(received, bytes):

@@ -58,6 +58,8 @@ class PredictIn(BaseModel):
 class AnswerOptions(BaseModel):
     """What a client can ask for in the query."""
 
+    model_config = ConfigDict(extra="forbid")
+
     format: Literal["json", "parquet"] = Field(
         default="json",
         description="json: counts, metrics and the first rows; parquet: all predictions",

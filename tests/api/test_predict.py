@@ -238,6 +238,30 @@ def test_the_name_of_a_file_may_be_long(service, world, upload, name):
     assert (answer.status_code, answer.json().get("rows_total")) == (200, len(upload))
 
 
+@pytest.mark.parametrize(
+    ("name", "todo"),
+    [
+        ("maxrows", "Write max_rows."),
+        ("Titles", "Write titles."),
+        ("limit", "See /docs for what each of them does."),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predict", "/predict/json"])
+def test_an_unknown_parameter_of_the_query_is_refused_with_the_nearest_name(
+    service, upload, path, name, todo
+):
+    rows = {"impressions": [{"impression_id": 1, "article_ids_inview": [1]}]}
+    body = {"json": rows} if path.endswith("json") else {"files": {"file": parquet(upload)}}
+    answer = service.client.post(path, params={name: "3"}, **body)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {
+        "rule": "The query may have format, max_rows, titles, summary.",
+        "received": name,
+        "where": "query",
+        "todo": todo,
+    }
+
+
 # --- health, information, documentation
 
 

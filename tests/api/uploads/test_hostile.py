@@ -593,6 +593,7 @@ def test_a_hostile_body_is_answered_in_words_and_the_next_as_ever(service, name)
         (422, "POST", "/predict?max_rows=NaN"),
         (422, "POST", "/predict?format=%00%ff"),
         (422, "POST", "/predict?titles=%F0%9F%98%80"),
+        (422, "POST", "/predict?" + "x" * 5_000 + "=%00%ff"),
     ],
 )
 def test_a_hostile_address_is_answered_in_words(service, status, method, path):
