@@ -242,6 +242,7 @@ def test_the_dashboard_shows_what_was_asked_for(dashboard):
         "stage_seconds",
         "impressions_total",
         "rejections_total",
+        "connections_cut_total",
         "model_info",
         "night_auc",
         "night_impressions",
