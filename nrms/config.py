@@ -1,7 +1,8 @@
 """What can be configured, and how a command line and a TOML file become a configuration.
 
 A configuration is a frozen dataclass whose fields are made by `option` and `required`; flags, keys
-of the file and `--help` follow from it. Precedence: defaults < `--config` file < flags.
+of the file and `--help` follow from it. Precedence: defaults < `--config` file < flags. Which class
+it is may depend on one of the values (`Variants`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field
+from dataclasses import MISSING, Field, field
 from datetime import date as calendar_date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type, restricted_string_type
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Config = TypeVar("Config", bound="DataclassInstance")
-
-ModelName = Literal["nrms"]
-MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
 
 if TYPE_CHECKING:  # to a checker they are the types of their values
     PositiveInt = int
@@ -113,19 +111,19 @@ def required(help: str) -> Any:
     return field(metadata={"help": help})
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Model"""
+class Variants:
+    """A configuration whose fields depend on the value of one of them, as `--model` has it.
 
-    model: ModelName = option("nrms", "architecture of the encoders")
-    word_dim: PositiveInt = option(300, "size of a word vector")
-    heads: PositiveInt = option(20, "attention heads of each encoder")
-    head_dim: PositiveInt = option(
-        20, "size of a head; heads x head_dim is the size of a news vector"
-    )
-    attention_dim: PositiveInt = option(200, "size of the additive attention's hidden layer")
-    dropout: DropoutRate = option(0.2, "share of values dropped in training")
-    train_word_vectors: bool = option(True, "whether training changes the word vectors")
+    Attributes:
+        choice: that field, which has a default.
+    """
+
+    choice: ClassVar[str]
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Any]:
+        """The class for each value of it."""
+        raise NotImplementedError
 
 
 def put_date(config: Any, *names: str) -> None:
@@ -191,7 +189,7 @@ class Option(NamedTuple):
 
 def described(config_class: type) -> list[tuple[str, list[Option]]]:
     """The fields in the groups and the order of `--help`, each group with its title."""
-    hints = typing.get_type_hints(config_class)
+    hints = _types(config_class)
     return [
         (
             title,
@@ -226,28 +224,58 @@ def parse(
         ConfigError: an unknown flag or key, a value of a wrong type or out of range, a required one
             that is missing, a file that is missing or no TOML.
     """
-    parser = _flag_parser(config_class, prog, description)
-    flags, unknown = parser.parse_known_args(
-        [_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)]
-    )
-    names = _names(config_class)
-    if unknown:
-        word = unknown[0].partition("=")[0]
-        near = _near(word, [flag(name) for name in (*names, "config")])
-        raise ConfigError(f"{word} is not a flag. {near}See {prog} --help.")
-    given = vars(flags)
-    file = Path(given.pop("config")) if "config" in given else None
-    convert = _Converter(config_class)
-    values = {name: convert(name, value, file) for name, value in _read(file).items()}
-    values |= {name: convert(name, value, None) for name, value in given.items()}
-    required_names = {f.name for f in dataclasses.fields(config_class) if _is_required(f)}
-    missing = [flag(name) for name in names if name in required_names - values.keys()]
+    config_class, values = parse_values(config_class, argv, prog, description)
+    lacking = {f.name for f in dataclasses.fields(config_class) if _is_required(f)} - values.keys()
+    missing = [flag(name) for name in _names(config_class) if name in lacking]
     if missing:
         raise ConfigError(
             f"{' and '.join(missing)} must be given, as a flag or in "
             f"the --config file. Received: nothing. See {prog} --help."
         )
     return config_class(**values)
+
+
+def parse_values(
+    config_class: type[Config], argv: Sequence[str] | None, prog: str, description: str
+) -> tuple[type[Config], dict[str, Any]]:
+    """What `parse` makes a configuration of: the class, and the values that flags and file give."""
+    words = [_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)]
+    file, content, config_class = _first_look(config_class, words, prog)
+    flags, unknown = _flag_parser(config_class, prog, description).parse_known_args(words)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        near = _near(word, [flag(name) for name in (*_names(config_class), "config")])
+        elsewhere = _elsewhere(config_class, word.removeprefix("--").replace("-", "_"), word)
+        raise ConfigError(elsewhere or f"{word} is not a flag. {near}See {prog} --help.")
+    convert = _Converter(config_class)
+    given = {name: value for name, value in vars(flags).items() if name != "config"}
+    values = {name: convert(name, value, file) for name, value in content.items()}
+    values |= {name: convert(name, value, None) for name, value in given.items()}
+    return config_class, values
+
+
+def _first_look(
+    config_class: type[Config], words: list[str], prog: str
+) -> tuple[Path | None, dict[str, Any], type[Config]]:
+    """The `--config` file, its content, and the class that flags and file choose: known before any
+    other flag is looked at, `--help` among them.
+    """
+    varied = config_class if issubclass(config_class, Variants) else None
+    parser = _FlagParser(
+        prog=prog, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
+    for name in ("config", *([varied.choice] if varied else [])):
+        parser.add_argument(flag(name))
+    given = vars(parser.parse_known_args(words)[0])
+    file = Path(given["config"]) if "config" in given else None
+    content = _read(file)
+    if varied:
+        choice = varied.choice
+        default = config_class.__dataclass_fields__[choice].default
+        value = given.get(choice, content.get(choice, default))
+        value = _Converter(config_class)(choice, value, None if choice in given else file)
+        config_class = varied.variants()[value]
+    return file, content, config_class
 
 
 def parse_environment(config_class: type[Config], environ: Mapping[str, str]) -> Config:
@@ -304,8 +332,9 @@ class _Converter:
     """
 
     def __init__(self, config_class: type):
+        self._class = config_class
         self._names = _names(config_class)
-        self._types = typing.get_type_hints(config_class)
+        self._types = _types(config_class)
         # Values go through one at a time: only so is it certain which one an error is about and
         # where it came from.
         self._parser = ArgumentParser(exit_on_error=False, parser_mode="json")
@@ -320,7 +349,8 @@ class _Converter:
                 else f"known are {', '.join(self._names)}"
             )
             raise ConfigError(
-                f"{name} in {file} is not a key. "
+                _elsewhere(self._class, name, f"{name} in {file}")
+                or f"{name} in {file} is not a key. "
                 f"{_near(name, self._names) or f'Note: {why}.'}".rstrip()
             )
         where = (
@@ -372,7 +402,7 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
     parser.add_argument(
         "--config", metavar="FILE", help="TOML file with any of these values; flags override it"
     )
-    hints = typing.get_type_hints(config_class)
+    hints = _types(config_class)
     for title, group in described(config_class):
         section = parser.add_argument_group(title)
         for name, meaning, allowed, default in group:
@@ -398,15 +428,37 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 
 def _groups(config_class: type) -> list[tuple[str, list[Field]]]:
-    """The fields by the class that declares them, with its docstring."""
+    """The fields by the class that declares them first, with its docstring."""
     groups: dict[type, list[Field]] = {c: [] for c in config_class.__mro__}
     for f in dataclasses.fields(config_class):
-        groups[next(c for c in groups if f.name in inspect.get_annotations(c))].append(f)
+        groups[next(c for c in reversed(groups) if f.name in inspect.get_annotations(c))].append(f)
     return [(c.__doc__ or c.__name__, group) for c, group in groups.items() if group]
 
 
 def _names(config_class: type) -> list[str]:
     return [f.name for _, group in _groups(config_class) for f in group]
+
+
+def _types(config_class: type) -> dict[str, Any]:
+    types = typing.get_type_hints(config_class)
+    if issubclass(config_class, Variants):
+        types[config_class.choice] = Literal[tuple(config_class.variants())]  # type: ignore
+    return types
+
+
+def _elsewhere(config_class: type, name: str, where: str) -> str | None:
+    """The line about a flag or key that other variants have; None where none has."""
+    if not issubclass(config_class, Variants):
+        return None
+    variants, choice = config_class.variants(), flag(config_class.choice)
+    owners = [value for value, variant in variants.items() if name in _names(variant)]
+    own = next(value for value, variant in variants.items() if variant is config_class)
+    if not owners:
+        return None
+    return (
+        f"{where} belongs to {choice} {', '.join(owners)}. Received: {choice} {own}. Leave it out, "
+        f"or choose a {config_class.choice} that has it."
+    )
 
 
 def _allowed(annotation: Any) -> str:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nrms import bundles
+from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
-from nrms.config import ModelConfig
 from nrms.data.dataset import Dataset
 from nrms.features.tokenizer import Tokenizer
 from nrms.models.registry import build_model
@@ -33,7 +33,7 @@ def make_world(folder: Path) -> None:
     tokenizer.save(folder / "bundle" / "tokenizer.json")
     keras.utils.set_random_seed(1)
     model = build_model(
-        ModelConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer)
+        NrmsConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer)
     )
     export_model(model, folder / "bundle")
     np.save(

@@ -11,6 +11,7 @@ ORDER = (
     "environment",
     "errors",
     "config",
+    "architectures",
     "logs",
     "quiet",
     "storage",

@@ -261,7 +261,8 @@ def test_flags_in_the_text_are_flags():
     known = {
         "--" + f.name.replace("_", "-")
         for config in config_classes
-        for f in dataclasses.fields(config)
+        for variant in (config.variants().values() if hasattr(config, "variants") else [config])
+        for f in dataclasses.fields(variant)
     }
     named = {flag for span in SPANS for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)}
     assert {"--lr", "--overwrite"} < named

@@ -23,8 +23,9 @@ from jobs.bench.machine import encoder_arithmetic, figure, matmul_peak, peak_mem
 from jobs.bench.naive import NaiveNRMS, naive_weights
 from jobs.cli import set_up_process
 from nrms import bundles
+from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
-from nrms.config import ModelConfig, PositiveInt, Seed, option
+from nrms.config import PositiveInt, Seed, option
 from nrms.data.dataset import Dataset
 from nrms.features.tokenizer import Tokenizer
 from nrms.models.registry import build_model
@@ -79,7 +80,7 @@ def prepare(folder: Path, options: Any) -> None:
     keras.utils.set_random_seed(1)
     files = folder / "bundle"
     files.mkdir()
-    export_model(build_model(ModelConfig(), len(tokenizer)), files)
+    export_model(build_model(NrmsConfig(), len(tokenizer)), files)
     tokenizer.save(files / "tokenizer.json")
     for size in HISTORY_SIZES:
         config = {"history_size": size, "title_size": TITLE_SIZE}

@@ -22,7 +22,8 @@ import tensorflow as tf
 from jobs.bench.machine import encoder_arithmetic, figure, matmul_peak, peak_memory
 from jobs.bench.naive import DenseAdam, NaiveNRMS, naive_weights, shared_weights
 from jobs.cli import set_up_process
-from nrms.config import ModelConfig, PositiveInt, Seed, option
+from nrms.architectures.nrms import NrmsConfig
+from nrms.config import PositiveInt, Seed, option
 from nrms.data.dataset import Dataset
 from nrms.evaluation.evaluation import Evaluation
 from nrms.features.tokenizer import Tokenizer
@@ -100,7 +101,7 @@ class Site:
     def model(self, train_word_vectors: bool, precision: str = "float32") -> Recommender:
         """A model with the paper's dimensions, the same weights each time."""
         keras.utils.set_random_seed(1)
-        config = ModelConfig(train_word_vectors=train_word_vectors)
+        config = NrmsConfig(train_word_vectors=train_word_vectors)
         return build_model(config, self.vocabulary_size, precision=precision)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nrms.models import registry  # noqa: F401  the layers of every model must be known before one is loaded
+import nrms.models  # noqa: F401  the layers of every model must be known before one is loaded
 from nrms.models.two_tower import Recommender
 
 

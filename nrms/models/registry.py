@@ -1,53 +1,11 @@
-"""The models that `--model` can name. A model is a pair of encoders; nothing else knows which one
-it is.
-"""
+"""From a model's options to a Keras model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import keras
 import numpy as np
 
-from nrms.config import ModelConfig
-from nrms.errors import ConfigError
-from nrms.models.news_encoder import NewsEncoder
+from nrms.architectures import ModelConfig, architecture_of
 from nrms.models.two_tower import Recommender
-from nrms.models.user_encoder import UserEncoder
-
-if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):
-    # The jobs set both; who imports this package sets them like everything else of his process.
-    raise ConfigError(
-        "Keras must run on tensorflow, in float32. Received: "
-        f"{keras.config.backend()}, in {keras.config.floatx()}, of KERAS_BACKEND or keras.json. "
-        "Set KERAS_BACKEND=tensorflow, and floatx to float32, before Keras is imported."
-    )
-
-
-def nrms(config: ModelConfig, vocabulary_size: int, dtype: str) -> Recommender:
-    """NRMS (Wu et al., EMNLP-IJCNLP 2019): self-attention and additive attention in
-    both encoders.
-    """
-    attention = {
-        "heads": config.heads,
-        "head_dim": config.head_dim,
-        "attention_dim": config.attention_dim,
-    }
-    news_encoder = NewsEncoder(
-        vocabulary_size,
-        config.word_dim,
-        dropout=config.dropout,
-        train_word_vectors=config.train_word_vectors,
-        dtype=dtype,
-        name="news_encoder",
-        **attention,
-    )
-    return Recommender(
-        news_encoder, UserEncoder(dtype=dtype, name="user_encoder", **attention), dtype=dtype
-    )
-
-
-MODELS: dict[str, Callable[[ModelConfig, int, str], Recommender]] = {"nrms": nrms}
 
 
 def build_model(
@@ -56,7 +14,7 @@ def build_model(
     word_vectors: np.ndarray | None = None,
     precision: str = "float32",
 ) -> Recommender:
-    """Builds the model that `config.model` names.
+    """Builds the model whose options are given.
 
     Args:
         config: the model's dimensions.
@@ -68,8 +26,4 @@ def build_model(
     Returns:
         The model, its weights created.
     """
-    model = MODELS[config.model](config, vocabulary_size, precision)
-    model.build()
-    if word_vectors is not None:
-        model.news_encoder.embedding.set_weights([word_vectors])
-    return model
+    return architecture_of(config).build(config, vocabulary_size, word_vectors, precision)

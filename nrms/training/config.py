@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal, Self
 
+from nrms.architectures import DEFAULT, Architecture, ModelConfig, architectures
 from nrms.config import (
     LearningRate,
-    ModelConfig,
     PositiveFloat,
     PositiveInt,
     Seed,
     Text,
+    Variants,
     option,
     required,
 )
 from nrms.data.config import WarningsConfig
+from nrms.errors import ConfigError
 from nrms.tracking import TrackingConfig
 
 
@@ -76,12 +81,83 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataConfig, ModelConfig, TrainingConfig, WarningsConfig, TrackingConfig):
-    """Everything that a training depends on."""
+class ModelChoice:
+    """Model"""
+
+    model: Text = option(DEFAULT, "architecture, which has flags of its own: --model NAME --help")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(
+    DataConfig, ModelChoice, ModelConfig, TrainingConfig, WarningsConfig, TrackingConfig, Variants
+):
+    """Everything that a training depends on: the flags that all models share, and those of the
+    model, whose own class an instance has.
+    """
+
+    choice: ClassVar[str] = "model"
+    shared: ClassVar[type]  # of a model's own class: the one without its flags
+
+    def __new__(cls, **values: Any) -> Self:
+        """An instance of the class of the model that `values` name."""
+        if "shared" in vars(cls):
+            return super().__new__(cls)
+        name = values.get("model", DEFAULT)
+        if name not in architectures():
+            raise ConfigError(
+                f"--model must be one of {', '.join(architectures())}. Received: {name!r}."
+            )
+        return cls.variants()[name].__new__(cls.variants()[name])
+
+    def __reduce__(self) -> tuple:
+        # A model's own class has no name that another process could import it by.
+        return _again, (self.shared, type(self.model_config), vars(self))
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Any]:
+        """A class for each model."""
+        shared = vars(cls).get("shared", cls)
+        return {name: _of_model(shared, one) for name, one in architectures().items()}
 
     @property
     def model_config(self) -> ModelConfig:
-        """The part that says how the model is built."""
-        return ModelConfig(
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(ModelConfig)}
+        """The model's own flags."""
+        config_class = architectures()[self.model].config_class
+        return config_class(
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(config_class)}
         )
+
+
+@functools.cache
+def _of_model(shared: type[TrainConfig], model: Architecture) -> type[TrainConfig]:
+    """The class with a model's own flags and its defaults of the shared ones."""
+    fields = {f.name: f for f in dataclasses.fields(shared)}
+    own = {f.name for f in dataclasses.fields(model.config_class)}
+    if own & fields.keys() or not model.defaults.keys() <= fields.keys():
+        raise ValueError(
+            f"a model must have flags of its own, and defaults of shared ones. Received: "
+            f"{model.name}, with the flags {', '.join(sorted(own))} and defaults of "
+            f"{', '.join(model.defaults)}."
+        )
+    types = typing.get_type_hints(shared)
+    changed = [
+        (name, types[name], dataclasses.field(default=value, metadata=fields[name].metadata))
+        for name, value in model.defaults.items()
+    ]
+    return dataclasses.make_dataclass(
+        shared.__name__,
+        changed,
+        bases=(shared, model.config_class),
+        namespace={"shared": shared},
+        frozen=True,
+        kw_only=True,
+    )
+
+
+def _again(
+    shared: type[TrainConfig], config_class: type[ModelConfig], values: dict[str, Any]
+) -> TrainConfig:
+    """The configuration in another process: `config_class` is here so that its module, which
+    registers the model, has been imported.
+    """
+    return shared(**values)

@@ -63,8 +63,6 @@ _NOT_IDENTITY = {
     *("max_unknown", "promote", "wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
-# what a model has in common with its --init-from
-_SIZES = ("model", "word_dim", "heads", "head_dim", "attention_dim")
 _PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
 # training impressions that are ranked after each epoch, to see over-fitting
 _TRAINING_SAMPLE = 2_000
@@ -117,6 +115,11 @@ def train(
         raise ConfigError(
             "--word-vectors must name a file. Received: "
             f"{config.word_vectors}, where there is none."
+        )
+    if config.word_vectors is not None and "word_dim" not in as_dict(config.model_config):
+        raise ConfigError(
+            "--word-vectors must be given with a model that has --word-dim. Received: --model "
+            f"{config.model}. Leave it out."
         )
     with scratch_folder() as cache:
         return _train(config, stop or threading.Event(), callbacks, cache)
@@ -224,11 +227,11 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
     source = bundles.load(uri, cache, ("model.keras", "tokenizer.json"))
     saved = source.meta.get("config")
     saved = saved if isinstance(saved, dict) else {}
-    ours = as_dict(config.model_config)
+    ours = {"model": config.model, **as_dict(config.model_config)}
     different = [
-        f"{name} {saved.get(name)} there, {ours[name]} here"
-        for name in _SIZES
-        if saved.get(name) != ours[name]
+        f"{name} {saved.get(name)} there, {value} here"
+        for name, value in ours.items()
+        if name not in config.model_config.free and saved.get(name) != value
     ]
     if different:
         raise ConfigError(
@@ -303,9 +306,10 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     for split, found in ((training, own), (validation, validated)):
         logger.info("%s: %s", split.name, joins.line(found.shares))
     word_vectors = None
-    if config.word_vectors is not None:
+    word_dim = as_dict(config.model_config).get("word_dim")
+    if config.word_vectors is not None and word_dim is not None:
         word_vectors, coverage = read_word_vectors(
-            config.word_vectors, tokenizer.words, config.word_dim, config.seed
+            config.word_vectors, tokenizer.words, word_dim, config.seed
         )
         logger.info(
             "word vectors: %.1f%% of the vocabulary is in %s", 100 * coverage, config.word_vectors

@@ -19,14 +19,18 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from nrms.config import parse
+from nrms.architectures import DEFAULT
+from nrms.config import parse_values
 from nrms.errors import ConfigError
 from nrms.evaluation.ranking import METRICS
 from nrms.training.config import TrainConfig
 
 _METHODS = ("grid", "bayes", "random")
 _OBJECTIVES = {f"val_{name}": name for name in METRICS}
-_NOT_SEARCHED = {"config", "output", "resume"}  # each trial has its own
+_NOT_SEARCHED = {
+    **dict.fromkeys(("config", "output", "resume"), "is each trial's own and"),
+    "model": "is the same in all trials, given as --model, and",
+}
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,13 @@ class SearchSpace:
     run_cap: int | None
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path, model: str = DEFAULT) -> Self:
         """Reads the keys that a search needs: method, metric, parameters and run_cap. Others are
         W&B's own.
+
+        Args:
+            path: the file.
+            model: that of the trainings, whose flags the parameters may be.
 
         Raises:
             ConfigError: the file is missing or no YAML; a parameter is no flag of `jobs.train`, has
@@ -64,12 +72,12 @@ class SearchSpace:
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--space must name a YAML file. Received: {path}: {error}") from None
         try:
-            return cls._of(content)
+            return cls._of(content, model)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
-    def _of(cls, content: Any) -> Self:
+    def _of(cls, content: Any, model: str) -> Self:
         if not isinstance(content, dict):
             raise ConfigError(
                 f"a search space has keys, method and parameters among them. Received: {content!r}."
@@ -90,7 +98,7 @@ class SearchSpace:
         if not isinstance(parameters, dict) or not parameters:
             raise ConfigError(f"parameters must name what varies. Received: {parameters!r}.")
         distributions = {
-            str(name).replace("-", "_"): _distribution(name, form, method == "grid")
+            str(name).replace("-", "_"): _distribution(name, form, method == "grid", model)
             for name, form in parameters.items()
         }
         return cls(method, _OBJECTIVES[name], distributions, cap)
@@ -126,36 +134,37 @@ class SearchSpace:
 
 def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """The configuration with a trial's values in it."""
-    return replace(config, **{name: _legal(name, value) for name, value in values.items()})
+    legal = {name: _legal(name, value, config.model) for name, value in values.items()}
+    return replace(config, **legal)
 
 
-def _distribution(name: Any, form: Any, grid: bool) -> BaseDistribution:
+def _distribution(name: Any, form: Any, grid: bool, model: str) -> BaseDistribution:
     if name in _NOT_SEARCHED:
-        raise ConfigError(f"{name} is each trial's own and cannot be searched. Received: {form!r}.")
+        raise ConfigError(f"{name} {_NOT_SEARCHED[name]} cannot be searched. Received: {form!r}.")
     given = dict(form) if isinstance(form, dict) else {}
     kind = given.pop("distribution", None)
     match given:
         case {"value": value, **rest} if not rest and kind in (None, "constant"):
-            return CategoricalDistribution([_plain(_legal(name, value))])
+            return CategoricalDistribution([_plain(_legal(name, value, model))])
         case {"values": [_, *_] as values, **rest} if not rest and kind in (None, "categorical"):
             return CategoricalDistribution(
-                list(dict.fromkeys(_plain(_legal(name, value)) for value in values))
+                list(dict.fromkeys(_plain(_legal(name, value, model)) for value in values))
             )
         case {"min": low, "max": high, **rest} if not rest and not grid:
-            return _range(name, low, high, kind)
+            return _range(name, low, high, kind, model)
     forms = "value, or values: a list"
     if not grid:
         forms += ", or min and max with distribution uniform, int_uniform or log_uniform_values"
     raise ConfigError(f"{name} must be given by {forms}. Received: {form!r}.")
 
 
-def _range(name: Any, low: Any, high: Any, kind: str | None) -> BaseDistribution:
+def _range(name: Any, low: Any, high: Any, kind: str | None, model: str) -> BaseDistribution:
     for bound in (low, high):
         if type(bound) not in (int, float):
             raise ConfigError(
                 f"{name}: min and max must be numbers, 1e-4 written as 0.0001. Received: {bound!r}."
             )
-    legal = [_legal(name, bound) for bound in (low, high)]
+    legal = [_legal(name, bound, model) for bound in (low, high)]
     whole = type(low) is type(high) is int
     kind = kind or ("int_uniform" if whole else "uniform")  # as W&B does
     if low > high:
@@ -174,12 +183,11 @@ def _range(name: Any, low: Any, high: Any, kind: str | None) -> BaseDistribution
     )
 
 
-def _legal(name: Any, value: Any) -> Any:
+def _legal(name: Any, value: Any, model: str) -> Any:
     """The value as `jobs.train` gets it from W&B's agent, which passes flags."""
-    flags = ["--data=.", "--output=.", f"--{name}={value}"]
-    return getattr(
-        parse(TrainConfig, flags, "python -m jobs.train", ""), str(name).replace("-", "_")
-    )
+    flags = [f"--model={model}", f"--{name}={value}"]
+    _, values = parse_values(TrainConfig, flags, "python -m jobs.train", "")
+    return values[str(name).replace("-", "_")]
 
 
 def _plain(value: Any) -> Any:

@@ -88,7 +88,7 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
     """
     stop = stop or threading.Event()
     refuse_cluster(os.environ)
-    space = SearchSpace.read(config.space)
+    space = SearchSpace.read(config.space, config.model)
     points = space.grid(config.seed) if space.method == "grid" else []
     total = config.trials or space.run_cap or len(points)
     if not total:

@@ -33,6 +33,6 @@ class SweepConfig(SearchConfig, TrainConfig):
     @property
     def train_config(self) -> TrainConfig:
         """What the trials have in common."""
-        return TrainConfig(
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig)}
-        )
+        own = {f.name for f in dataclasses.fields(SearchConfig)}
+        names = [f.name for f in dataclasses.fields(self) if f.name not in own]
+        return TrainConfig(**{name: getattr(self, name) for name in names})

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.bench import score, train
 from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
-from nrms.config import ModelConfig
+from nrms.architectures.nrms import NrmsConfig
 from nrms.models.registry import build_model
 
 pytestmark = pytest.mark.system
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 @pytest.mark.parametrize("train_word_vectors", [True, False])
 def test_the_naive_form_is_the_same_model(train_word_vectors):
     keras.utils.set_random_seed(3)
-    config = ModelConfig(
+    config = NrmsConfig(
         word_dim=5,
         heads=2,
         head_dim=3,

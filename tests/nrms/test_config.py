@@ -14,9 +14,10 @@ import pytest
 
 from jobs.cli import run
 from nrms import errors
+from nrms.architectures import architectures
+from nrms.architectures.nrms import NrmsConfig
 from nrms.config import (
     _SYNONYMS,
-    ModelConfig,
     PositiveInt,
     as_dict,
     changed_lines,
@@ -173,12 +174,13 @@ def test_null_takes_back_what_the_file_set(tmp_path):
             ["--wandb-mode", "on"],
             "--wandb-mode must be one of online, offline, disabled. Received: 'on'.",
         ),
-        (["--model", "lstur"], "--model must be one of nrms. Received: 'lstur'."),
+        (["--model", "lstur"], "--model must be one of {models}. Received: 'lstur'."),
         (["--train-split", " "], "--train-split must be text that is not empty. Received: ' '."),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, argv, message):
     assert call([*REQUIRED, *argv]) == (2, None)
+    message = message.format(models=", ".join(architectures()))
     assert capsys.readouterr() == ("", f"error: {message}\n")
 
 
@@ -191,7 +193,10 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, argv, message):
             "[optimizer]\nlr = 1",
             "optimizer in {file} is not a key. Note: keys stand in no section.",
         ),
-        ("[model]\nheads = 1", "model in {file} must be one of nrms. Received: {{'heads': 1}}."),
+        (
+            "[model]\nheads = 1",
+            "model in {file} must be one of {models}. Received: {{'heads': 1}}.",
+        ),
         ("lr = 2", "lr in {file} must be a number > 0 and <= 1. Received: 2."),
         ('lr = "1e-4"', "lr in {file} must be a number > 0 and <= 1. Received: '1e-4'."),
         ("epochs = true", "epochs in {file} must be a whole number >= 1. Received: True."),
@@ -214,13 +219,13 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, argv, message):
 def test_a_wrong_file_is_one_line_and_exit_code_2(capsys, tmp_path, text, message):
     file = toml(tmp_path, text)
     assert call([*REQUIRED, "--config", str(file)]) == (2, None)
-    assert capsys.readouterr() == ("", f"error: {message.format(file=file)}\n")
+    message = message.format(file=file, models=", ".join(architectures()))
+    assert capsys.readouterr() == ("", f"error: {message}\n")
 
 
 def test_every_synonym_leads_to_a_flag_and_is_none_itself():
-    names = {
-        f.name for config_class in (TrainConfig, ScoreConfig) for f in fields(config_class)
-    } | {"config"}
+    classes = (*TrainConfig.variants().values(), ScoreConfig)
+    names = {f.name for config_class in classes for f in fields(config_class)} | {"config"}
     assert _SYNONYMS.keys() <= names
     assert not names & {word for words in _SYNONYMS.values() for word in words}
 
@@ -235,7 +240,7 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
 def test_an_unknown_key_without_a_near_one_names_them_all(capsys, tmp_path):
     assert call([*REQUIRED, "--config", str(toml(tmp_path, "zzz = 1"))]) == (2, None)
     (line,) = capsys.readouterr().err.splitlines()
-    assert all(f.name in line for f in fields(TrainConfig))
+    assert all(f.name in line for f in fields(TrainConfig.variants()["nrms"]))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +276,7 @@ def test_help_shows_every_flag_with_meaning_range_and_default_by_group(capsys):
     code, _ = call(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert code == 0
-    for f in fields(TrainConfig):
+    for f in fields(TrainConfig.variants()["nrms"]):
         assert (
             f"--{f.name.replace('_', '-')} VALUE" in shown
             or f"--{f.name.replace('_', '-')} [VALUE]" in shown
@@ -281,7 +286,13 @@ def test_help_shows_every_flag_with_meaning_range_and_default_by_group(capsys):
     assert "(text that is not empty; required)" in shown
     places = [
         shown.index(title)
-        for title in ("Data: --data", "Model: --model", "Training: --output", "Biases: --wandb")
+        for title in (
+            "Data: --data",
+            "Model: --model",
+            "NRMS: --word-dim",
+            "Training: --output",
+            "Biases: --wandb",
+        )
     ]
     assert places == sorted(places)
 
@@ -333,9 +344,9 @@ def test_the_lines_of_what_was_changed():
 
 def test_the_model_part_stands_alone():
     config = parsed(*REQUIRED, "--heads", "3")
-    assert config.model_config == ModelConfig(heads=3)
+    assert config.model_config == NrmsConfig(heads=3)
     assert (
-        ModelConfig(**{name: as_dict(config)[name] for name in as_dict(ModelConfig())})
+        NrmsConfig(**{name: as_dict(config)[name] for name in as_dict(NrmsConfig())})
         == config.model_config
     )
 

@@ -5,15 +5,15 @@ import keras
 import numpy as np
 import pytest
 
+from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
-from nrms.config import ModelConfig
 from nrms.errors import ArtifactError
 from nrms.inference.keras_runtime import KerasEncoders
 from nrms.inference.onnx_runtime import OnnxEncoders
 from nrms.inference.scorer import Scorer, encode_titles, with_unknown
 from nrms.models.registry import build_model
 
-SMALL = ModelConfig(word_dim=5, heads=2, head_dim=3, attention_dim=4)
+SMALL = NrmsConfig(word_dim=5, heads=2, head_dim=3, attention_dim=4)
 
 
 def world(rng, articles=50, users=20, impressions=60, history=6):

@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 from keras import ops
 
+from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
-from nrms.config import ModelConfig
 from nrms.inference.keras_runtime import KerasEncoders
 from nrms.inference.onnx_runtime import OnnxEncoders
 from nrms.inference.parity import check_parity
 from nrms.layers.additive_attention import AdditiveAttention
 from nrms.layers.self_attention import SelfAttention
 from nrms.layers.sequence_encoder import SequenceEncoder
-from nrms.models.news_encoder import NewsEncoder
-from nrms.models.registry import MODELS, build_model
+from nrms.models.nrms import NewsEncoder, UserEncoder
+from nrms.models.registry import build_model
 from nrms.models.two_tower import Recommender
-from nrms.models.user_encoder import UserEncoder
 
 RNG = np.random.default_rng(7)
 HEADS, HEAD_DIM, DIM, ATTENTION = 2, 3, 6, 4
@@ -154,7 +153,7 @@ def test_mixed_precision_is_close_to_float32(name):
 
 
 def test_keras_file_round_trip_in_mixed_precision_keeps_every_sublayer_policy(tmp_path):
-    model = build_model(ModelConfig(word_dim=5, **SMALL), 20, precision="mixed_bfloat16")
+    model = build_model(NrmsConfig(word_dim=5, **SMALL), 20, precision="mixed_bfloat16")
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     policies = {layer.dtype_policy.name for layer in loaded._flatten_layers()}
@@ -238,7 +237,7 @@ def test_recommender_equals_encoding_every_title_of_every_sample_apart():
 
 @pytest.mark.parametrize("more", [1, 7, 40])
 def test_padding_does_not_move_a_vector(more):
-    model = build_model(ModelConfig(), 20)
+    model = build_model(NrmsConfig(), 20)
     wide_titles, wide_rows = (np.pad(rows, ((0, 0), (0, more))) for rows in (TITLES, ROWS))
     np.testing.assert_allclose(
         model.news_encoder(TITLES), model.news_encoder(wide_titles), atol=1e-6
@@ -342,7 +341,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_frozen_word_vectors_are_not_trainable():
-    config = ModelConfig(word_dim=5, train_word_vectors=False, **SMALL)
+    config = NrmsConfig(word_dim=5, train_word_vectors=False, **SMALL)
     vectors = floats(20, 5)
     model = build_model(config, 20, vectors)
     np.testing.assert_array_equal(model.news_encoder.embedding.get_weights()[0], vectors)
@@ -356,9 +355,3 @@ def test_frozen_word_vectors_are_not_trainable():
 def test_sizes_must_be_positive(make):
     with pytest.raises(ValueError, match=r"should be a positive integer\. Received: "):
         make()
-
-
-def test_every_model_that_the_configuration_can_name_is_registered():
-    from nrms.config import MODEL_NAMES
-
-    assert set(MODELS) == set(MODEL_NAMES)

@@ -675,7 +675,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
-from nrms.config import ModelConfig
+from nrms.architectures.nrms import NrmsConfig
 from nrms.models.registry import build_model
 from nrms.training.loop import make_train_step
 
@@ -685,7 +685,7 @@ def losses(strategy, batch_sizes):
     titles = rng.integers(1, 50, (31, 8)).astype(np.int32)
     titles[0] = 0
     with strategy.scope():
-        model = build_model(ModelConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, \
+        model = build_model(NrmsConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, \
 dropout=0.0), 50)
         optimizer = keras.optimizers.Adam(0.01)
         optimizer.build(model.trainable_variables)

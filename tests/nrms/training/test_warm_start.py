@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from nrms.config import ModelConfig
+from nrms.architectures.nrms import NrmsConfig
 from nrms.models.registry import build_model
 from nrms.training.warm_start import take_weights
 
@@ -19,9 +19,9 @@ def test_shared_words_take_their_vectors_along_and_new_ones_stay_as_drawn(
     tmp_path, frozen, dropout
 ):
     keras.utils.set_random_seed(1)
-    saved = build_model(ModelConfig(**SIZES), len(OLD))
+    saved = build_model(NrmsConfig(**SIZES), len(OLD))
     saved.save(tmp_path / "model.keras")
-    config = ModelConfig(**SIZES, train_word_vectors=not frozen, dropout=dropout)
+    config = NrmsConfig(**SIZES, train_word_vectors=not frozen, dropout=dropout)
     model = build_model(config, len(NEW))
     drawn = model.news_encoder.embedding.get_weights()[0]
     assert take_weights(model, NEW, tmp_path / "model.keras", OLD) == 2

@@ -1,0 +1,27 @@
+"""A file for each model: its flags and its registration. Its Keras part is the file of the same
+name in `nrms.models`.
+"""
+
+import importlib
+import pkgutil
+
+from nrms.architectures.registry import (
+    DEFAULT,
+    Architecture,
+    ModelConfig,
+    architecture_of,
+    architectures,
+    register,
+)
+
+__all__ = [
+    "DEFAULT",
+    "Architecture",
+    "ModelConfig",
+    "architecture_of",
+    "architectures",
+    "register",
+]
+
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)
