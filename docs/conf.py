@@ -18,7 +18,6 @@ extensions = [
     "from_code",
 ]
 exclude_patterns = ["_build"]
-nitpicky = True
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

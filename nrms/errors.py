@@ -1,17 +1,17 @@
 """Every error a user can meet. A job prints the message as one line and exits; the API answers
-4xx/503.
+4xx/503::
 
-NrmsError
-├── ConfigError            a flag, a configuration file or an environment variable is wrong
-├── SchemaError            data that breaks the Parquet contract
-├── StorageError           a file or bucket could not be read or written
-│   ├── ObjectNotFound     no such file, object or bucket
-│   ├── AccessDenied       the credentials may not do this
-│   └── PreconditionFailed somebody else wrote the object first
-├── ArtifactError          a model bundle is incomplete, altered or of another format
-├── NotPromoted            a model was trained and written, but is not to be served
-└── TrainingError          training cannot go on (NaN loss, no samples, ...)
-    └── Interrupted        SIGTERM or SIGINT arrived; a checkpoint was written
+    NrmsError
+    ├── ConfigError            a flag, a configuration file or an environment variable is wrong
+    ├── SchemaError            data that breaks the Parquet contract
+    ├── StorageError           a file or bucket could not be read or written
+    │   ├── ObjectNotFound     no such file, object or bucket
+    │   ├── AccessDenied       the credentials may not do this
+    │   └── PreconditionFailed somebody else wrote the object first
+    ├── ArtifactError          a model bundle is incomplete, altered or of another format
+    ├── NotPromoted            a model was trained and written, but is not to be served
+    └── TrainingError          training cannot go on (NaN loss, no samples, ...)
+        └── Interrupted        SIGTERM or SIGINT arrived; a checkpoint was written
 """
 
 

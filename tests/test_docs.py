@@ -99,11 +99,16 @@ def rows(page: str, header: str) -> list[list[str]]:
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
 
 
+def code(text: str) -> list[str]:
+    """What stands between backticks."""
+    return [found[1].strip() for found in re.findall(r"(`+)(.+?)\1(?!`)", text)]
+
+
 def test_every_block_is_run_or_says_what_it_needs():
     assert sum(text.count("\n```") for text in PAGES.values()) == 2 * len(BLOCKS)
     for block in BLOCKS:
         # Any other language would be a block of commands that nobody looks at.
-        assert block.language in {"sh", "python", ""}, block
+        assert block.language in {"sh", "python", "{eval-rst}", ""}, block
         if block.language == "":
             assert not re.search(
                 r"^(\$|make|docker|curl|git|pip|python|wandb|\S*/python) ?", block.text, re.M
@@ -269,6 +274,12 @@ def test_flags_in_the_text_are_flags():
     assert named - known - OTHER_FLAGS - {"--config"} == set()
 
 
+def test_the_keys_of_metrics_json_are_explained(trained):
+    _, result = trained
+    keys = {key for cell, _ in rows("docs/reference/metrics.md", "key") for key in code(cell)}
+    assert keys == result.metrics.keys()
+
+
 class Texts(ast.NodeVisitor):
     """The texts in a file's code, with … for what an f-string puts in; docstrings are no texts."""
 
@@ -303,7 +314,7 @@ def texts() -> set[str]:
 )
 def test_messages_of_the_troubleshooting_table_are_in_the_code(row, texts):
     assert len(row) == 3
-    messages = [found[1].strip() for found in re.findall(r"(`+)(.+?)\1(?!`)", row[0])]
+    messages = code(row[0])
     assert messages
     for message in messages:
         assert len(message.strip("…: ")) > 8, "too short to tell a message by"
