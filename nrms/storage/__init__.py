@@ -55,10 +55,10 @@ def is_gcs(uri: Location) -> bool:
 
 
 def normal(uri: Location) -> str:
-    """The one way to write a location: without empty parts, `.` and a slash at the end, in a bucket
-    as on a disk.
+    """The location in its normal form: without empty parts, without `.`, and without a slash at the
+    end, in a bucket as on a disk.
 
-    Raises StorageError for a name that is no UTF-8.
+    Raises StorageError for a name that is not UTF-8.
     """
     check_utf8(uri)
     if not is_gcs(uri):
@@ -95,8 +95,8 @@ def stat(uri: Location) -> FileInfo:
 
 
 def exists(uri: Location) -> bool:
-    """Whether there is such a file. Raises AccessDenied or StorageError where that
-    cannot be known.
+    """Whether there is such a file. Raises AccessDenied or StorageError where that cannot be found
+    out.
     """
     try:
         stat(uri)
@@ -109,9 +109,11 @@ def list_files(folder: Location, suffix: str = "", hidden: bool = False) -> list
     """All files below `folder` whose name ends in `suffix`, sorted by uri.
 
     Names that start with a dot (unfinished writes, locks, `._x` of macOS archives) are left out,
-    unless `hidden`. Links to folders are followed. A folder that does not exist is empty, a bucket
-    that does not exist raises ObjectNotFound, no access AccessDenied; a link to nothing, what is no
-    file, and a name that is no UTF-8 raise StorageError.
+    unless `hidden`. Links to folders are followed. A folder that does not exist counts as empty.
+
+    Raises ObjectNotFound for a bucket that does not exist, AccessDenied without access, and
+    StorageError for a link to nothing, for what is neither a file nor a folder, and for a name that
+    is not UTF-8.
     """
     folder = normal(folder)
     if is_gcs(folder):
@@ -175,9 +177,9 @@ def upload(path: Location, uri: Location, *, if_generation: str | None = None) -
         path: Local file.
         uri: Local path or `gs://bucket/name`.
         if_generation: None replaces whatever is there. ABSENT creates the file once. Any other
-            generation replaces exactly that one (compare-and-swap). A local file that moves by
-            compare-and-swap should be written in no other way once it exists: its lock binds only
-            those who take it.
+            generation replaces exactly that one (compare-and-swap). A local file that is replaced
+            by compare-and-swap must not be written in another way, because only compare-and-swap
+            takes its lock.
 
     Returns:
         What was written.
@@ -193,15 +195,15 @@ def upload(path: Location, uri: Location, *, if_generation: str | None = None) -
 
 
 def tidy(folder: Location) -> None:
-    """Takes away what writes into a folder left when their processes were killed. A bucket shows
-    nothing of them.
+    """Removes the unfinished files of processes that were killed while they wrote into a folder. A
+    bucket never shows such files.
     """
     if not is_gcs(folder):
         scratch.tidy(Path(folder))
 
 
 def delete(uri: Location) -> None:
-    """Delete the file; one that is not there is fine. Raises AccessDenied, StorageError."""
+    """Delete the file, if it exists. Raises AccessDenied, StorageError."""
     uri = normal(uri)
     if is_gcs(uri):
         with gcs.errors(uri, "deleted"):

@@ -9,8 +9,8 @@ LENGTH = 8  # characters of a checksum
 
 
 def crc32c(chunks: Iterable[bytes]) -> str:
-    """Of these bytes, one chunk after the other."""
-    from google_crc32c import Checksum  # local files alone need nothing of Google's
+    """The checksum of these chunks of bytes, one after the other."""
+    from google_crc32c import Checksum  # only buckets need the library
 
     checksum = Checksum()
     for chunk in chunks:
@@ -19,12 +19,14 @@ def crc32c(chunks: Iterable[bytes]) -> str:
 
 
 def chunks(stream: BinaryIO, end: int | None = None) -> Iterator[bytes]:
-    """The stream from where it stands to its end, or to the place `end`, a megabyte at a time."""
+    """The bytes from the stream's position to its end, or to the position `end`, a megabyte at a
+    time.
+    """
     while chunk := stream.read(1 << 20 if end is None else min(1 << 20, end - stream.tell())):
         yield chunk
 
 
 def crc32c_of(path: Path) -> str:
-    """Of a local file. Raises OSError."""
+    """The checksum of a local file. Raises OSError."""
     with path.open("rb") as file:
         return crc32c(chunks(file))

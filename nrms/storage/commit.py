@@ -1,16 +1,16 @@
 """The one way a folder becomes valid, local or in a bucket.
 
-    <folder>/manifest.json    first the plan alone: all that the content depends on; at the end
-                              all about the files, too
+    <folder>/manifest.json    at first the plan alone, which says all that the content depends on;
+                              at the end the files as well
     <folder>/...              the files
     <folder>/_SUCCESS         empty; written last: without it, nothing here is valid
 
-Whatever is killed or runs twice, three rules keep the folder whole. The plan is claimed by
-compare-and-swap before anything else. Each part names the plan it was made for, so a part of any
-other plan counts as missing. Each write names the generation it replaces, so of two runs at once
-one writes a part and the other reads it.
+Three rules keep the folder whole, even if a run is killed or two runs write at the same time. The
+plan is claimed by compare-and-swap before anything else. Each part names the plan that it was made
+for, so a part of another plan counts as missing. Each write names the generation that it replaces,
+so of two runs at the same time one writes a part and the other reads it.
 
-What is complete is checked, not believed: `Found.is_complete` compares the files with the manifest.
+`Found.is_complete` does not rely on `_SUCCESS` alone: it compares the files with the manifest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Plan = dict[str, Any]
 Value = TypeVar("Value")
 
 _PLAN = b"nrms.plan"  # key of the Parquet metadata
-_SHOWN = 3  # differences that a message names
+_SHOWN = 3  # a message names so many differences
 
 
 def fingerprint(info: storage.FileInfo, cache: Path) -> Plan:
@@ -52,22 +52,22 @@ def fingerprint(info: storage.FileInfo, cache: Path) -> Plan:
 
 
 def read_json(data: bytes) -> dict[str, Any] | None:
-    """The JSON object that these bytes are; None where they are none."""
+    """The JSON object in these bytes; None where they hold anything else."""
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError):  # the latter of brackets in brackets in ...
+    except (ValueError, RecursionError):  # RecursionError: brackets in brackets in ...
         return None
     return value if isinstance(value, dict) else None
 
 
 def write_once(uri: str, files: Mapping[str, Path], last: str, content: bytes) -> None:
-    """Writes a folder that no other run writes, and that never changes.
+    """Writes a folder that no other run writes and that never changes afterwards.
 
     Args:
         uri: the folder; nothing is there.
         files: local files by their path below it.
         last: name of the file that makes the folder valid, written after all others.
-        content: of that file.
+        content: the content of that file.
 
     Raises:
         StorageError: writing failed; the folder is not valid.
@@ -92,10 +92,10 @@ class Found:
 
     Attributes:
         uri: the folder.
-        manifest: the content of the manifest; empty where there is none, or none that can be read.
-        generation: of the manifest.
-        success: `_SUCCESS`; None where the folder is not finished.
-        files: the others, by their path below the folder.
+        manifest: the content of the manifest; empty where it is missing or cannot be read.
+        generation: that of the manifest.
+        success: the file `_SUCCESS`; None where the folder is not finished.
+        files: all other files, by their path below the folder.
     """
 
     uri: str
@@ -105,8 +105,8 @@ class Found:
     files: dict[str, storage.FileInfo]
 
     def is_occupied(self, belongs: Callable[[str], bool]) -> bool:
-        """Whether there is anything of an output: what makes it valid, or a file that `belongs`
-        picks by path.
+        """Whether the folder holds anything of an output: what makes it valid, or a file that
+        `belongs` picks by path.
         """
         return (
             self.generation != storage.ABSENT
@@ -115,11 +115,11 @@ class Found:
         )
 
     def is_complete(self, verify: bool = False) -> bool:
-        """Whether the folder was finished and its files are as they were written; those that are
+        """Whether the folder was finished and its files are as they were written. Files that are
         not are logged.
 
-        Sizes are compared, and checksums: those of a bucket, which cost nothing; those of a local
-        file where it changed after the folder was finished, and of each with `verify`.
+        Sizes are always compared. Checksums are compared in a bucket, where they cost nothing; of
+        local files only those that changed after the folder was finished, or all with `verify`.
         """
         if self.success is None:
             return False
@@ -158,8 +158,8 @@ class Found:
 
 def look(uri: str) -> Found:
     """What lies in a folder. Raises StorageError: it cannot be read."""
-    # The listing before the manifest: what another run writes in between must not look like
-    # something else.
+    # The files are listed before the manifest is read, so that a file which another run writes in
+    # between is not taken for something else.
     below = storage.join(uri, "x")[:-1]
     files = {info.uri.removeprefix(below): info for info in storage.list_files(uri)}
     success = files.pop(SUCCESS, None)
@@ -171,7 +171,7 @@ def clear(found: Found, belongs: Callable[[str], bool]) -> None:
     """Deletes what makes the folder valid, then its manifest, then the files that `belongs` picks
     by path.
 
-    Raises ConfigError where one of them is in a folder that is a link: it is somebody else's.
+    Raises ConfigError where one of them lies behind a linked folder: that may belong to others.
     """
     names = list(filter(belongs, found.files))
     _refuse_links(found.uri, names)
@@ -191,8 +191,8 @@ def _refuse_links(uri: str, names: Iterable[str]) -> None:
 
 
 def taken(content: str, uri: str, why: str) -> ConfigError:
-    """The error of an output that must not be replaced: what it may hold, where, which relative
-    clause says why not.
+    """The error of an output that must not be replaced. It says what the output may hold, where it
+    is, and in a relative clause why it must not be replaced.
     """
     return ConfigError(
         f"--output must be empty or hold {content}. Received: {uri}, {why}. Choose another "
@@ -227,7 +227,7 @@ class Output:
         self._generation = storage.ABSENT  # of the manifest
 
     def is_planned(self, found: Found) -> bool:
-        """Whether what lies in the folder was made, or is being made, for this plan."""
+        """Whether what lies in the folder was made for this plan, or is being made for it."""
         return self._is_plan_of(found.manifest)
 
     def taken(self, found: Found) -> ConfigError:
@@ -237,7 +237,7 @@ class Output:
     def claim(
         self, wanted: Iterable[str] = (), overwrite: bool = False, verify: bool = False
     ) -> bool:
-        """Makes the folder this plan's, unless it is and is complete.
+        """Claims the folder for this plan, unless it is complete for this plan already.
 
         Args:
             wanted: names of files that it must hold to be complete, beside those that its manifest
@@ -266,8 +266,8 @@ class Output:
             if not planned and found.is_occupied(self._belongs) and not overwrite:
                 raise self.taken(found)
             if found.success is not None:
-                # Before the claim: a run that ends between the two must leave nothing that looks
-                # whole.
+                # Deleted before the claim, so that a run which ends in between leaves nothing that
+                # looks whole.
                 storage.delete(self._at(SUCCESS))
             if planned:
                 return True
@@ -275,17 +275,17 @@ class Output:
                 self._write_manifest(self._plan)
                 return True
             except PreconditionFailed:
-                continue  # another run claimed it first: look again
+                continue  # another run claimed it first, so look again
 
     def part(
         self, name: str, take: Callable[[Path], Value | None], make: Callable[[Path], Value]
     ) -> Value:
-        """A Parquet file of this output: the one that is there if it is whole and of this plan,
-        else a new one.
+        """A Parquet file of this output: the existing one if it is whole and of this plan, or else
+        a new one.
 
         Args:
-            name: of the file.
-            take: gives the value of a local file, None where it is not right after all.
+            name: the file's name.
+            take: gives the value of a local file; None where the file turns out to be wrong.
             make: writes a local file, by `write_part`, and gives its value. Called once at most.
 
         Raises:
@@ -314,7 +314,7 @@ class Output:
                 try:
                     storage.upload(path, self._at(name), if_generation=generation)
                 except PreconditionFailed:
-                    continue  # another run wrote it: take what is there
+                    continue  # another run wrote it, so take that one
                 self._note(name, path)
                 self.written.append(name)
                 return made[0]
@@ -332,15 +332,15 @@ class Output:
         return parquet.write(path, tables, {_PLAN: self._stamp}, **options)
 
     def add(self, path: Path) -> None:
-        """Writes a local file into the folder, under its own name, in place of any that is there.
+        """Writes a local file into the folder under its own name, and replaces one of that name.
 
         Raises:
             StorageError: writing failed, or a run with another plan took the folder.
         """
         uri = self._at(path.name)
         while True:
-            # In this order: whoever takes the folder after the check also changes the file after
-            # the look at it.
+            # The generation is read before the check. A run that takes the folder after the check
+            # changes the file after that too, and then the upload fails.
             try:
                 generation = storage.stat(uri).generation
             except ObjectNotFound:
@@ -374,7 +374,7 @@ class Output:
                 self._write_manifest({**self._plan, **about, "files": list(self.files.values())})
                 break
             except PreconditionFailed:
-                # it is another run of the same plan, with files as whole as ours
+                # Another run of the same plan wrote the manifest; its files are as good as ours.
                 self._check_ours()
         storage.write_bytes(b"", self._at(SUCCESS))
 
@@ -418,8 +418,8 @@ class Output:
 
 
 def difference(plan: Plan, other: Plan) -> str:
-    """The fields in which two plans differ, as words that follow "whose": what the other has, then
-    what `plan` has.
+    """The fields in which two plans differ, in words that can follow "whose": first the value of
+    `other`, then that of `plan`.
     """
     fields, inputs = [], []
     for path, wanted, found in _differences(plan, other, ()):
@@ -427,7 +427,7 @@ def difference(plan: Plan, other: Plan) -> str:
             inputs.append(path[-1])
         else:
             fields.append((".".join(path[1:] or path), found, wanted))
-    if len(fields) > 1:  # a hash says nothing to a person that another field does not say
+    if len(fields) > 1:  # a hash tells a person less than the other fields
         fields = [field for field in fields if not field[0].endswith("sha256")] or fields
     parts = [
         f"{name} is {_shown(found)} and not {_shown(wanted)}"
@@ -453,7 +453,7 @@ def _differences(
 
 
 def _manifest(uri: str) -> tuple[Plan, str]:
-    """The manifest of a folder and its generation; nothing and ABSENT where there is none."""
+    """The manifest of a folder and its generation; an empty one and ABSENT where it is missing."""
     while True:
         try:
             info = storage.stat(storage.join(uri, MANIFEST))

@@ -1,4 +1,4 @@
-"""What the system says when a disk takes no more, in one line."""
+"""Errors of the system when a disk takes no more, as one line."""
 
 import errno
 import os
@@ -8,19 +8,19 @@ from nrms.errors import NrmsError, StorageError
 from nrms.storage.fileinfo import Location, check_utf8
 
 _FILES = {errno.EMFILE, errno.ENFILE}
-# Windows lacks one
+# Windows lacks one of these names.
 _FULL = {getattr(errno, name, errno.EIO) for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")}
-_SHORT = re.compile(r"\d requested and \d+ written")  # all that NumPy says of it
+_SHORT = re.compile(r"\d requested and \d+ written")  # NumPy says no more about a full disk
 
 
 def refused(error: BaseException, where: Location) -> StorageError | None:
-    """The error of a disk that is full or read-only, of a process with too many open files, or of a
-    name that is no UTF-8; None for any other.
+    """The one-line error for a disk that is full or read-only, for a process with too many open
+    files, and for a name that is not UTF-8; None for any other error.
 
     Args:
-        error: what was raised. Libraries have errors of their own for it, or fail once more while
-            they clean up: the message counts as well, and so does what an error was raised in the
-            handling of.
+        error: what was raised. Libraries raise errors of their own for these, or fail a second time
+            while they clean up. So the message counts too, and so do the errors during whose
+            handling it was raised.
         where: the folder that was written, for errors that name no file.
     """
     seen = set()

@@ -37,9 +37,7 @@ class FileInfo:
 
 
 def check_utf8(uri: Location) -> None:
-    """Raises StorageError where a byte in it is no UTF-8: no manifest or log could
-    hold the name.
-    """
+    """Raises StorageError where the name is not UTF-8, as no manifest and no log could hold it."""
     text = os.fspath(uri)
     if shown(text) != text:
         raise StorageError(f"{shown(text)}: a name must be UTF-8; rename it")

@@ -1,5 +1,5 @@
-"""Objects in buckets of Google Cloud Storage. Only here is google.cloud imported, by the functions
-that need it.
+"""Objects in buckets of Google Cloud Storage. Only this module imports google.cloud, in those
+functions that need it.
 """
 
 import logging
@@ -25,8 +25,8 @@ _TIMEOUT = (10, 60)  # seconds to connect, seconds between two packets
 
 
 def _client() -> "Client":
-    # One client for each process (a fork must not share its sockets) and environment (tests change
-    # it).
+    # One client for each process, because a fork must not share its sockets, and for each
+    # environment, because tests change it.
     settings = (
         os.environ.get(name) for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS")
     )
@@ -42,7 +42,7 @@ def _connect(process: int, emulator: str | None, credentials: str | None) -> "Cl
         raise ConfigError(
             f"STORAGE_EMULATOR_HOST must begin with http:// or https://. Received: {emulator}"
         )
-    # Else the library looks each bucket up in a thread of its own, for traces that nobody reads.
+    # Otherwise the library looks up each bucket in a thread, for traces that nobody reads.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     if emulator:
         return storage.Client(project=None, client_options={"api_endpoint": emulator.rstrip("/")})
@@ -54,7 +54,7 @@ def _connect(process: int, emulator: str | None, credentials: str | None) -> "Cl
         return storage.Client(project=None)
     except GoogleAuthError:
         raise
-    except Exception as error:  # JSON of any other shape than the library expects
+    except Exception as error:  # JSON that does not have the shape that the library expects
         file = credentials or "the file of gcloud's application default credentials"
         raise DefaultCredentialsError(f"{file} does not hold credentials: {error!r}") from error
 
@@ -87,7 +87,7 @@ def _retry(
     also: Callable[[Exception], bool] | None = None,
     faults: list[Exception] | None = None,
 ) -> "Retry":
-    """Backoff for faults that pass and those that `also` picks; `faults` collects what was met."""
+    """Backoff for faults that pass and for those that `also` picks. `faults` collects them."""
     from google.api_core.retry import Retry
     from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -117,7 +117,7 @@ def _retry(
 
 @contextmanager
 def errors(uri: Location, verb: str) -> Iterator[None]:
-    """Make Google's errors in the block ours; `uri` is what could not be `verb` ("read", ...)."""
+    """Turn Google's errors in the block into ours: `uri` could not be `verb` ("read", ...)."""
     from google.api_core import exceptions as api
     from google.auth.exceptions import GoogleAuthError
     from requests import RequestException
@@ -148,8 +148,8 @@ def errors(uri: Location, verb: str) -> Iterator[None]:
 
 
 def _bucket_missing(bucket: str) -> bool:
-    """Tell a 404 of the bucket from one of the object, with no permission but that
-    to list objects.
+    """Whether a 404 was that of the bucket and not that of the object. This needs no permission but
+    that to list objects.
     """
     from google.api_core import exceptions as api
 
@@ -205,9 +205,8 @@ def download(uri: Location, stream: BinaryIO, info: FileInfo | None) -> None:
     with errors(uri, "read"):
         blob = _blob(uri, info)
         try:
-            # Raw, because the checksum of an object stored with gzip encoding is that of its stored
-            # bytes. Checked below, because the library's own check leaves out downloads that were
-            # resumed half-way.
+            # Raw, because the checksum of an object with gzip encoding is that of its stored bytes.
+            # It is checked below, because the library does not check downloads that were resumed.
             blob.download_to_file(
                 stream, raw_download=True, checksum=None, timeout=_TIMEOUT, retry=_retry(uri)
             )
@@ -258,11 +257,10 @@ def upload(source: BinaryIO, uri: Location, if_generation: str | None) -> FileIn
     def start_over(error: Exception) -> bool:
         if isinstance(error, api.PreconditionFailed):
             return True
-        # The server lost the upload session, unless there is no bucket.
+        # If the bucket exists, the server has lost the upload session.
         return getattr(error, "code", None) in (404, 410) and not _bucket_missing(_split(uri)[0])
 
-    # Not the library's own retry, which stays in one upload session: a restarted server does not
-    # know it any more.
+    # The library's own retry stays in one upload session, which a restarted server does not know.
     return _retry(uri, also=start_over, faults=faults)(attempt)()
 
 

@@ -17,7 +17,7 @@ from nrms.storage.scratch import lock_path, scratch_file
 
 @contextmanager
 def errors(uri: Location, verb: str) -> Iterator[None]:
-    """Make the operating system's errors in the block ours; `uri` is what could not be `verb`
+    """Turn the operating system's errors in the block into ours: `uri` could not be `verb`
     ("read", ...).
     """
     try:
@@ -48,7 +48,7 @@ def stat(uri: Location) -> FileInfo:
     status = Path(uri).stat()
     if modes.S_ISDIR(status.st_mode):
         raise ObjectNotFound(f"{uri}: is a folder; a file was expected")
-    if not modes.S_ISREG(status.st_mode):  # to open it may hang for ever
+    if not modes.S_ISREG(status.st_mode):  # opening a pipe or a device may hang for ever
         raise StorageError(f"{uri}: is a pipe, socket or device; a file was expected")
     return _info(uri, status)
 
@@ -77,13 +77,13 @@ def _walk(
         except (FileNotFoundError, NotADirectoryError):
             return
     here = status.st_dev, status.st_ino
-    if here in above:  # a link to what it is in
+    if here in above:  # a link to a folder above it
         return
     for entry in entries:
         path = Path(entry.path)
         if entry.name.startswith(".") and not hidden:
             continue
-        # Whatever hidden things are, they harm nobody.
+        # Errors of hidden files are left out, because nobody depends on these.
         with (
             suppress(StorageError) if entry.name.startswith(".") else nullcontext(),
             errors(path, "listed"),
@@ -126,8 +126,8 @@ def write(uri: Location, fill: Callable[[BinaryIO], Any], if_generation: str | N
             with temporary.open("r+b") as stream:
                 fill(stream)
                 stream.flush()
-                # The kernel's own clock for this may stand still for milliseconds; generations
-                # would repeat.
+                # The kernel's own clock may stand still for milliseconds here, and then two
+                # generations would be the same.
                 os.utime(stream.fileno(), ns=(time.time_ns(), time.time_ns()))
                 os.fsync(stream.fileno())
                 info = _info(uri, os.fstat(stream.fileno()))
@@ -152,9 +152,9 @@ def _publish(temporary: Path, target: Path, if_generation: str | None) -> None:
                     raise not_expected(target, if_generation, current)
                 temporary.replace(target)
             finally:
-                # Whoever waits for it locks another then: see what FileLock does where the file has
-                # gone.
-                with suppress(OSError):  # Windows keeps what is open
+                # A process that waits for this lock then makes a new file: FileLock does so where
+                # its file has gone.
+                with suppress(OSError):  # Windows does not delete open files
                     lock.unlink()
 
 

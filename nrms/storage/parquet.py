@@ -1,8 +1,8 @@
 """Parquet files that this package writes and reads back.
 
-Each page carries its checksum, which any reader may verify. Footer and page headers have none in
-Parquet, so the footer also holds the crc32c of the whole file (with its own place blank): whatever
-bit is flipped, `metadata` sees it.
+Each page carries its checksum, which any reader may verify. Parquet has no checksum for the footer
+and for page headers. So the footer also holds the crc32c of the whole file, computed with the
+checksum's own place blank: `metadata` notices every flipped bit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from nrms.errors import StorageError
 from nrms.storage.checksum import LENGTH, chunks, crc32c
 
-_OWN = b"nrms."  # what the keys of our metadata begin with
+_OWN = b"nrms."  # our keys in the metadata begin with it
 _CHECKSUM = b"nrms.crc32c"
 _BLANK = b"AAAAAA=="  # the checksum of nothing
 _FOOTER = b"PAR1"
@@ -33,9 +33,9 @@ def write(
     Args:
         path: the file.
         tables: at least one, all with the same columns.
-        metadata: what the file shall say of itself; its keys begin with `nrms.`. Such keys of the
-            tables are left out: they are of the file that a table was read from.
-        options: of `pyarrow.parquet.ParquetWriter`.
+        metadata: what the file says of itself, under keys that begin with `nrms.`. Such keys of the
+            tables are left out, because they describe the file that a table was read from.
+        options: those of `pyarrow.parquet.ParquetWriter`.
 
     Returns:
         The rows written.
@@ -71,9 +71,7 @@ def write(
 
 
 def metadata(path: Path) -> dict[bytes, bytes] | None:
-    """What a local file says of itself, if it is byte for byte as `write` left it; None of any
-    other.
-    """
+    """What a local file says of itself, if it is byte for byte as `write` left it; else None."""
     try:
         return pq.read_metadata(path).metadata if _is_whole(path) else None
     except (OSError, pa.ArrowException):
@@ -81,13 +79,13 @@ def metadata(path: Path) -> dict[bytes, bytes] | None:
 
 
 def rows(path: Path) -> int:
-    """Of a local file, as its footer says. Raises ArrowException, OSError."""
+    """The number of rows of a local file, as its footer says. Raises ArrowException, OSError."""
     return pq.read_metadata(path).num_rows
 
 
 def read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Reads a local file and verifies whatever checksums it has: of itself as `write` left it, of
-    its pages.
+    """Reads a local file and verifies the checksums that it has: that of the file, if `write` made
+    it, and those of its pages.
 
     Raises:
         StorageError: it is damaged, or cannot be read.
@@ -96,16 +94,16 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
         if _is_whole(path) is False:
             raise ValueError("its checksum is another")
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            # Not whole columns at once: Arrow takes no more than 2 GiB of text in one piece.
+            # Read in batches, because Arrow takes at most 2 GiB of text in one piece.
             batches = list(file.iter_batches(columns=columns))
             return pa.Table.from_batches(batches) if batches else file.read(columns=columns)
     except Exception as error:
-        # Whatever a damaged footer makes of the reading: a KeyError, no memory, ...
+        # A damaged footer can lead to any error: a KeyError, a lack of memory, ...
         raise StorageError(f"{path.name}: is damaged: {' '.join(str(error).split())}") from error
 
 
 def _is_whole(path: Path) -> bool | None:
-    """Whether the file is as `write` left it; None where it does not say. Raises OSError."""
+    """Whether the file is as `write` left it; None where it holds no checksum. Raises OSError."""
     with path.open("rb") as file:
         place = _place(file)
         if place is None:
@@ -115,7 +113,7 @@ def _is_whole(path: Path) -> bool | None:
 
 
 def _place(file: BinaryIO) -> int | None:
-    """Where the checksum stands; None where there is none."""
+    """The position of the checksum in the file; None where it has no checksum."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 8))
     tail = file.read()

@@ -1,10 +1,9 @@
-"""Temporary files and folders that go with their process, or else with the next one: each bears its
-process' lock.
+"""Temporary files and folders, which are removed when their process ends, or else by a later one.
 
-A lock ends with its process, however that ends, and unlike a number it is nobody else's afterwards.
-What bears none is left over: whoever makes the next one in the same place takes it away. Where
-there are no such locks, on Windows and on some network file systems, nothing is taken for left
-over.
+Each is locked by its process. A lock ends with its process, however that ends, and unlike a process
+id it never belongs to another one afterwards. So a temporary file without a lock is left over, and
+whoever makes the next one in the same place removes it. Where there are no such locks, on Windows
+and on some network file systems, nothing counts as left over.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-# Names that nothing else has: whatever is called so and bears no lock is removed.
+# Nothing else has such names, so whatever has one and is not locked is removed.
 _FOLDER = re.compile(r"nrms-\d+-[0-9a-f]{32}")
 _FILE = re.compile(r"\.[0-9a-f]{32}\.(tmp|lock)")
-_TRIES = 50  # to remove a folder into which a thread still writes
+_TRIES = 50  # tries to remove a folder into which a thread is still writing
 
 _own: set[Path] = set()
 
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A new folder, gone after the block.
+    """A new folder, which is removed after the block.
 
     Args:
-        parent: where; None for the system's temporary folder, which `TMPDIR` names.
+        parent: where to make it; None for the system's temporary folder, which `TMPDIR` names.
 
     Raises:
-        StorageError: its disk takes no more, in the block too; what else the block raises passes
-            through.
+        StorageError: its disk takes no more, even if it happens in the block. Other errors of the
+            block pass through.
     """
     where = parent or temporary_folder()
     try:
@@ -60,8 +59,8 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def as_temporary_folder() -> Iterator[None]:
-    """In the block, such a folder is the system's temporary one, for libraries and child processes
-    too: they take away no more than we do when they are killed.
+    """In the block, a scratch folder is the system's temporary folder, for libraries and child
+    processes too, because they leave files behind when they are killed.
     """
     before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
     with scratch_folder() as folder:
@@ -77,7 +76,7 @@ def as_temporary_folder() -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_file(folder: Path) -> Iterator[Path]:
-    """A new, empty file in a folder of the user's, hidden; after the block it is gone, unless it
+    """A new, empty, hidden file in a folder of the user's. It is removed after the block, unless it
     was renamed.
     """
     with _owned(folder, _FILE, ".{}.tmp", lambda path: path.touch(0o666, exist_ok=False)) as path:
@@ -85,26 +84,26 @@ def scratch_file(folder: Path) -> Iterator[Path]:
 
 
 def tidy(folder: Path) -> None:
-    """Takes away the files that killed processes left in a folder of the user's."""
+    """Removes the files that killed processes left in a folder of the user's."""
     _remove_left_over(folder, _FILE)
 
 
 def lock_path(target: Path) -> Path:
-    """A file beside `target` to lock, by flock, while `target` changes; that of a killed process is
-    removed, too.
+    """A file beside `target` to lock by flock while `target` changes. `tidy` removes the lock files
+    of killed processes, too.
     """
     return target.with_name(f".{uuid.uuid5(uuid.NAMESPACE_URL, target.name).hex}.lock")
 
 
 def remove_own() -> None:
-    """Takes away all that this process has not taken away yet, just before it ends."""
+    """Removes what this process has not removed yet, just before it ends."""
     for path in list(_own):
         _remove(path)
 
 
 def temporary_folder() -> Path:
-    """The system's, or what `as_temporary_folder` has put in its place. Raises StorageError where
-    there is none.
+    """The system's temporary folder, or the one that `as_temporary_folder` has put in its place.
+    Raises StorageError where no folder can be written.
     """
     try:
         return Path(tempfile.gettempdir())
@@ -123,14 +122,14 @@ def _owned(
     try:
         while True:
             path = folder / name.format(uuid.uuid4().hex)
-            _own.add(path)  # before it is there: a signal may come between any two lines
+            _own.add(path)  # before it is made, as a signal may come between any two lines
             make(path)
             if fcntl is None:
                 break
-            # Before it is locked, another process may take it for left over.
+            # Until it is locked, another process may take it for left over and remove it.
             with contextlib.suppress(FileNotFoundError):
                 descriptor = _open(path)
-                with contextlib.suppress(OSError):  # no locks here
+                with contextlib.suppress(OSError):  # this file system has no locks
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if path.exists():
                     break
@@ -151,7 +150,7 @@ def _remove_left_over(folder: Path, names: re.Pattern) -> None:
         return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if names.fullmatch(entry.name)]:
-            with contextlib.suppress(OSError):  # it is locked, or another user's, or gone
+            with contextlib.suppress(OSError):  # it is locked, belongs to another user, or has gone
                 descriptor = _open(path)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +160,7 @@ def _remove_left_over(folder: Path, names: re.Pattern) -> None:
 
 
 def _open(path: Path) -> int:
-    # Some network file systems lock only what may be written, which a folder never may.
+    # Some network file systems lock only what was opened for writing, and a folder never is.
     return os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW)
 
 
