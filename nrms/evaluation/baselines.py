@@ -1,8 +1,8 @@
-"""Rankings that need no model, to print beside one: random, popularity, newest, and the oracle of
-demo data.
+"""Rankings without a model, to print beside that of a model: random, popularity, newest, and the
+oracle of demo data.
 
-A baseline is a function from `Impressions` to float32 scores `[c]`, or to None where the data
-allows none. What baselines read beyond the contract are `INPUTS` of the split.
+A baseline is a function from `Impressions` to float32 scores `[c]`, or to None where the data do
+not allow it. What baselines read beyond the contract are `INPUTS` of the split.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ INPUTS: tuple[ShardInput, ...] = (Oracle(),)
 
 
 def newest(published: np.ndarray | None) -> Baseline:
-    """Ranks the article first that was published last; one without a time has a neutral place.
+    """Ranks the newest article first; an article without a time gets a neutral place.
 
     Args:
-        published: `Articles.published`; None gives no ranking.
+        published: `Articles.published`; with None there is no ranking.
     """
     if published is None or np.isnat(published).all():
         return lambda impressions: None
     known = np.append(False, ~np.isnat(published))
-    # The place in time and not the time: microseconds are too many for a float32.
+    # Places in the order of time are used, because a float32 cannot tell microseconds apart.
     place = np.append(0, np.unique(published, return_inverse=True)[1]).astype(np.float32)
 
     def scores(impressions: Impressions) -> np.ndarray:
@@ -92,13 +92,13 @@ class Popularity:
     """Counts an article's recent clicks, as a counter on the live site would.
 
     An impression at time `t` scores an article by its clicks in `[t - hours, t)` of the evaluated
-    split: strictly before, so never by its own click. Hence all shards of the split are added
-    before the first one is scored, in any order, and training and batch job give one number for one
-    split. An impression without a time knows of no click. An unknown article (row 0) has a neutral
-    place.
+    split: strictly before `t`, so its own click never counts. All shards of the split are added, in
+    any order, before the first one is scored, so training and the nightly job give the same number
+    for the same split. For an impression without a time all articles have no clicks. An unknown
+    article (row 0) gets a neutral place.
 
-    Memory: 8 bytes for each click, 20 before and while the first shard is scored, and 8 for each
-    article.
+    Memory: 8 bytes for each article, and 8 for each click; until the first shard has been scored,
+    20 for each click.
 
     Args:
         hours: length of the window, > 0.
@@ -112,15 +112,15 @@ class Popularity:
 
     def __init__(self, hours: float = 24) -> None:
         self._window = round(hours * _HOUR)
-        # articles and microseconds, not sorted yet
+        # articles and microseconds, not yet sorted
         self._timed_clicks: list[tuple[np.ndarray, np.ndarray]] = []
-        # One integer for each click, sorted: article * span + time in units since the origin. A
-        # span is longer than all clicks' times, so that a moment after them has its place, too.
+        # One integer for each click, sorted: article * span + time in units since the origin. The
+        # span is longer than the time of all clicks, so a moment after them fits in, too.
         self._keys = np.zeros(0, np.int64)
         self._articles, self._origin, self._span, self._unit = 0, 0, 1, 1
 
     def add(self, impressions: Impressions) -> None:
-        """Collects the clicks of a shard, those with a time: no other is known to be past."""
+        """Collects the clicks of a shard that have a time. The others may not be past."""
         if impressions.time is None:
             return
         at = _clicks(impressions)
@@ -144,8 +144,8 @@ class Popularity:
         def place(moment: np.ndarray) -> np.ndarray:
             return base + np.clip(moment // self._unit - self._origin, 0, self._span - 1)
 
-        # Sorted, since neighbouring look-ups then touch neighbouring keys: seven times as fast
-        # among ten million.
+        # Look-ups are sorted, so that neighbouring ones touch neighbouring keys: among ten million
+        # keys this is seven times as fast.
         order = np.argsort(articles, kind="stable")
         before, old = (
             np.searchsorted(self._keys, place(moment)[order])
@@ -170,11 +170,11 @@ class Popularity:
             if len(times)
             for bound in (int(times.min()), int(times.max()))
         ] or [0]
-        # Articles from here on have no click.
+        # Articles with a larger number have no clicks.
         self._articles = 1 + max(int(articles.max(initial=0)) for articles, _ in parts)
         length = 2 + max(moments) - min(moments)
-        # Microseconds, but for a catalogue and a time too large for 63 bits: a million articles
-        # over 53 days.
+        # The unit is a microsecond, unless the keys would need more than 63 bits, as with a million
+        # articles over 53 days.
         self._unit = 1 + (self._articles + 1) * length // 2**62
         self._origin = min(moments) // self._unit
         self._span = 2 + max(moments) // self._unit - self._origin
@@ -190,7 +190,7 @@ class Popularity:
 
 
 def _clicks(impressions: Impressions) -> np.ndarray:
-    """Places of the clicked candidates in the flat arrays."""
+    """Positions of the clicked candidates in the flat arrays."""
     return (
         np.zeros(0, np.int64)
         if impressions.clicked is None

@@ -34,7 +34,8 @@ def above_chance(metrics: Mapping[str, Any]) -> bool:
 
 
 def warnings(split: str, metrics: Mapping[str, Any]) -> list[str]:
-    """One line for each bar that the ranking of a labelled split does not clear.
+    """One line for each of the two, chance and popularity, that a labelled split's ranking does not
+    beat.
 
     Args:
         split: what the metrics are of.

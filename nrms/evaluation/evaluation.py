@@ -1,7 +1,7 @@
-"""Everything that is said about a split's scores, gathered shard by shard, for training and for
-batch jobs.
+"""All figures about a split's scores, gathered shard by shard, for training and for batch jobs.
 
-Memory does not grow with the number of impressions: sums, and a sample of scores for the plot.
+Memory does not grow with the number of impressions: only sums are kept, and a sample of the scores
+for the plot.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from nrms.evaluation.ranking import (
     impression_metrics,
 )
 
-# Shortest history of each bucket, in clicks as the model sees them, and the bucket's name.
+# The shortest history of each bucket, in clicks that the model sees, and the bucket's name.
 HISTORY_BUCKETS = {0: "0", 1: "1-5", 6: "6-10", 11: "11-20", 21: "21-50", 51: "51+"}
 _STARTS, _NAMES = np.array(list(HISTORY_BUCKETS)), list(HISTORY_BUCKETS.values())
 
 CLICKED, NOT_CLICKED, UNLABELLED = "clicked", "not clicked", "all candidates"
-SAMPLE = 50_000  # scores kept of each kind: plenty for a histogram
+SAMPLE = 50_000  # scores kept of each kind; a histogram needs no more
 
 _AUC = METRICS.index("auc")
 
 
 class Evaluation:
-    """Takes scored shards one by one; at any time gives the metrics and the figures over all of
-    them.
+    """Takes scored shards one by one, and gives the metrics and figures over all of them at any
+    time.
 
     Args:
-        baselines: what to rank beside the model, such as `standard_baselines(...)`; each costs more
-            than the model's own metrics, so leave them out where they were reported before (a later
-            epoch).
+        baselines: what to rank beside the model, such as `standard_baselines(...)`. Each costs more
+            time than the model's own metrics, so leave them out where they were reported before, as
+            in a later epoch.
         seed: draws the sample of scores.
 
     Example:
@@ -115,14 +115,14 @@ class Evaluation:
                 )
 
     def metrics(self) -> dict[str, Any]:
-        """Everything countable, ready for JSON.
+        """All metrics and counts, ready for JSON.
 
         `auc`, `mrr`, `ndcg@5`, `ndcg@10`; `auc_interval`, the ends of the AUC's 95% interval; the
         counts `impressions`, `candidates`, `unlabelled` (impressions), `skipped_one_class`
         (impressions), `unknown_articles` (candidates), `empty_histories` (impressions); `baselines`
         by name; `by_hour` (UTC), `by_history_length` and `by_device`, each `{group: {"auc", "mrr",
-        "ndcg@5", "ndcg@10", "impressions"}}`, where impressions are those not skipped. What could
-        not be computed is absent, not zero.
+        "ndcg@5", "ndcg@10", "impressions"}}`, where `impressions` counts those not skipped. What
+        could not be computed is absent, not zero.
         """
         found: dict[str, Any] = {}
         if self._model.sums.impressions:
@@ -146,8 +146,8 @@ class Evaluation:
         return found
 
     def figures(self) -> dict[str, Figure]:
-        """`score_distribution`, `auc_by_history_length`, `auc_by_hour`: those for which there is
-        data, and that could be drawn.
+        """The figures `score_distribution`, `auc_by_history_length` and `auc_by_hour`, as far as
+        there is data for them and they could be drawn.
         """
         drawings: dict[str, Callable[[], Figure]] = {}
         samples = {kind: sample for kind, sample in self._samples.items() if sample.seen}
@@ -189,8 +189,8 @@ class _Ranking:
 
 
 class _Sample:
-    """A uniform sample without replacement of all finite values seen: those with the smallest
-    random keys.
+    """A uniform sample, without replacement, of all finite values so far. Each value gets a random
+    key, and those with the smallest keys are kept.
     """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:

@@ -1,8 +1,8 @@
-"""One HTML file that says how a split was scored, for people: it requests nothing, so it can be
-mailed or archived.
+"""One HTML file that shows people how a split was scored. It loads nothing, so it can be mailed or
+archived.
 
-Whatever comes from data is escaped, and isolated (`<bdi>`) so that a title's writing direction ends
-with it.
+All text that comes from data is escaped, and isolated (`<bdi>`) so that the writing direction of a
+title does not go beyond it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from nrms.evaluation import plots
 from nrms.evaluation.comparison import interval_text
 from nrms.evaluation.ranking import METRICS
 
-RECENT = 10  # titles of a history that are shown
-BEST = 10  # candidates that are shown, beside the clicked ones
+RECENT = 10  # so many titles of a history are shown
+BEST = 10  # so many candidates are shown, beside the clicked ones
 
 _METRIC_NAMES = dict(zip(METRICS, ("AUC", "MRR", "nDCG@5", "nDCG@10"), strict=True))
 _COUNT_NAMES = {
@@ -71,12 +71,12 @@ def write_report(
     """Writes the report and gives its path.
 
     Args:
-        path: the file to be written, `.html`; replaced when it is there.
+        path: the file to write, `.html`; an existing one is replaced.
         title: heading of the page.
-        metrics: as `Evaluation.metrics()` gives them; any further whole number is shown among the
+        metrics: as `Evaluation.metrics()` gives them. Further whole numbers are shown among the
             counts.
-        figures: as `Evaluation.figures()` gives them; `auc_by_hour` stands with the table
-            `by_hour`, and so on. The name, in words, is what a screen reader says.
+        figures: as `Evaluation.figures()` gives them. `auc_by_hour` is shown with the table
+            `by_hour`, and so on. A screen reader says the name in words.
         examples: impressions to show, in this order.
         facts: model version, data, date, library versions and the like, by name.
 
@@ -121,7 +121,7 @@ def write_report(
 
 
 def _warnings(texts: Sequence[str]) -> str:
-    """A banner: what says that all below may be wrong."""
+    """A banner with the warnings that the figures below it may be wrong."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return (
         items
@@ -194,13 +194,13 @@ def _plot(name: str, figure: Figure) -> str:
 
 def _png(figure: Figure) -> str:
     file = io.BytesIO()
-    # the page's own background shows, light or dark
+    # Transparent, so that the background of the page shows, light or dark.
     plots.save(figure, file, dpi=180, transparent=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
 def _groups(attribute: str, groups: Mapping[str, Mapping], figure: Figure | None) -> str:
-    """The metrics of each group, a row each, below their plot."""
+    """A table with the metrics of each group, below the plot."""
     heading, kind = _GROUPS[attribute]
     names = _DEVICES if attribute == "by_device" else {}
     head = "".join(f"<th>{name}</th>" for name in (kind, *_METRIC_NAMES.values(), "impressions"))
@@ -284,9 +284,9 @@ def _text(value: object) -> str:
     return f"<bdi>{escape(str(value))}</bdi>"
 
 
-# Dark applies to screens only: paper is white. Plots are drawn for white; in the dark they are
-# inverted, and their hues turned back. The policy forbids any request, whatever should slip
-# through.
+# The dark colours are for screens only, as paper is white. Plots are drawn for a white page, so on
+# a dark one they are inverted and their hues turned back. The policy forbids all requests, in case
+# text should slip through unescaped.
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>

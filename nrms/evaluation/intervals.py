@@ -1,10 +1,10 @@
-"""How far a mean AUC may be from the true one: a bootstrap over impressions that no order of shards
-can move.
+"""How far a mean AUC may be from the true one: a bootstrap over impressions, whose result does not
+depend on the order of shards.
 
 A replicate draws each impression a Poisson(1) number of times (Chamandy et al., "Estimating
-uncertainty for massive data streams", 2012). How often is a hash of the impression and the
-replicate, so no draw depends on what was added before, by whom, or where: intervals of parts add up
-to that of the whole, to the last digit.
+uncertainty for massive data streams", 2012). The number is a hash of the impression and the
+replicate, so it does not depend on what was added before, by whom, or where. Hence intervals of
+parts add up to that of the whole, to the last digit.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from nrms.data.columns import hashes
 
 LEVEL = 0.95
 _REPLICATES = 1000
-# Impressions are counted in as many groups, by hash, and a group is drawn as one: the mean's spread
-# is the same, and memory and time do not grow with the impressions.
+# Impressions are put into so many groups, by hash, and a group is drawn as one. The mean has the
+# same spread, but memory and time do not grow with the impressions.
 _GROUPS = 4096
-# AUCs are summed in whole numbers of 1 / _UNIT: integers add up to the same in any order
+# AUCs are summed as whole numbers of 1 / _UNIT, because the sum of integers has no order
 _UNIT = 2**32
 
 
@@ -43,7 +43,7 @@ class AucInterval:
 
         Args:
             keys: uint64 `[n]`, see `impression_keys`.
-            auc: float64 `[n]`; NaN where it is undefined, which is left out.
+            auc: float64 `[n]`; an undefined one is NaN and is left out.
         """
         counted = ~np.isnan(auc)
         group = (keys[counted] % _GROUPS).astype(np.int64)
@@ -66,8 +66,8 @@ class AucInterval:
 
 
 def impression_keys(impression_id: pa.Array, user_id: pa.Array) -> np.ndarray:
-    """What the draws of impressions depend on: uint64 `[n]`. The user, too: some sites' impressions
-    share an id.
+    """Keys on which the draws of impressions depend: uint64 `[n]`. They include the user, because
+    on some sites several impressions have the same id.
     """
     return hashes(hashes(impression_id) ^ (hashes(user_id) * np.uint64(3)))
 

@@ -1,9 +1,9 @@
 """Figures for people: each function returns a Matplotlib `Figure` of its own and touches no global
 state.
 
-They look the same everywhere: the user's matplotlibrc, which may ask for LaTeX, has no say.
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; kinds differ in line style,
-too.
+They look the same everywhere, because the user's matplotlibrc, which may ask for LaTeX, is ignored.
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart. Kinds also differ in
+line style.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#8A8A8A", "#404040"
 
 
 def attempt(what: str, draw: Callable[..., Drawn], *args: Any) -> Drawn | None:
-    """What `draw` gives; None, and a WARNING, where it fails: no picture is worth the model or the
-    night it shows. A full disk is no picture's fault, and passes through.
+    """What `draw` gives; None and a WARNING where it fails, because a figure that cannot be drawn
+    must not end a training or a night. The error of a full disk is raised.
     """
     try:
         return draw(*args)
@@ -69,10 +69,10 @@ def training_curves(
     """Loss, and validation AUC with its best epoch, by epoch.
 
     Args:
-        history: `loss` (nats) and `val_auc`, one number an epoch, from epoch 1; `train_auc`, of a
-            sample of the training split, where there is one.
-        baselines: AUC of other rankings of the same impressions, by name, drawn as lines to compare
-            with.
+        history: `loss` (nats) and `val_auc`, one number for each epoch from epoch 1 on; and
+            `train_auc`, of a sample of the training split, if it was measured.
+        baselines: the AUC of other rankings of the same impressions, by name, drawn as lines to
+            compare with.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     loss, auc = figure.subplots(1, 2)
@@ -114,9 +114,7 @@ def training_curves(
 
 @_default_style
 def auc_by_history_length(groups: Mapping[str, GroupMean]) -> Figure:
-    """Mean AUC by the number of clicks that the model saw, under the given names, in the given
-    order.
-    """
+    """Mean AUC by the number of clicks that the model saw, with these names in this order."""
     return _auc_by(
         list(groups), list(groups.values()), "AUC by history length", "clicks in the user's history"
     )
@@ -148,7 +146,7 @@ def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, i
     everything = np.concatenate(list(samples.values()))
     low, high = np.quantile(everything, [0.001, 0.999])
     pad = max(1e-3, 0.02 * (high - low))
-    # fewer scores, smoother outline
+    # the fewer the scores, the smoother the outline
     bins = int(np.clip(4 * min(map(len, samples.values())) ** (1 / 3), 10, 60))
     edges = np.linspace(low - pad, high + pad, bins + 1)
     styles = ((ORANGE, "-"), (BLUE, "--"), (DARK, "-"))
@@ -172,14 +170,15 @@ def parallel_coordinates(
     title: str,
     logarithmic: Collection[str] = (),
 ) -> Figure:
-    """A line for each trial of a search through its values, coloured by its result; the best is
-    drawn last, thick.
+    """A line for each trial of a search through its values, coloured by its result. The best line
+    is thick and is drawn last.
 
     Args:
-        values: by parameter, one value a trial. What is no number is spread evenly over its axis.
-        results: one number a trial, larger is better.
+        values: by parameter, one value for each trial. Values that are not numbers are spread
+            evenly over the axis.
+        results: one number for each trial, larger is better.
         title: what the result is.
-        logarithmic: the parameters, positive numbers, whose axis is.
+        logarithmic: the parameters with a logarithmic axis; their values are positive.
     """
     figure = Figure(figsize=(max(6.5, 1.7 * (len(values) + 2)), 4.4), layout="constrained")
     axes = figure.subplots()
@@ -189,7 +188,7 @@ def parallel_coordinates(
     low, high = min(results), max(results)
     colours = ScalarMappable(Normalize(low - (1e-3 if low == high else 0), high), "viridis_r")
     along = np.linspace(0, 1, 30)
-    # level at the axes, so that a line can be followed through a shared point
+    # level where it meets an axis, so that lines through one point can be told apart
     bend = along * along * (3 - 2 * along)
     order = np.argsort(results, kind="stable")
     for trial in order:
@@ -237,7 +236,7 @@ def save(figure: Figure, file: Destination, **options: Any) -> Destination:
 
 
 def save_all(figures: Mapping[str, Figure | None], folder: Path) -> dict[str, Path]:
-    """Writes them as `<name>.png`; gives the paths of those that could be drawn, by name."""
+    """Writes figures as `<name>.png`. Gives the paths of those that could be drawn, by name."""
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
     paths = {
         name: attempt(f"{name}.png", save, figure, folder / f"{name}.png")
@@ -275,8 +274,8 @@ def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabe
 def _coordinates(
     values: list[Any], logarithmic: bool
 ) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Where values lie on an axis from 0 to 1, and its ticks: at each value if they are few, else
-    at round numbers.
+    """Positions of values on an axis from 0 to 1, and its ticks: at each value if there are few,
+    otherwise at round numbers.
     """
     marks: Sequence[Any]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):

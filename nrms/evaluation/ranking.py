@@ -49,8 +49,8 @@ class ImpressionMetrics:
 
 @dataclass
 class MetricSums:
-    """Averages over impressions, shard after shard: what one pass over all gives, up to float64
-    rounding.
+    """Averages over impressions, shard after shard. They equal the averages over all at once, up to
+    the rounding of float64.
     """
 
     totals: np.ndarray | None = None
@@ -68,7 +68,7 @@ class MetricSums:
 
     def result(self) -> dict[str, float]:
         """`impressions`, `candidates`, `skipped_one_class`, and the means over the impressions not
-        skipped: `auc`, `mrr`, `ndcg@5`, `ndcg@10`, absent when all were.
+        skipped: `auc`, `mrr`, `ndcg@5`, `ndcg@10`, which are absent when all were skipped.
         """
         counted = self.impressions - self.skipped_one_class
         means = {}
@@ -83,8 +83,8 @@ class MetricSums:
 
 @dataclass(frozen=True)
 class GroupMean:
-    """The mean of a group, addable over shards: of one quantity (floats), or of several (float64
-    `[m]`).
+    """The mean of a group, of one quantity (floats) or of several (float64 `[m]`). Those of shards
+    can be added.
 
     Attributes:
         total: sum of the values.
@@ -102,7 +102,7 @@ class GroupMean:
         )
 
     def __getitem__(self, row: int) -> GroupMean:
-        """One of several quantities alone."""
+        """The mean of one of several quantities."""
         return GroupMean(
             float(np.asarray(self.total)[row]), float(np.asarray(self.squares)[row]), self.count
         )
@@ -114,7 +114,7 @@ class GroupMean:
 
     @property
     def standard_error(self) -> float | np.ndarray:
-        """Standard error of the mean; 0 for a single value, whose spread is unknown."""
+        """Standard error of the mean; 0 for a single value, as its spread is unknown."""
         variance = np.maximum(0.0, self.squares / self.count - self.mean**2)
         return (variance / max(1, self.count - 1)) ** 0.5
 
@@ -131,7 +131,7 @@ def impression_metrics(
 
     Raises:
         SchemaError: a score is NaN.
-        ValueError: the arrays' lengths do not belong together.
+        ValueError: the lengths of the arrays do not match.
     """
     if len(clicked) != len(scores):
         raise ValueError(
@@ -140,7 +140,7 @@ def impression_metrics(
     impression, key, order = _sort(offsets, scores)
     lengths = np.diff(offsets)
 
-    # Only clicks count from here on, and those are few. Ties are runs of equal keys, within an
+    # From here on only clicks are needed, and they are few. A tie is a run of equal keys within an
     # impression.
     at = np.flatnonzero(np.asarray(clicked, bool)[order])
     key = key[order]
@@ -166,8 +166,8 @@ def impression_metrics(
         return per_impression(discount) / best[clicks]
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The non-clicks above a click number its rank less the clicks at or above it (Mann and
-        # Whitney).
+        # The number of non-clicks above a click is its rank minus the clicks at or above it (Mann
+        # and Whitney).
         above = per_impression(rank) - clicks * (clicks + 1) / 2
         auc = 1 - above / (clicks * (lengths - clicks))
         values = np.stack([auc, per_impression(1 / rank) / clicks, ndcg(5), ndcg(10)])
@@ -176,12 +176,12 @@ def impression_metrics(
 
 
 def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The place of each candidate in its impression: int32 `[c]`, 1 = best, equal scores in the
+    """The rank of each candidate in its impression: int32 `[c]`, 1 = best, equal scores in the
     given order.
 
     Raises:
         SchemaError: a score is NaN.
-        ValueError: the arrays' lengths do not belong together.
+        ValueError: the lengths of the arrays do not match.
     """
     impression, _, order = _sort(offsets, scores)
     places = np.empty(len(order), np.int32)
@@ -190,17 +190,17 @@ def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def place_unknown(offsets: np.ndarray, scores: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Gives candidates of which nothing is known the mean score of their impression's known ones: a
+    """Gives unknown candidates the mean score of the known ones in their impression, which is a
     neutral place.
 
     Args:
         offsets: int64 `[n + 1]`.
-        scores: float32 `[c]`; those of unknown candidates are not looked at.
+        scores: float32 `[c]`; those of unknown candidates are ignored.
         known: bool `[c]`.
 
     Returns:
-        float32 `[c]`: where all are known, `scores` itself; where none of an impression is, all of
-        it are 0.
+        float32 `[c]`: `scores` itself where all candidates are known. In an impression without a
+        known candidate all scores are 0.
     """
     if known.all():
         return scores
@@ -215,7 +215,7 @@ def by_group(values: np.ndarray, keys: np.ndarray) -> dict[Any, GroupMean]:
 
     Args:
         values: float64 `[m, n]`; a column with a NaN is skipped.
-        keys: `[n]`, anything sortable.
+        keys: `[n]`, of any type that can be sorted.
     """
     counted = ~np.isnan(values).any(axis=0)
     values = values[:, counted]
@@ -244,8 +244,8 @@ def check_scores(offsets: np.ndarray, scores: np.ndarray) -> None:
 
 
 def _sort(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Impression and sort key of each candidate (both int64 `[c]`), and the stable order of the
-    keys: by impression, then best score first.
+    """The impression and the sort key of each candidate (both int64 `[c]`), and the stable order of
+    the keys: by impression, then by score, the best first.
     """
     offsets = np.asarray(offsets)
     scores = np.asarray(scores, np.float32)
@@ -256,8 +256,8 @@ def _sort(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
             f"{offsets[-1]}, {len(scores)} scores."
         )
     impression = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    # A float's bits as an integer, mirrored below zero, sort as the float does; adding 0 makes -0
-    # equal 0.
+    # The bits of a float, read as an integer and mirrored below zero, sort as the floats do. Adding
+    # 0 makes -0 equal to 0.
     bits = (scores + np.float32(0)).view(np.int32)
     ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     key = (impression << 32) - ascending

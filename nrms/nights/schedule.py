@@ -1,9 +1,9 @@
-"""The nights up to yesterday: which are complete, scoring those that are due, and what Prometheus
-is told of them.
+"""The nights up to yesterday: finds out which are complete, scores those that are due, and reports
+them to Prometheus.
 
-Storage alone says what is due: a night whose data is there and whose predictions have no
-`_SUCCESS`. So whatever was missed, failed or killed is done by the next run, and a run that finds
-nothing to do costs a few reads.
+A night is due when its data is in storage and its predictions have no `_SUCCESS`; nothing else is
+remembered. So the next run does whatever was missed, failed or killed, and a run that finds nothing
+to do costs a few reads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nrms.storage.commit import MANIFEST, SUCCESS, look, read_json
 
 logger = logging.getLogger(__name__)
 
-# Names in metrics.json that become a gauge each, `nrms_night_<name>`.
+# Each of these names in metrics.json becomes a gauge `nrms_night_<name>`.
 _COUNTS = (
     "impressions",
     "candidates",
@@ -38,12 +38,12 @@ _COUNTS = (
 
 @dataclass(frozen=True)
 class Night:
-    """What one night came to.
+    """The outcome of one night.
 
     Attributes:
         date: YYYY-MM-DD.
-        metrics: those of `metrics.json`; None where the predictions are not complete.
-        error: why scoring failed; None where it did not, or where there is no data to score yet.
+        metrics: those in `metrics.json`; None where the predictions are not complete.
+        error: why scoring failed; None where it did not fail, or where the data is not there yet.
     """
 
     date: str
@@ -52,19 +52,18 @@ class Night:
 
 
 def look_after(config: NightlyConfig, score: Callable[[ScoreConfig], object]) -> list[Night]:
-    """Scores the nights that are due, the newest first. One that fails does not keep the others
-    from being scored.
+    """Scores the nights that are due, the newest first. The others are scored even if one fails.
 
     Args:
         config: see `nrms.nights.config.NightlyConfig`.
-        score: `nrms.nights.scoring.score`, or what calls it.
+        score: `nrms.nights.scoring.score`, or a function that calls it.
     """
     return [_look_after(_of_night(config, day), score) for day in _days(config)]
 
 
 def push(nights: list[Night], gateway: str) -> None:
-    """Tells the Pushgateway of these nights, in place of what it was told before. Raises NrmsError
-    if it cannot.
+    """Pushes these nights to the Pushgateway, where they replace those that were pushed before.
+    Raises NrmsError if that fails.
     """
     try:
         push_to_gateway(gateway, job="nightly", registry=registry(nights))
@@ -75,8 +74,8 @@ def push(nights: list[Night], gateway: str) -> None:
 
 
 def registry(nights: list[Night]) -> CollectorRegistry:
-    """The nights as gauges, each with the label `date`. What is not known of a night is absent, not
-    zero.
+    """The nights as gauges, each with the label `date`. A figure that is not known of a night is
+    absent, not zero.
     """
     registry = CollectorRegistry()
 
@@ -140,20 +139,20 @@ def _of_night(config: NightlyConfig, day: str) -> ScoreConfig:
     values: dict[str, Any] = {
         name: value for name, value in asdict(config).items() if name in shared
     }
-    # Without `_SUCCESS` nothing in the folder is valid: what an earlier model or unrepaired data
-    # left half done must not keep the night from being done now.
+    # Without `_SUCCESS` nothing in the folder is valid. So a half-done scoring by an earlier model,
+    # or of data that has been repaired since, is replaced.
     return ScoreConfig(**values, date=day, overwrite=True)
 
 
 def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> Night:
-    day = config.date or ""  # it has one: it is of a night
+    day = config.date or ""  # the configuration of a night always has a date
     try:
         metrics = _metrics_of(config, score)
     except NrmsError as error:
         logger.error("%s failed: %s", day, error)
         return Night(day, error=str(error))
     except Exception as error:
-        # A bug that one night brings out must not keep the nights before it from being done.
+        # A bug that shows in one night must not keep the earlier nights from being scored.
         logger.exception("%s failed", day)
         return Night(day, error=repr(error))
     if metrics is None:
@@ -166,13 +165,13 @@ def _look_after(config: ScoreConfig, score: Callable[[ScoreConfig], object]) -> 
 def _metrics_of(
     config: ScoreConfig, score: Callable[[ScoreConfig], object]
 ) -> dict[str, Any] | None:
-    """Those of a night that is complete, or is scored now; None where there is nothing to score
-    yet.
+    """The metrics of a night that is complete, or that is scored now; None where there is nothing
+    to score yet.
     """
     found = look(config.output)
     if not found.is_complete(config.verify):
-        # One that was complete and is damaged is no night to wait for, whether its data is still
-        # there or not.
+        # A night that was complete and is damaged does not wait for data: it is scored again, and
+        # fails where its data has gone.
         if found.success is None and not _has_data(config):
             return None
         score(config)
@@ -180,7 +179,7 @@ def _metrics_of(
 
 
 def _read_metrics(config: ScoreConfig) -> dict[str, Any]:
-    """What `metrics.json` says. Raises StorageError where that is not what is written there."""
+    """What `metrics.json` says. Raises StorageError where it does not hold metrics."""
     uri = storage.join(config.output, "metrics.json")
     metrics = read_json(storage.read_bytes(uri)) or {}
     if wrong := _wrong(metrics):
@@ -209,7 +208,7 @@ def _wrong(metrics: dict[str, Any]) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a gauge can show it."""
+    """Whether a gauge can show the value."""
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) < value < 2**63
     )
@@ -218,14 +217,12 @@ def _is_number(value: Any) -> bool:
 def _shown(value: Any) -> str:
     try:
         return repr(str(value)[:40])
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
         return "a number of thousands of digits"
 
 
 def _has_data(config: ScoreConfig) -> bool:
-    """Whether each part of the split is there, and nothing says that `jobs.prepare` is still
-    writing it.
-    """
+    """Whether each part of the split is there and `jobs.prepare` is not still writing it."""
     paths = storage.list_paths(storage.join(config.data, config.split))
     parts_there = all(
         any(path.startswith(part) and path.endswith(".parquet") for path in paths)
