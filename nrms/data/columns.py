@@ -11,8 +11,8 @@ def decoded(array: pa.Array) -> pa.Array:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type without views of text, of which Arrow cannot yet pick rows: a string for a
-    string_view, in lists too.
+    """The type with a string for each string_view, in lists too, because Arrow cannot yet pick rows
+    of views.
     """
     types = pa.types
     if types.is_string_view(kind):
@@ -35,7 +35,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema with each of its types `plain`."""
+    """The schema with `plain` types."""
     return pa.schema([_plain_field(field) for field in schema], schema.metadata)
 
 
@@ -44,7 +44,7 @@ def _plain_field(field: pa.Field) -> pa.Field:
 
 
 def unnest(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Take a list column apart; a null list counts as an empty one.
+    """Take a list column apart. A null list counts as an empty one.
 
     Returns:
         offsets: int64 of shape `(rows + 1,)`; row i is `values[offsets[i]:offsets[i + 1]]`.
@@ -58,12 +58,13 @@ def unnest(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
 
 
 def list_rows(offsets: np.ndarray) -> np.ndarray:
-    """The row each flat element belongs to: int64 of shape `(elements,)`."""
+    """The row that each flat element belongs to: int64 of shape `(elements,)`."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
 def row_numbers(values: pa.Array, table: pa.Array) -> np.ndarray:
-    """Where each id stands in `table`, counted from 1; 0 where it does not stand there or is null.
+    """The position of each id in `table`, counted from 1; 0 for a null and for an id that is not
+    there.
 
     Args:
         values: Ids of shape `(n,)`.
@@ -77,8 +78,8 @@ def row_numbers(values: pa.Array, table: pa.Array) -> np.ndarray:
 
 
 def hashes(values: pa.Array | np.ndarray) -> np.ndarray:
-    """A number for each id that is the same in every process and release: uint64 of shape `(n,)`,
-    evenly spread.
+    """A number for each id, the same in every process and release: uint64 of shape `(n,)`, evenly
+    spread.
 
     Args:
         values: integers or strings without nulls, or uint64.
@@ -97,7 +98,7 @@ def hashes(values: pa.Array | np.ndarray) -> np.ndarray:
 
 
 def _text_codes(text: pa.Array) -> np.ndarray:
-    """Of each text the polynomial of its bytes, modulo 2^64: uint64."""
+    """A polynomial of the bytes of each text, modulo 2^64: uint64."""
     text = text.cast(pa.large_binary())
     offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
     data = np.frombuffer(text.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]

@@ -1,4 +1,4 @@
-"""What can be configured about data that do not belong together."""
+"""Options for the warnings about data sets whose files do not match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a split as they are opened for the first time: what their footers say."""
+"""Opens the files of a split for the first time and keeps what their footers say."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +23,8 @@ class Footers:
 
     Attributes:
         rows: Rows of each file opened so far, by its uri.
-        zones: An example of a column of times with a zone (True) and of one without (False), where
-            there are.
+        zones: An example of a column of times with a zone (True), and of one without (False), if
+            there is one.
     """
 
     def __init__(self, split: str, cache: Path, articles: pa.Array) -> None:
@@ -54,17 +54,19 @@ class Footers:
 
     @property
     def user_type(self) -> pa.DataType:
-        """What the users of the files opened so far are inside; int64 where they have none."""
+        """The type that the users of the files opened so far have inside; int64 where there are no
+        users.
+        """
         return self._families.get("user", pa.int64())
 
     @property
     def warnings(self) -> list[str]:
-        """What may make an answer wrong, one line each."""
+        """What may make the results wrong, one line each."""
         return [*self._hints.values(), *mixed_zones(self._split, self.zones)]
 
 
 def mixed_zones(split: str, zones: Mapping[bool, str]) -> list[str]:
-    """A warning where some times have a zone and others have none; `zones` as `Footers` has it."""
+    """A warning where some times have a zone and others do not. `zones` are those of `Footers`."""
     if len(zones) < 2:
         return []
     return [

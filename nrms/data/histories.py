@@ -57,7 +57,7 @@ def read_users(files: Mapping[str, storage.FileInfo], footers: Footers) -> pa.Ar
         with footers.open(path, info, HISTORY) as reader:
             parts.append(reader.read("user_id")["user_id"])
         refuse_nulls("user_id", parts[-1], info.uri)
-    # A file without a row may give them no type.
+    # A file without rows may have no type for its users.
     parts = [part.cast(footers.user_type) for part in parts]
     users = pa.concat_arrays(parts)
     if duplicate := first_duplicate(users):
@@ -86,8 +86,8 @@ def read_histories(
 ) -> tuple[Histories, np.ndarray, DataReport]:
     """Read the history files a batch of users at a time and keep each user's last known clicks.
 
-    Entries recorded at or after the user's first impression are dropped first (they may be the very
-    clicks to predict), then entries of unknown articles, then all but the last `history_size`.
+    It drops first the entries at or after the user's first impression, which may be the very clicks
+    to predict, then those of unknown articles, then all but the last `history_size`.
 
     Args:
         files: The history files.
@@ -101,8 +101,7 @@ def read_histories(
         The histories; the `leakage.click_keys` of the late entries; and what was counted.
 
     Raises:
-        SchemaError: unreadable, against the contract, or times that do not match the articles in
-            number.
+        SchemaError: unreadable, against the contract, or not as many times as articles.
     """
     rows = np.zeros((len(users) + 1, history_size), np.int32)
     lengths = np.zeros(len(users) + 1, np.int32)
@@ -133,7 +132,7 @@ def read_histories(
                 kept_before = np.concatenate([[0], np.cumsum(keep)])
                 kept = np.diff(kept_before[offsets])
                 cut = kept_before[offsets[:-1]] + np.maximum(kept - history_size, 0)
-                # negative where history_size others follow
+                # negative for a click that at least history_size others follow
                 place = kept_before[:-1] - cut[entry_row]
                 keep &= place >= 0
                 rows[user[keep], place[keep]] = article[keep]
@@ -145,7 +144,7 @@ def read_histories(
 def _entry_times(
     batch: dict[str, pa.Array], offsets: np.ndarray, users: pa.Array, uri: str
 ) -> np.ndarray:
-    """Times of the entries, datetime64[us] of shape `(entries,)`, NaT where there is none."""
+    """Times of the entries, datetime64[us] of shape `(entries,)`, NaT for an entry without one."""
     times = np.full(offsets[-1], np.datetime64("NaT"), "datetime64[us]")
     if "impression_time_fixed" not in batch:
         return times

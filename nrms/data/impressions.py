@@ -23,11 +23,11 @@ from nrms.data.schema import BEHAVIORS, Column, Families, mask_error, refuse_nul
 
 @dataclass(frozen=True)
 class Impressions:
-    """One behaviours file: n impressions with c candidates in all, in the order of the file.
+    """One behaviours file: n impressions with c candidates in total, in the order of the file.
 
     Attributes:
-        impression_id: shape `(n,)`, of the type that came in.
-        user_id: shape `(n,)`, of the type that came in.
+        impression_id: shape `(n,)`, of the type in the file.
+        user_id: shape `(n,)`, of the type in the file.
         time: datetime64[us] in UTC of shape `(n,)`, NaT where null; None when the file has no
             times.
         user: row in `Histories`, int32 of shape `(n,)`; 0 without a history row.
@@ -35,15 +35,15 @@ class Impressions:
             + 1]`.
         candidates: row in `Articles`, int32 of shape `(c,)`; 0 for an unknown article.
         clicked: bool of shape `(c,)`; None when the file is unlabelled.
-        candidate_ids: shape `(c,)`, of the type that came in.
+        candidate_ids: shape `(c,)`, of the type in the file.
         device: `device_type`, int32 of shape `(n,)`, 0 where null or beyond int32; None when the
             file has none.
-        clicks: `article_ids_clicked` as it came in, a list array of shape `(n,)`; None when the
-            file is unlabelled.
+        clicks: `article_ids_clicked` as it is in the file, a list array of shape `(n,)`; None when
+            the file is unlabelled.
         report: what was counted in this file.
-        uri: of the file, for messages.
-        per_impression: named arrays of shape `(n, ...)`, those that the split's inputs filled.
-        per_candidate: the same of shape `(c, ...)`.
+        uri: where the file is, for messages.
+        per_impression: named arrays of shape `(n, ...)`, which the split's inputs filled.
+        per_candidate: the same with shape `(c, ...)`.
     """
 
     impression_id: pa.Array
@@ -65,8 +65,8 @@ class Impressions:
         return len(self.user)
 
     def take(self, rows: np.ndarray) -> Impressions:
-        """These impressions alone, in the order of `rows`, int `[m]`. The report stays that of the
-        file.
+        """These impressions alone, in the order of `rows`, int `[m]`. The report is still that of
+        the whole file.
         """
         lengths = np.diff(self.offsets)[rows]
         offsets = np.append(0, np.cumsum(lengths))
@@ -91,11 +91,11 @@ class Impressions:
 
 
 class ShardInput(Protocol):
-    """Something of the moment that a model or a baseline reads: an array of its own for each shard.
+    """What a model or a baseline reads of the moment of an impression: an array for each shard.
 
     Attributes:
-        name: of the array.
-        per: what the array has a row for.
+        name: the array's name.
+        per: what each row of the array belongs to.
         columns: optional columns of the behaviours files that it reads, beyond `BEHAVIORS`.
     """
 
@@ -109,12 +109,12 @@ class ShardInput(Protocol):
         """The array of a shard.
 
         Args:
-            columns: of `BEHAVIORS` and of all inputs those that the file has, as they came.
+            columns: those columns of `BEHAVIORS` and of all inputs that the file has, unchanged.
             impressions: the shard, with the arrays of the inputs before this one.
             articles: the article table.
 
         Returns:
-            Shape `(n, ...)` or `(c, ...)`; None where the file lacks what it needs.
+            An array of shape `(n, ...)` or `(c, ...)`; None where the file lacks what it needs.
 
         Raises:
             SchemaError: the columns do not fit the impressions.
@@ -244,13 +244,13 @@ def _keys(
     clicks: tuple[np.ndarray, pa.Array],
     id_type: pa.DataType,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One int64 for each pair of impression and article, the same for a candidate and a click of
-    it.
+    """One int64 for each pair of impression and article. A candidate and a click on it have the
+    same.
 
-    By ids and not by article rows: two unknown articles share row 0 and are still two articles.
+    They are made of ids and not of article rows, because two unknown articles both have row 0.
     """
     ids = pa.concat_arrays([candidates[1].cast(id_type), clicks[1].cast(id_type)])
-    no_article = len(ids)  # larger than any code: a null click equals no candidate
+    no_article = len(ids)  # larger than all codes, so that a null click equals no candidate
     codes = pc.fill_null(ids.dictionary_encode().indices, no_article).to_numpy().astype(np.int64)
     in_view, clicked = np.split(codes, [len(candidates[1])])
     size = no_article + 1

@@ -1,13 +1,13 @@
-"""Which files below a split's folder hold its impressions and its histories. Nothing is passed over
-in silence.
+"""Which files below a split's folder hold its impressions and its histories. No other file is left
+out in silence.
 
     behaviors*.parquet               impressions; the same for history
     behaviors/*.parquet
     behaviors/key=value/*.parquet
     behaviors.parquet/*.parquet      as Spark names the folder it writes
 
-Any other Parquet file is refused by name, and so is a table of which the files alone do not say
-what is in it.
+Any other Parquet file is refused by name. So is a table in a format whose Parquet files alone do
+not tell what the table contains.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OTHER = re.compile(
     r"\.(csv|tsv|txt|jsonl|ndjson|arrow|feather|ipc|orc|avro|xlsx)(\.(gz|bz2|xz|zst|zip))?$",
     re.IGNORECASE,
 )
-# What a path says of the tool that wrote it: a pattern, what lies there, and what to do.
+# Paths that tell which tool wrote a table: a pattern, what lies there, and what to do.
 _TABLES = (
     (
         re.compile(r"(^|/)_delta_log/"),
@@ -67,8 +67,8 @@ class SplitFiles:
     """The files of a split.
 
     Attributes:
-        files: those of each of `STEMS`, by path inside the folder, in order.
-        warnings: what lies beside them and is not read, one line each.
+        files: the files of each of `STEMS`, by path inside the folder, in order.
+        warnings: files beside them that are not read, one line each.
     """
 
     files: dict[str, dict[str, storage.FileInfo]]
@@ -80,8 +80,7 @@ def find_files(uri: str, but: str | None = None) -> SplitFiles:
 
     Args:
         uri: local or `gs://`.
-        but: a file that is something else: the data set's own articles, where they lie in the same
-            folder.
+        but: a file to leave out: the data set's articles, where they lie in the same folder.
 
     Raises:
         SchemaError: no behaviours or no history file, a Parquet file that is neither, a table of
@@ -115,7 +114,7 @@ def find_files(uri: str, but: str | None = None) -> SplitFiles:
 
 
 def describe(uri: str) -> str:
-    """What lies at a place where a folder of Parquet files was looked for."""
+    """What was found where a folder of Parquet files should be."""
     if storage.exists(uri):
         return "a file, not a folder"
     listed = [_below(uri, info) for info in storage.list_files(uri)]

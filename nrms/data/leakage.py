@@ -1,7 +1,7 @@
-"""Keeps the clicks to predict out of the histories, where times allow to tell.
+"""Keeps the clicks to predict out of the histories, as far as times show which they are.
 
-A history may be recorded later than the impressions it is used for, and then holds the very clicks
-to predict. So an entry as late as the user's first impression of a split is not used in that split.
+A history may be recorded later than the impressions that it is used for, and then it holds the very
+clicks to predict. So a split does not use entries at or after the user's first impression in it.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from nrms.errors import SchemaError
 
 TimeRange = tuple[np.datetime64, np.datetime64]
 
-# Later than any history entry: for users whose impressions have no times, and for users without
-# impressions.
+# Both are later than any history entry: the one stands for users whose impressions have no times,
+# the other for users without impressions.
 UNTIMED = np.iinfo(np.int64).max - 1
 NEVER = np.iinfo(np.int64).max
 
@@ -31,18 +31,19 @@ def first_impressions(
     users: pa.Array,
     bad: dict[str, SchemaError] | None = None,
 ) -> tuple[np.ndarray, TimeRange | None]:
-    """When each user is first shown anything, in one pass over two columns of the shards.
+    """The time of each user's first impression, in one pass over two columns of the shards.
 
     Args:
         shards: The behaviours files by their path inside the split.
-        contract: That of these files.
+        contract: The columns of these files.
         footers: Opens them, for the first time.
         users: `histories.read_users(...)`.
-        bad: Gets the shards that break the contract, which then count for nothing; None raises.
+        bad: Takes the errors of shards that break the contract, which are then left out; with
+            None the error is raised.
 
     Returns:
-        Microseconds since 1970 in UTC, or `UNTIMED` or `NEVER`; int64 of shape `(users + 1,)`, row
-        0 for all who are not in `users`. And the first and last time of all impressions,
+        Microseconds since 1970 in UTC, or `UNTIMED` or `NEVER`; int64 of shape `(users + 1,)`, with
+        row 0 for all users who are not in `users`. And the first and last time of all impressions,
         datetime64[us]; None without times.
 
     Raises:
@@ -54,7 +55,7 @@ def first_impressions(
         with set_aside(info, bad), footers.open(path, info, contract) as reader:
             columns = reader.read("user_id", "impression_time")
             refuse_nulls("user_id", columns["user_id"], info.uri)
-            # Where no history has a row, only the shards say what users are.
+            # Where the histories have no rows, only the shards tell the type of users.
             user = row_numbers(columns["user_id"], users.cast(footers.user_type))
             times = np.full(len(user), np.datetime64("NaT"), "datetime64[us]")
             if "impression_time" in columns:
@@ -75,10 +76,11 @@ def click_keys(user: np.ndarray, article: np.ndarray, articles: Articles) -> np.
 
 
 class LateClicks:
-    """How many history entries that were left out as too late are clicks in the shards read so far.
+    """Counts the history entries that were left out as too late and are clicks in the shards read
+    so far.
 
     Args:
-        entries: `click_keys` of the late entries, of any order, with repeats.
+        entries: `click_keys` of the late entries, in any order, with repeats.
         articles: The article table.
     """
 
@@ -88,7 +90,7 @@ class LateClicks:
         self._clicked = np.zeros(len(self._keys), bool)
 
     def add(self, user: np.ndarray, clicks: pa.Array | None) -> None:
-        """Looks for the entries among the clicks of a shard; the same shard again changes nothing.
+        """Looks for the entries among the clicks of a shard. Adding a shard twice changes nothing.
 
         Args:
             user: Row in `Histories`, int32 of shape `(n,)`.

@@ -1,5 +1,5 @@
-"""What a column that is missing or wrong most likely is: one of another name, 0/1 masks in the
-place of ids.
+"""What most likely happened to a column that is missing or wrong: it has another name, or holds 0/1
+masks in place of ids.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import pyarrow.compute as pc
 
 from nrms.data.columns import unnest
 
-# likeness, 0 to 1: `titles` and `Title_` are near `title`, `read_time_fixed` is not near
-# `impression_time`
+# Similarity, 0 to 1: `titles` and `Title_` are near `title`, `read_time_fixed` is not near
+# `impression_time`.
 _NEAR = 0.8
-_NAMES = 1_000  # looked at: a hostile file may have any number
-_SHOWN, _LONG = 3, 40  # ids of a side, and characters of each
+_NAMES = 1_000  # at most so many are compared, because a hostile file may have any number
+_SHOWN, _LONG = 3, 40  # so many ids, and so many characters of each, stand in a message
 _MASK = {"0", "1"}, {"0.0", "1.0"}, {"False", "True"}
 
 
 def near_name(name: str, names: Iterable[str]) -> str | None:
-    """The one of the names that is nearest in spelling, whatever its case; None
-    where none is near.
-    """
+    """The name that is nearest in spelling, whatever its case; None where all are too different."""
     spelled = {other.strip().lower(): other for other in list(names)[:_NAMES]}
     near = difflib.get_close_matches(name, spelled, n=1, cutoff=_NEAR)
     return spelled[near[0]] if near else None
@@ -51,5 +49,5 @@ def is_mask(lists: pa.Array, in_view: pa.Array) -> bool:
 def first(ids: pa.Array) -> str:
     """The first of some ids and their type, for a message."""
     shown = ", ".join(" ".join(str(one).split())[:_LONG] for one in ids[:_SHOWN].to_pylist())
-    # A width of integers makes no difference to whether ids join.
+    # Integers of different widths join all the same.
     return f"{shown or 'nowhere'} ({pa.int64() if pa.types.is_integer(ids.type) else ids.type})"

@@ -1,5 +1,5 @@
-"""The door that every Parquet file comes through: held against the contract, then read; what cannot
-be is named.
+"""Opens every Parquet file from outside: checks it against the contract, reads it, and says by name
+what cannot be read.
 """
 
 import re
@@ -32,13 +32,14 @@ from nrms.data.schema import (
 from nrms.data.unreadable import RULE, cause, looks_like
 from nrms.errors import SchemaError
 
-# Enough for Arrow to work on whole columns, few enough for a file of millions of long histories.
+# Enough rows for Arrow to work on whole columns, and few enough when millions of users have long
+# histories.
 BATCH_ROWS = 16_384
-_LOOKED_AT = 20  # columns of lists beyond the contract that are tried, where there are no clicks
+_LOOKED_AT = 20  # so many other columns of lists are tried where clicks are missing
 
 
 class ParquetReader:
-    """One Parquet file whose footer keeps the contract; made by `open_parquet`.
+    """One Parquet file whose footer fulfils the contract; made by `open_parquet`.
 
     Attributes:
         uri: Where the file came from, for messages.
@@ -46,7 +47,7 @@ class ParquetReader:
         size: Bytes of all values before compression, from the footer.
         present: Names of the contract's columns that hold values (an optional column of type null
             is absent).
-        zones: Of each column of times that is present, its time zone; None where it has none.
+        zones: The time zone of each column of times that is present; None for a column without.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ParquetReader:
         self.zones: dict[str, str | None] = {}
 
     def check(self, families: Families) -> None:
-        """Hold the footer, and the keys of the folders, against the contract. Raises
+        """Check the footer, and the keys of the folders, against the contract. Raises
         SchemaError.
         """
         for name, text in partition_keys(self.uri).items():
@@ -93,9 +94,7 @@ class ParquetReader:
                 self.zones[column.name] = values.tz
 
     def read(self, *names: str) -> dict[str, pa.Array]:
-        """The named columns, by default all of the contract; a name that is not `present` is left
-        out.
-        """
+        """The named columns, by default all of the contract, as far as they are `present`."""
         columns = [name for name in names or self.present if name in self.present]
         with self._reading(columns, self._read_whole):
             table = self._file.read(columns=[name for name in columns if name not in self._keys])
@@ -111,10 +110,10 @@ class ParquetReader:
         try:
             return times_us(self._file.read(columns=[name]).column(0).combine_chunks())
         except pa.ArrowInvalid:
-            return None  # a time that does not fit: nothing that must be had depends on these
+            return None  # a time is out of range; nothing depends on these columns
 
     def batches(self, *names: str) -> Iterator[dict[str, pa.Array]]:
-        """The same, `BATCH_ROWS` rows at a time."""
+        """The same as `read`, `BATCH_ROWS` rows at a time."""
         columns = [name for name in names if name in self.present]
         with self._reading(columns, self._read_batches):
             for batch in self._file.iter_batches(
@@ -123,8 +122,8 @@ class ParquetReader:
                 yield {name: self._column(name, batch) for name in columns}
 
     def tables(self) -> Iterator[pa.Table]:
-        """All columns, folders' keys too, as they are but for views: first no row, then
-        `BATCH_ROWS` at a time.
+        """All columns and the folders' keys, unchanged but for `plain` types: first a table without
+        rows, then `BATCH_ROWS` rows at a time.
         """
         schema = self._schema()
         with self._reading(self._file.schema_arrow.names, self._read_batches):
@@ -138,8 +137,8 @@ class ParquetReader:
                 yield pa.Table.from_arrays([*arrays, *keys], schema=schema)
 
     def hints(self) -> dict[str, str]:
-        """By each optional column that the file lacks: what another column says that is most likely
-        meant to be it.
+        """Hints by optional column: which other column of the file is most likely meant to be the
+        missing one.
         """
         schema, contract, found = self._schema(), tuple(self._contract.values()), {}
         for column in contract:
@@ -159,7 +158,7 @@ class ParquetReader:
         return found
 
     def _explained(self, error: SchemaError) -> SchemaError:
-        """The error about a column, with what its values most likely are."""
+        """The error about a column, which says what its values most likely are."""
         column = re.match("Column `(.*?)` must (hold)?", error.parts["rule"])
         if column is None or column[1] in self._keys:
             return error
@@ -185,15 +184,15 @@ class ParquetReader:
             if field.name not in self._contract and _is_list(field.type)
         ]
         for name in lists[:_LOOKED_AT]:
-            # Nothing else reads these columns: one that cannot be read does no harm.
+            # Nothing else reads these columns, so an error in one of them does not matter.
             with suppress(pa.ArrowException, OSError, UnicodeDecodeError):
                 if (found := self._lists(name)) is not None and is_mask(*found):
                     return name
         return None
 
     def _lists(self, name: str) -> tuple[pa.Array, pa.Array] | None:
-        """The first rows of a column of lists, and of the in-view lists; None where one of both is
-        none.
+        """The first rows of a column and of the in-view lists; None where one of them is not a
+        column of lists.
         """
         schema = self._file.schema_arrow
         if any(
@@ -226,7 +225,7 @@ class ParquetReader:
         array = table.column(name)
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks()
-        # Arrow reads text without looking whether it is UTF-8.
+        # Arrow reads text without checking that it is UTF-8.
         array.validate(full=True)
         array = decoded(array)
         if array.type != (kind := plain(array.type)):
@@ -234,8 +233,8 @@ class ParquetReader:
         return self._in_range(self._contract[name], array)
 
     def _in_range(self, column: Column, array: pa.Array) -> pa.Array:
-        """Times as microseconds; ids as they are. Raises SchemaError where they are
-        beyond int64.
+        """Times as microseconds; ids as they are. Raises SchemaError for those that int64 cannot
+        hold.
         """
         nested = column.kind in LISTS and not pa.types.is_null(array.type)
         values = array.type.value_type if nested else array.type
@@ -263,7 +262,7 @@ class ParquetReader:
 
     @contextmanager
     def _reading(self, columns: list[str], again: Callable[[str], None]) -> Iterator[None]:
-        """Name the column that the block fails to read, the first that fails `again` alone."""
+        """Name the column that the block cannot read: the first that `again` cannot read alone."""
         try:
             yield
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -295,9 +294,9 @@ def open_parquet(
     Args:
         info: The file, as `storage.stat` or `storage.list_files` described it.
         cache: Folder for the local copy of a `gs://` object.
-        contract: `ARTICLES`, `BEHAVIORS` or `HISTORY`, or what adds columns to one of them.
-        families: int64 or string for each thing already seen. Things first met in this file are
-            added.
+        contract: `ARTICLES`, `BEHAVIORS` or `HISTORY`, or one of them with more columns.
+        families: int64 or string for each thing whose ids were seen before. Those that first occur
+            in this file are added.
 
     Raises:
         SchemaError: not Parquet, cut short, a column missing, of the wrong type or there twice;
@@ -306,7 +305,7 @@ def open_parquet(
     """
     path = storage.fetch(info, cache)
     try:
-        # INT96, as older Spark and Hive write times, has no unit: as nanoseconds it would wrap
+        # Older Spark and Hive write times as INT96 without a unit. As nanoseconds it would wrap
         # after the year 2262.
         with pq.ParquetFile(
             path, coerce_int96_timestamp_unit="us", page_checksum_verification=True

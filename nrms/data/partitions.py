@@ -1,5 +1,5 @@
-"""Columns that are not in a Parquet file but in the names of its folders, `key=value`, as Hive and
-Spark write them.
+"""Columns that stand not in a Parquet file but in the names of its folders, as `key=value`, which
+is how Hive and Spark write them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-# Within the folder of the table: what a data set itself lies in, date=2026-11-21 say, is no column
-# of it.
+# Only folders within the table count: the folder that holds a whole data set, such as
+# date=2026-11-21, is not a column.
 _FOLDERS = re.compile(r"(?:^|/)(?:behaviors|history)[^/]*((?:/[^/=]+=[^/]*)+)/[^/]*$")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -28,10 +28,11 @@ def partition_keys(uri: str) -> dict[str, str | None]:
 
 
 def partition_value(text: str | None, kind: str) -> pa.Scalar:
-    """A key's value as a column of that kind ("id", "integer", "time" or "text") has it.
+    """The value of a key as a column of this kind ("id", "integer", "time" or "text") would hold
+    it.
 
     Raises:
-        ValueError: it is none of that kind.
+        ValueError: the text is not of this kind.
     """
     if text is None:
         return pa.scalar(None)
@@ -39,7 +40,7 @@ def partition_value(text: str | None, kind: str) -> pa.Scalar:
         return pa.scalar(text).cast(pa.timestamp("us"))
     if kind == "text":
         return pa.scalar(text)
-    # 007 is a text: as a number it would come out another.
+    # 007 is text, because as a number it would be written back as 7.
     if re.fullmatch("0|-?[1-9][0-9]{0,17}", text):
         return pa.scalar(int(text))
     if kind == "integer":

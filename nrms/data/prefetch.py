@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T]:
-    """Iterates `items` in a thread of its own, at most `depth` items ahead of the caller.
+    """Iterates over `items` in a thread, at most `depth` items ahead of the caller.
 
-    An exception in the thread is raised to the caller, in its place in the order. Closing the
+    An exception in the thread is raised to the caller when it reaches that item. Closing the
     generator stops the thread before its next item.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)

@@ -1,11 +1,11 @@
-"""What was counted and handled on the way in, as opposed to refused with a SchemaError."""
+"""Counts of irregular data that was handled, and not refused with a SchemaError."""
 
 from collections import Counter
 from collections.abc import Mapping
 from typing import SupportsInt
 
-# The order is the order of the printed lines. Keys are stable: they go to logs, trackers and
-# artifacts.
+# Lines are printed in this order. The keys must not change, because logs, trackers and artifacts
+# use them.
 OUTCOMES = {
     "articles": "articles",
     "null_title": "articles without a title (read as an empty title)",

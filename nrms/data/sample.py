@@ -1,4 +1,4 @@
-"""A bounded sample of impressions, to look at the same ones again and again."""
+"""A sample of impressions of limited size, to measure the same ones again and again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from nrms.data.impressions import Impressions
 
 
 class ImpressionSample:
-    """A uniform sample, without replacement, of the impressions with a click and a non-click: a
-    pure function of the seed and the shards.
+    """A uniform sample, without replacement, of the impressions with a click and a non-click. It
+    depends on the seed and the shards alone.
 
     Args:
-        size: impressions kept at most.
-        seed: of the draw.
+        size: at most so many impressions are kept.
+        seed: seed of the draw.
 
     Attributes:
-        shards: what was drawn, a piece for each shard that gave something.
+        shards: what was drawn, one piece for each shard of which something was drawn.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -31,7 +31,7 @@ class ImpressionSample:
         clicks = np.bincount(rows[impressions.clicked], minlength=len(impressions))
         telling = np.flatnonzero((clicks > 0) & (clicks < np.diff(impressions.offsets)))
         keys = self._rng.random(len(telling))
-        # Those with the smallest keys of all are kept.
+        # The impressions with the smallest keys of all shards are kept.
         kept = np.sort(np.argsort(keys)[: self._size])
         self._keys.append(keys[kept])
         self.shards.append(impressions.take(telling[kept]))

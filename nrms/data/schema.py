@@ -1,5 +1,5 @@
-"""The Parquet contract: the columns of each file, their types, and what is said of a file that
-breaks it.
+"""The Parquet contract: the columns of each file, their types, and the error of a file that breaks
+it.
 
 Ids are integers of any width or strings; inside they are int64 or string, one of the two for all
 ids of one thing (article, user, impression). A list is a list, a large_list or a fixed_size_list.
@@ -69,7 +69,7 @@ EXPECTED: dict[Kind, str] = {
 
 def schema_error(rule: str, received: str, uri: str, todo: str) -> SchemaError:
     """The one line a user reads: the rule, what arrived, where, what to do."""
-    # What arrived may come from a hostile file: newlines, a thousand column names.
+    # What arrived may come from a hostile file, with newlines or a thousand column names.
     received = shorten(received, 400, placeholder=" ...")
     parts = {"rule": rule, "received": received, "where": uri, "todo": todo}
     return SchemaError(f"{rule} Received: {received}, in {uri}. {todo}", parts)
@@ -78,7 +78,7 @@ def schema_error(rule: str, received: str, uri: str, todo: str) -> SchemaError:
 def check_columns(
     schema: pa.Schema, rows: str, uri: str, contract: tuple[Column, ...], families: Families
 ) -> None:
-    """Hold a footer's columns against the contract; `families` as `open_parquet` has them. Raises
+    """Check a footer's columns against the contract; `families` are those of `open_parquet`. Raises
     SchemaError.
     """
     for column in contract:
@@ -124,7 +124,7 @@ def check_columns(
 
 
 def near_column(column: Column, contract: tuple[Column, ...], schema: pa.Schema) -> str | None:
-    """The column beyond the contract that is most likely meant: near in spelling and of the right
+    """The column beyond the contract that is most likely meant, with a similar name and the right
     type.
     """
     known = {other.name for other in contract}
@@ -137,8 +137,8 @@ def near_column(column: Column, contract: tuple[Column, ...], schema: pa.Schema)
 
 
 def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
-    """The type these values take inside, null for a column without values; None for
-    the wrong type.
+    """The type that these values have inside: null for a column without values; None for a wrong
+    type.
     """
     types, arrived = pa.types, plain(arrived)
     if kind in LISTS and not types.is_null(arrived):
@@ -166,9 +166,7 @@ def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
 
 @contextmanager
 def set_aside(info: storage.FileInfo, bad: dict[str, SchemaError] | None) -> Iterator[None]:
-    """Note a SchemaError about a file in `bad`, by uri, instead of raising it; with None it is
-    raised.
-    """
+    """In the block, note a SchemaError about a file in `bad`, by uri. With None it is raised."""
     try:
         yield
     except SchemaError as error:
@@ -190,7 +188,7 @@ def refuse_nulls(name: str, array: pa.Array, uri: str) -> None:
 
 
 def mask_error(rows: int, uri: str) -> SchemaError:
-    """The lists of clicks are 0/1 masks of the candidates, the labels of many tools."""
+    """The error of clicks that are 0/1 masks of the candidates, as many tools write labels."""
     return schema_error(
         f"Column `{CLICKS}` must hold the ids of the clicked articles.",
         f"0/1 masks, as long as the candidates, in {rows:,} rows",

@@ -31,13 +31,11 @@ class Split:
         history_files: The history files, in order.
         rows: Impressions in all shards, from the Parquet footers.
         file_rows: Rows of each file by its uri, as the footers say.
-        zones: An example of a column of times with a zone (True) and of one without (False), where
-            there are.
-        warnings: What may make an answer wrong, one line each.
-        bad: The error of each shard that was set aside, by uri. Only the shards left out of it can
-            be read.
-        histories: The last clicks of each user, none of them from after the user's first
-            impression.
+        zones: An example of a column of times with a zone (True), and of one without (False), if
+            there is one.
+        warnings: What may make the results wrong, one line each.
+        bad: The error of each shard that was set aside, by uri. Only the other shards can be read.
+        histories: The last clicks of each user before the user's first impression.
         in_view: Which articles were in view in the shards read so far, bool of shape `(articles +
             1,)`.
         time_range: First and last impression time, datetime64[us] in UTC; None without times.
@@ -118,7 +116,7 @@ def check_time_order(train: Split, validation: Split) -> bool:
     if train.time_range is None or validation.time_range is None:
         logger.warning("Time order of %s and %s not checked: no times.", train.uri, validation.uri)
         return False
-    if len(train.zones) == len(validation.zones) == 1:  # else it is said already
+    if len(train.zones) == len(validation.zones) == 1:  # otherwise there is a warning already
         validation.warnings += mixed_zones(validation.name, train.zones | validation.zones)
     end, start = train.time_range[1], validation.time_range[0]
     if start < end:

@@ -1,5 +1,5 @@
-"""Why a file could not be read as Parquet, in words that lead to the cure. Damaged is only what is
-damaged.
+"""Why a file could not be read as Parquet, in words that say what to do. A file is called damaged
+only if it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXT = (
     "Write it as Parquet, with polars for example; `python -m "
     "jobs.prepare --source mind` makes Parquet of MIND's .tsv files."
 )
-# What Arrow says of a whole file that it cannot read, or not at once.
+# Arrow's messages about files that are not damaged, but that it cannot read, or not in one piece.
 _CAUSES = (
     (re.compile(r"decrypt|encrypted"), "A file must not be encrypted.", _ENCRYPTED),
     (
@@ -53,8 +53,8 @@ _CAUSES = (
 
 
 def looks_like(path: Path) -> tuple[str, str] | None:
-    """What a file that is not Parquet seems to be, and what to do; None where it is Parquet, or
-    nobody knows.
+    """What a file that is not Parquet seems to be, and what to do; None where it is Parquet or
+    cannot be recognized.
     """
     with path.open("rb") as file:
         head = file.read(1 << 12)
@@ -67,7 +67,7 @@ def looks_like(path: Path) -> tuple[str, str] | None:
 
 
 def cause(error: BaseException) -> tuple[str, str]:
-    """The rule that a file breaks which fails with this error, and what to do."""
+    """The rule that is broken by a file with this error, and what to do."""
     message = str(error)
     return next(
         ((rule, todo) for sign, rule, todo in _CAUSES if sign.search(message)), (RULE, AGAIN)

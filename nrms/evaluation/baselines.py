@@ -170,7 +170,7 @@ class Popularity:
             if len(times)
             for bound in (int(times.min()), int(times.max()))
         ] or [0]
-        # Articles with a larger number have no clicks.
+        # Articles from this row number on have no clicks.
         self._articles = 1 + max(int(articles.max(initial=0)) for articles, _ in parts)
         length = 2 + max(moments) - min(moments)
         # The unit is a microsecond, unless the keys would need more than 63 bits, as with a million
