@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# docker build --target train .    jobs and scheduler; with --build-arg TENSORFLOW=tensorflow[and-cuda], for NVIDIA GPUs
+# docker build --target train .    jobs and scheduler; with --build-arg REQUIREMENTS=requirements_gpu.lock, for NVIDIA GPUs
 # docker build --target api .      the service, without TensorFlow
 
 FROM golang:1.26.8-trixie AS supercronic
@@ -12,8 +12,8 @@ WORKDIR /app
 RUN useradd --create-home --uid 10001 nrms && install --directory --owner nrms runs
 
 FROM base AS api
-COPY requirements_api.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip pip install --disable-pip-version-check --requirement requirements_api.txt
+COPY requirements_api.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip pip install --disable-pip-version-check --require-hashes --requirement requirements_api.lock
 COPY nrms nrms
 COPY api api
 USER 10001
@@ -25,9 +25,9 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
 CMD ["python", "-m", "api"]
 
 FROM base AS train
-ARG TENSORFLOW=tensorflow
-COPY requirements.txt requirements_api.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip pip install --disable-pip-version-check --requirement requirements.txt "${TENSORFLOW}"
+ARG REQUIREMENTS=requirements.lock
+COPY requirements.lock requirements_gpu.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip pip install --disable-pip-version-check --require-hashes --requirement "${REQUIREMENTS}"
 COPY --from=supercronic /go/bin/supercronic /usr/local/bin/supercronic
 COPY nrms nrms
 COPY jobs jobs

@@ -4,10 +4,13 @@
 
 PYTHONS := $(PYTHON) python3.12 python3.13 python3.11 python3
 IN := .venv/bin/python
+INSTALL = $(IN) -m pip install --disable-pip-version-check --quiet --require-hashes
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate
 # A process that has nothing left takes the last tests of the other: those of one file stay together until then.
 TESTS = $(IN) -m pytest --numprocesses $${WORKERS:-2} --dist worksteal
 
-.PHONY: demo test test-long check lint types docs api clean
+.PHONY: demo test test-long check lint types docs api lock clean
 .DELETE_ON_ERROR:
 
 # A second run shows the result of the first; a run that was cut short goes on where it stopped.
@@ -48,13 +51,21 @@ clean:
 	rm -rf .venv docs/_build runs/demo .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.installed: requirements.txt requirements_api.txt | $(IN)
+# The exact versions that pass the tests. One lock fits Python 3.11 to 3.13 on every system. `make lock` follows the
+# ranges of requirements*.txt and keeps what still fits; `make lock UPGRADE=--upgrade` takes the newest.
+lock: .venv/.installed_dev
+	$(COMPILE) requirements_dev.txt --output-file requirements_dev.lock $(UPGRADE)
+	for name in requirements requirements_api requirements_gpu; do \
+		$(COMPILE) $$name.txt --output-file $$name.lock --constraint requirements_dev.lock $(UPGRADE) || exit; \
+	done
+
+.venv/.installed: requirements.lock requirements_api.lock | $(IN)
 	@echo "Installing $<: minutes the first time, seconds after that"
-	$(IN) -m pip install --disable-pip-version-check --quiet -r $<
+	$(INSTALL) -r requirements.lock -r requirements_api.lock
 	touch $@
 
-.venv/.installed_dev: requirements_dev.txt .venv/.installed
-	$(IN) -m pip install --disable-pip-version-check --quiet -r $<
+.venv/.installed_dev: requirements_dev.lock .venv/.installed
+	$(INSTALL) -r $<
 	touch $@
 
 # TensorFlow 2.21 has packages for Python 3.11 to 3.13.

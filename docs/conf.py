@@ -1,15 +1,15 @@
 """The site of these pages: `make docs` builds it into docs/_build."""
 
 import sys
-import tomllib
 from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS / "extensions")]
 
+from nrms import __version__ as release  # noqa: E402, F401
+
 project = "nrms"
 author = "the authors of nrms"
-release = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 extensions = [
     "myst_parser",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_training import REPOSITORY
+
 INSTALL = {
     "actionlint": "go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
     "check-jsonschema": "pip install -r requirements_dev.txt",
@@ -31,8 +33,8 @@ def tool(name: str) -> str:
     return found
 
 
-def checked(*command: str | Path, **options: object) -> str:
-    """Runs it, gives what it printed, and shows that where it failed."""
+def checked(*command: str | Path, code: int = 0, **options: object) -> str:
+    """Runs it, gives what it printed, and shows that where its exit code is another."""
     done = subprocess.run(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -40,5 +42,14 @@ def checked(*command: str | Path, **options: object) -> str:
         text=True,
         **options,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    assert done.returncode == code, f"{command}\n{done.stdout}"
     return done.stdout
+
+
+def check_out(folder: Path) -> Path:
+    """Copies the working tree into it: what git knows of, as it is now."""
+    for name in checked("git", "ls-files", "-z", cwd=REPOSITORY).split("\0")[:-1]:
+        if (REPOSITORY / name).is_file():  # not one that is deleted and not committed yet
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    return folder

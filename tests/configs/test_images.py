@@ -2,7 +2,7 @@
 environment of its own.
 
 That environment is installed in the long run. Else it is made of links into the one that runs the
-tests: to what the target's requirements name, to what that needs in turn, and to nothing else.
+tests: to what the target's lock names, and to nothing else.
 """
 
 import json
@@ -18,13 +18,13 @@ import urllib.error
 import urllib.request
 import venv
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, distribution, metadata
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from tests import scale
+from tests.requirements import installed, link, requirements
 from tests.small_training import REPOSITORY
 from tests.tools import checked, tool
 
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.system
 
 DOCKERFILE = REPOSITORY / "Dockerfile"
 TARGETS = ("api", "train")
-# a file, and perhaps a variable
-INSTALL = ["pip", "install", "--disable-pip-version-check", "--requirement"]
+# and a lock
+INSTALL = shlex.split("pip install --disable-pip-version-check --require-hashes --requirement")
 
 
 @dataclass
@@ -59,47 +59,6 @@ def read_stages() -> dict[str, Stage]:
 
 
 STAGES = read_stages()
-
-
-def requirements(path: Path) -> list[Requirement]:
-    """Of a requirements file and those that it includes."""
-    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
-    found: list[Requirement] = []
-    for line in filter(None, lines):
-        found += (
-            requirements(path.parent / line[3:]) if line.startswith("-r ") else [Requirement(line)]
-        )
-    return found
-
-
-def needed(wanted: list[Requirement]) -> list[Distribution]:
-    """What pip would install for these requirements, as it is installed here: each in a version
-    that they allow.
-    """
-    found: dict[tuple[str, str], Distribution] = {}
-    while wanted:
-        requirement = wanted.pop()
-        installed = distribution(requirement.name)
-        assert requirement.specifier.contains(installed.version, prereleases=True), requirement
-        for extra in {"", *requirement.extras} - {
-            extra for name, extra in found if name == installed.name
-        }:
-            found[installed.name, extra] = installed
-            needs = map(Requirement, installed.requires or [])
-            wanted += [
-                need
-                for need in needs
-                if need.marker is None or need.marker.evaluate({"extra": extra})
-            ]
-    return list({installed.name: installed for installed in found.values()}.values())
-
-
-def link(installed: Distribution, site: Path) -> None:
-    """Puts the distribution's files into another environment's site-packages."""
-    for file in installed.files or []:
-        if file.parts[0] != ".." and "__pycache__" not in file.parts:
-            (site / file).parent.mkdir(parents=True, exist_ok=True)
-            (site / file).symlink_to(file.locate())
 
 
 class Image:
@@ -141,13 +100,12 @@ class Image:
         if scale.whole:
             checked("/bin/sh", "-c", command, cwd=self.app, env=self.environment)
             return
-        words = shlex.split(command)
-        assert words[: len(INSTALL)] == INSTALL
-        name, *others = words[len(INSTALL) :]
-        others = [Requirement(self.environment[word.strip("${}")]) for word in others]
+        *words, name = shlex.split(command)
+        assert words == INSTALL
+        lock = self.app / self.environment.get(name.strip("${}"), name)
         (site,) = self.python.glob("lib/python*/site-packages")
-        for installed in needed([*requirements(self.app / name), *others]):
-            link(installed, site)
+        for found in installed(requirements(lock)):
+            link(found, site)
 
     def installed(self) -> list[str]:
         """The names of the distributions in its environment."""
@@ -208,11 +166,13 @@ def test_the_builder_is_given_what_is_copied_and_nothing_else():
     assert allowed == copied
 
 
-def test_the_variant_for_gpus_is_an_extra_that_tensorflow_has():
+def test_the_variant_for_gpus_is_another_lock():
     (default,) = STAGES["train"].all("ARG")
-    assert default == "TENSORFLOW=tensorflow"
+    assert default == "REQUIREMENTS=requirements.lock"
+    (copied, *_) = STAGES["train"].all("COPY")
+    assert copied.split() == ["requirements.lock", "requirements_gpu.lock", "./"]
+    assert "REQUIREMENTS=requirements_gpu.lock" in DOCKERFILE.read_text()
     assert "and-cuda" in metadata("tensorflow").get_all("Provides-Extra")
-    assert "TENSORFLOW=tensorflow[and-cuda]" in DOCKERFILE.read_text()
 
 
 @pytest.mark.long
