@@ -46,8 +46,8 @@ def read_word_vectors(
     Raises:
         ConfigError: no such file, a suffix of another format, or vectors of another size than
             `word_dim`.
-        SchemaError: a line cut short or a number that is none (file and line are named), or a
-            damaged file.
+        SchemaError: a line that is cut short or holds something else than numbers (file and
+            line are named), or a damaged file.
     """
     wanted = {word.encode(): row for row, word in enumerate(words) if row not in (PAD, UNK)}
     matrix = np.zeros((len(words), word_dim), np.float32)
@@ -90,7 +90,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", file)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(
-            f"Word vectors must be in a file. Received: {path}, which is none."
+            f"Word vectors must be in a file. Received: {path}, which is not a file."
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SchemaError(

@@ -1,5 +1,5 @@
-"""The folder that a night's scoring writes: one part for each behaviours file, and what is said
-about all of them.
+"""The folder that a night's scoring writes: one part for each behaviours file, and the files about
+all parts.
 
 <output>/part-NNNNN.parquet    predictions of the behaviours file number N, in the order of their
                                names
@@ -40,30 +40,30 @@ class Predictions(commit.Output):
     def claim(
         self, wanted: Iterable[str] = (), overwrite: bool = False, verify: bool = False
     ) -> bool:
-        """See `Output.claim`. Raises ConfigError where the folder holds anything else, with
-        `overwrite` too.
+        """See `Output.claim`. Raises ConfigError where the folder holds anything else, even with
+        `overwrite`.
         """
         found = commit.look(self.uri)
         if "plan" not in found.manifest:
-            # Data sets, models and whatever else lies directly in the folder: not to be replaced,
-            # or mixed with.
+            # Files of anything else that lie directly in the folder, such as a data set or a model,
+            # must not be replaced, and predictions must not be mixed with them.
             foreign = [name for name in found.files if "/" not in name and not _belongs(name)]
             if foreign:
                 raise ConfigError(
                     "--output must be empty or hold predictions. Received: "
                     f"{self.uri}, which holds {foreign[0]} and {len(foreign) - 1} "
-                    "other files that are none. Choose another --output."
+                    "other files that are not predictions. Choose another --output."
                 )
         return super().claim(wanted, overwrite, verify)
 
     def scores(
         self, number: int, impressions: Impressions, score: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """The scores of a shard: those of its part if it is there whole; else `score()`, written as
-        its part.
+        """The scores of a shard: those of its part if the folder holds it whole, or else those of
+        `score()`, which are written as its part.
 
         Args:
-            number: of the shard.
+            number: the shard's number.
             impressions: the shard, `c` candidates in all.
             score: gives float32 `[c]`.
 

@@ -114,7 +114,7 @@ def train(
     if config.word_vectors is not None and not config.word_vectors.is_file():
         raise ConfigError(
             "--word-vectors must name a file. Received: "
-            f"{config.word_vectors}, where there is none."
+            f"{config.word_vectors}, where there is no file."
         )
     if config.word_vectors is not None and "word_dim" not in as_dict(config.model_config):
         raise ConfigError(
@@ -298,8 +298,8 @@ def _open_data(config: TrainConfig, cache: Path) -> _Data:
     tokenizer = Tokenizer.train(learned, config.min_word_count)
     logger.info("vocabulary: %s words", f"{len(tokenizer):,}")
     own = joins.check(dataset, training, tokenizer.count, {}, config.max_unknown)
-    # Of the titles that it was learned from, a vocabulary lacks no word: that is no measure for
-    # others.
+    # A vocabulary has all words of the titles that it was learned from, which says nothing about
+    # other titles. So the share of unknown words is measured on titles that it has not seen.
     unseen = tokenizer.unseen_share(learned, config.min_word_count)
     own = replace(own, shares={**own.shares, "unknown_words": unseen})
     validated = joins.check(dataset, validation, tokenizer.count, own.shares, config.max_unknown)

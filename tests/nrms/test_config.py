@@ -368,7 +368,7 @@ def test_score_toml_holds_every_default():
 
 
 @pytest.mark.parametrize("date", ["tomorrow", "2026-13-01", "2026-1-1", "2026-11-21T00"])
-def test_a_date_that_is_none_is_one_line_and_exit_code_2(capsys, date):
+def test_a_wrong_date_is_one_line_and_exit_code_2(capsys, date):
     code, _ = call([*REQUIRED, "--model", "m", "--date", date], ScoreConfig)
     assert code == 2
     assert f"--date must be a date, YYYY-MM-DD. Received: '{date}'." in capsys.readouterr().err

@@ -353,7 +353,7 @@ UPLOADS: dict[str, Case] = {
         for name, field in (("a page at", thrift.DATA_PAGE), ("a chunk of", thrift.COMPRESSED))
         for value in (-1, 10**4, 2**31, 2**62)
     },
-    "a codec that is none": file(lambda: forged_chunk(thrift.CODEC, 99), "encodings and codecs"),
+    "an unknown codec": file(lambda: forged_chunk(thrift.CODEC, 99), "encodings and codecs"),
     "a page of another codec": file(lambda: forged_chunk(thrift.CODEC, thrift.CODECS["zstd"])),
     "a page of 2 GiB in 8 bytes": file(
         lambda: thrift.with_pages(
@@ -493,7 +493,7 @@ BODIES: dict[str, tuple[int, str, str, bytes]] = {
         form(field()),
     ),
     "a form cut in its header": (422, "/predict", FORM, form(field())[:30]),
-    "a header that is none": (
+    "a header that cannot be read": (
         400,
         "/predict",
         FORM,
@@ -514,7 +514,7 @@ BODIES: dict[str, tuple[int, str, str, bytes]] = {
     "a form as another form": (422, "/predict", "application/x-www-form-urlencoded", b"file=abc"),
     "Parquet without a form": (422, "/predict", "application/vnd.apache.parquet", GOOD),
     "no JSON": (422, "/predict/json", JSON, b""),
-    "JSON that is none": (422, "/predict/json", JSON, b"{"),
+    "JSON that is cut short": (422, "/predict/json", JSON, b"{"),
     "JSON and more": (422, "/predict/json", JSON, row() + b"x"),
     "JSON not in UTF-8": (400, "/predict/json", JSON, b'{"impressions": "\xff"}'),
     "JSON as text": (422, "/predict/json", "text/plain", row()),
@@ -601,7 +601,7 @@ def test_a_hostile_address_is_answered_in_words(service, status, method, path):
     check_error(service.client.request(method, path, files=files), status)
 
 
-def test_a_host_that_is_none_harms_nothing(service):
+def test_a_host_header_that_cannot_be_read_harms_nothing(service):
     answer = service.client.get("/nothing", headers={"Host": "["})
     check_error(answer, 404)
     assert (

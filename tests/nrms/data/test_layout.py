@@ -187,7 +187,7 @@ def test_what_a_folder_holds_beside_parquet_is_said(integers):
         integers.split()
 
 
-def test_a_data_set_that_is_none_is_described(integers, tmp_path):
+def test_what_lies_where_a_data_set_should_be_is_described(integers, tmp_path):
     def refusal(path: object) -> str:
         with pytest.raises(SchemaError, match=r"must have the file articles\.parquet") as caught:
             Dataset.open(str(path), tmp_path / "cache")

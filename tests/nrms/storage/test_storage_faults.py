@@ -270,7 +270,7 @@ CREDENTIALS = {
     "no type": "{}",
     "another type": json.dumps({"type": "wine"}),
     "a service account alone": json.dumps({"type": "service_account"}),
-    "a key that is none": json.dumps(
+    "a key that cannot be read": json.dumps(
         {
             "type": "service_account",
             "client_email": "a@b",
