@@ -53,12 +53,17 @@ class AdditiveAttention(keras.layers.Layer):
 
     def call(self, inputs, padding_mask):
         """See the class."""
-        hidden = ops.tanh(ops.matmul(inputs, self.projection) + self.bias)
-        scores = ops.squeeze(ops.matmul(hidden, self.query), -1)
+        shape = ops.shape(padding_mask)
+        hidden = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.projection)
+        # Before the bias: TensorFlow makes one operation of a product and its bias, which rounds
+        # otherwise.
+        hidden = ops.reshape(hidden, (*shape, self.attention_dim))
+        hidden = ops.reshape(ops.tanh(hidden + self.bias), (-1, self.attention_dim))
+        scores = ops.reshape(ops.matmul(hidden, self.query), shape)
         scores = ops.where(padding_mask, scores, ops.cast(MASKED, scores.dtype))
         # A softmax over padding alone is uniform, not zero: the multiplication makes it zero.
         weights = ops.softmax(scores, axis=-1) * ops.cast(padding_mask, scores.dtype)
-        return ops.squeeze(ops.matmul(weights[:, None, :], inputs), 1)
+        return ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), inputs), 1)
 
     def compute_output_shape(self, inputs_shape: tuple) -> tuple:
         """`(batch, dim)`."""

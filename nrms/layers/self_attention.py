@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 # Added to a score, or in its place, where there is padding: finite in float16, and 0 after the
@@ -68,32 +69,24 @@ class SelfAttention(keras.layers.Layer):
         self.built = True
 
     def project(self, items):
-        """Queries, keys and values of `items`, `(items, dim)`: three tensors of shape `(items,
-        heads * head_dim)`.
+        """Queries, keys and values of `items`, `(items, dim)`: a tensor of shape `(items, 3,
+        heads, head_dim)`.
         """
-        query, key, value = ops.split(
-            ops.matmul(items, ops.cast(self.projection, items.dtype)), 3, axis=1
-        )
-        return query * self.head_dim**-0.5, key, value
+        projected = ops.matmul(items, ops.cast(self.projection, items.dtype))
+        # of queries alone, and all in one product
+        scale = np.repeat([self.head_dim**-0.5, 1.0, 1.0], self.heads * self.head_dim)
+        return ops.reshape(projected * scale, (-1, 3, self.heads, self.head_dim))
 
     def call(self, projected, rows, padding_mask):
         """See the class."""
-        batch, length = ops.shape(rows)[0], ops.shape(rows)[1]
-        query, key, value = (
-            ops.transpose(
-                ops.reshape(
-                    ops.take(part, rows, axis=0), (batch, length, self.heads, self.head_dim)
-                ),
-                (0, 2, 1, 3),
-            )
-            for part in projected
-        )
+        parts = ops.transpose(ops.take(projected, rows, axis=0), (2, 0, 3, 1, 4))
+        query, key, value = ops.unstack(parts, 3)  # each (batch, heads, length, head_dim)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         scores += ops.cast(ops.where(padding_mask, 0.0, MASKED), scores.dtype)[:, None, None, :]
         attended = ops.transpose(ops.matmul(ops.softmax(scores, axis=-1), value), (0, 2, 1, 3))
-        return ops.reshape(attended, (batch, length, self.heads * self.head_dim))
+        return ops.reshape(attended, (*ops.shape(rows), self.heads * self.head_dim))
 
-    def compute_output_shape(self, projected_shape: list, rows_shape: tuple) -> tuple:
+    def compute_output_shape(self, projected_shape: tuple, rows_shape: tuple) -> tuple:
         """`(batch, length, heads * head_dim)`."""
         return (*rows_shape, self.heads * self.head_dim)
 

@@ -27,6 +27,9 @@ class SequenceEncoder(keras.layers.Layer):
     is spent on padding, and a large batch, whose distinct items are projected once, is still worked
     on in tensors of moderate size.
 
+    All that a group does is traced once a group, and the first batch waits for it. What can be done
+    for all groups at once is, and the layers inside spare operations.
+
     Args:
         heads: attention heads.
         head_dim: size of a head.
@@ -79,13 +82,16 @@ class SequenceEncoder(keras.layers.Layer):
         lengths = ends(padding_mask)
         order = ops.argsort(lengths)
         count = ops.shape(rows)[0]
-        encoded = []
-        for bucket in range(self.buckets):
-            chosen = order[count * bucket // self.buckets : count * (bucket + 1) // self.buckets]
-            longest = ops.max(ops.take(lengths, chosen), initial=1)
-            chosen_rows = ops.take(rows, chosen, axis=0)[:, :longest]
-            chosen_mask = ops.take(padding_mask, chosen, axis=0)[:, :longest]
-            encoded.append(self._encode(projected, chosen_rows, chosen_mask, training))
+        lengths, rows, padding_mask = (
+            ops.take(part, order, axis=0) for part in (lengths, rows, padding_mask)
+        )
+        encoded, start = [], 0
+        for bucket in range(1, self.buckets + 1):
+            end = count * bucket // self.buckets
+            longest = ops.max(lengths[start:end], initial=1)
+            group = rows[start:end, :longest], padding_mask[start:end, :longest]
+            encoded.append(self._encode(projected, *group, training))
+            start = end
         return ops.take(ops.concatenate(encoded), ops.argsort(order), axis=0)
 
     def _encode(self, projected, rows, padding_mask, training):

@@ -42,7 +42,7 @@ LAYERS = {
     "self_attention": (
         lambda: SelfAttention(HEADS, HEAD_DIM),
         ((None, DIM),),
-        ([floats(8, DIM) for _ in range(3)], ROWS, ROWS != 0),
+        (floats(8, 3, HEADS, HEAD_DIM), ROWS, ROWS != 0),
         (10, 5, DIM),
     ),
     "additive_attention": (
