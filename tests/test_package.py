@@ -12,7 +12,9 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from nrms import __version__
 from tests.requirements import requirements
@@ -120,3 +122,29 @@ def test_pip_installs_it_into_an_empty_environment(tmp_path):
     printed = checked(nrms, "score", *paths, "--wandb-mode", "disabled", cwd=tmp_path)
     assert re.search(r"^predictions: night$", printed, re.MULTILINE)
     assert "MODEL_URI" in checked(nrms, "serve", "--help", cwd=tmp_path)
+
+
+FILES = ["CHANGELOG.md", "CONTRIBUTING.md"]
+
+
+def test_the_version_is_that_of_the_changelog_or_the_next_one():
+    text = (REPOSITORY / "CHANGELOG.md").read_text("utf-8")
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles.pop(0) == "Unreleased"
+    releases = [re.fullmatch(r"(\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)", title) for title in titles]
+    assert all(releases)
+    newest, date = releases[0].groups()
+    ours = Version(__version__)
+    assert ours == Version(newest) or (ours.is_devrelease and ours > Version(newest))
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8"))
+    assert (citation["version"], str(citation["date-released"])) == (newest, date)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_linked_and_named_is_there(name):
+    text = (REPOSITORY / name).read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?m)(?:`|^)make ([a-z-]+)", text)) <= targets

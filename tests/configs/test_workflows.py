@@ -1,4 +1,4 @@
-"""GitHub's files, checked as far as that goes without GitHub."""
+"""GitHub's files, and others of a public form, checked as far as that goes without GitHub."""
 
 import re
 
@@ -23,6 +23,7 @@ def test_actionlint_finds_nothing():
         *(("vendor.github-workflows", path) for path in WORKFLOWS),
         ("vendor.dependabot", REPOSITORY / ".github/dependabot.yml"),
         ("vendor.compose-spec", REPOSITORY / "docker-compose.yaml"),
+        ("vendor.citation-file-format", REPOSITORY / "CITATION.cff"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
