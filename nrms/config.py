@@ -37,12 +37,13 @@ if TYPE_CHECKING:  # to a checker they are the types of their values
     PositiveInt = int
     PositiveFloat = float
     LearningRate = float
-    DropoutRate = float
+    Share = float
+    Count = int
     Seed = int
     Text = str
     DateText = str
-# their docstrings say in --help and in errors what is allowed; jsonargparse has a PositiveInt of
-# its own
+# their docstrings say in --help and in errors what is allowed; jsonargparse has some of its
+# own
 else:
     PositiveInt = restricted_number_type(
         "AtLeastOne", int, (">=", 1), docstring="a whole number >= 1"
@@ -53,9 +54,10 @@ else:
     LearningRate = restricted_number_type(
         "LearningRate", float, [(">", 0), ("<=", 1)], docstring="a number > 0 and <= 1"
     )
-    DropoutRate = restricted_number_type(
-        "DropoutRate", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1"
+    Share = restricted_number_type(
+        "Share", float, [(">=", 0), ("<", 1)], docstring="a number >= 0 and < 1"
     )
+    Count = restricted_number_type("Count", int, (">", -1), docstring="a whole number >= 0")
     Seed = restricted_number_type(
         "Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number >= 0 and < 2^32"
     )
@@ -85,6 +87,12 @@ _SYNONYMS = {
     "word_vectors": ("embeddings", "word_embeddings", "glove", "fasttext"),
     "heads": ("num_heads", "n_heads", "head_num", "attention_heads"),
     "dropout": ("drop_rate", "dropout_rate"),
+    "optimizer": ("optim",),
+    "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
+    "warmup": ("warmup_steps", "num_warmup_steps"),
+    "weight_decay": ("wd", "l2"),
+    "clip_norm": ("clipnorm", "global_clipnorm", "grad_clip", "gradient_clip_val", "max_grad_norm"),
+    "label_smoothing": ("smoothing", "label_smoothing_factor"),
     "seed": ("random_seed", "random_state"),
     "precision": ("dtype", "fp16", "bf16", "mixed_precision", "amp"),
     "resume": ("restore", "continue", "resume_from", "resume_from_checkpoint", "checkpoint"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nrms.architectures.registry import ModelConfig, register
-from nrms.config import DropoutRate, PositiveInt, option
+from nrms.config import PositiveInt, Share, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class NrmsConfig(ModelConfig):
         20, "size of a head; heads x head_dim is the size of a news vector"
     )
     attention_dim: PositiveInt = option(200, "size of the additive attention's hidden layer")
-    dropout: DropoutRate = option(0.2, "share of values dropped in training")
+    dropout: Share = option(0.2, "share of values dropped in training")
     train_word_vectors: bool = option(True, "whether training changes the word vectors")
 
 

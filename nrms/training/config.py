@@ -12,10 +12,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from nrms.architectures import DEFAULT, Architecture, ModelConfig, architectures
 from nrms.config import (
+    Count,
     LearningRate,
     PositiveFloat,
     PositiveInt,
     Seed,
+    Share,
     Text,
     Variants,
     option,
@@ -53,7 +55,25 @@ class TrainingConfig:
     """Training"""
 
     output: Text = required("where models and checkpoints go: a folder or gs:// URI")
-    lr: LearningRate = option(1e-4, "learning rate of Adam")
+    lr: LearningRate = option(1e-4, "learning rate, the highest one where it changes")
+    optimizer: Literal["adam", "adamw"] = option(
+        "adam", "what moves the weights; adamw shrinks them as well, see --weight-decay"
+    )
+    schedule: Literal["constant", "cosine"] = option(
+        "constant", "course of the learning rate; cosine: down to 0 at the end of the last epoch"
+    )
+    warmup: Count = option(0, "steps in which the learning rate rises to --lr, the first ones")
+    weight_decay: Share | None = option(
+        None,
+        "share of each weight that adamw takes away in a step, times the learning rate; not set: "
+        "0.01",
+    )
+    clip_norm: PositiveFloat | None = option(
+        None, "norm of a step's gradient over all weights, at most; not set: any"
+    )
+    label_smoothing: Share = option(
+        0.0, "share of the target that is spread evenly over a sample's candidates"
+    )
     batch_size: PositiveInt = option(64, "samples in a step, over all GPUs; a sample is a click")
     epochs: PositiveInt = option(10, "passes over the training split, at most")
     patience: PositiveInt = option(
@@ -108,6 +128,13 @@ class TrainConfig(
                 f"--model must be one of {', '.join(architectures())}. Received: {name!r}."
             )
         return cls.variants()[name].__new__(cls.variants()[name])
+
+    def __post_init__(self) -> None:
+        if self.weight_decay is not None and self.optimizer != "adamw":
+            raise ConfigError(
+                f"--weight-decay must be given with --optimizer adamw. Received: --optimizer "
+                f"{self.optimizer}. Leave it out, or give --optimizer adamw."
+            )
 
     def __reduce__(self) -> tuple:
         # A model's own class has no name that another process could import it by.

@@ -19,6 +19,7 @@ import tensorflow as tf
 from nrms.errors import Interrupted, TrainingError
 from nrms.models.two_tower import Recommender
 from nrms.training.checkpoint import Checkpoint, Progress
+from nrms.training.loss import softmax_cross_entropy
 from nrms.training.samplers import Batch, Position, TrainingBatches
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def make_train_step(
     optimizer: keras.optimizers.Optimizer,
     titles: np.ndarray,
     strategy: tf.distribute.Strategy,
+    label_smoothing: float = 0.0,
 ) -> TrainStep:
     """Compiles one step of training: softmax cross-entropy of the click against the drawn
     non-clicks.
@@ -47,6 +49,7 @@ def make_train_step(
         optimizer: likewise, built.
         titles: int32 word ids of the catalogue, shape `(articles + 1, title)`.
         strategy: the devices.
+        label_smoothing: see `nrms.training.loss.softmax_cross_entropy`.
 
     Returns:
         A function of `history` and `candidates` (see `nrms.training.samplers.Batch`) that updates
@@ -61,8 +64,10 @@ def make_train_step(
         samples = tf.cast(tf.shape(history)[0], tf.float32)
         with tf.GradientTape() as tape:
             logits = model(catalogue, history[first::step], candidates[first::step], training=True)
-            # The click is column 0. Sums over replicas, so each divides by the whole batch.
-            losses = tf.reduce_logsumexp(logits, axis=1) - logits[:, 0]
+            labels = tf.one_hot(tf.zeros_like(candidates[first::step, 0]), tf.shape(candidates)[1])
+            mask = candidates[first::step] != 0
+            # Sums over replicas, so each divides by the whole batch.
+            losses = softmax_cross_entropy(logits, labels, mask, label_smoothing)
             loss = tf.reduce_sum(losses) / samples
             scaled = optimizer.scale_loss(loss)
         # Dense: Adam squares gradients, and the slices that two replicas have for one word must be

@@ -43,6 +43,7 @@ from nrms.training.checkpoint import Checkpoint
 from nrms.training.cluster import refuse_cluster
 from nrms.training.config import TrainConfig
 from nrms.training.loop import FitOptions, Trainer, make_train_step
+from nrms.training.optimizer import build_optimizer
 from nrms.training.samplers import TrainingBatches, count_samples
 from nrms.training.warm_start import take_weights
 
@@ -151,13 +152,14 @@ def _train(
                 f"{shared:,}",
                 total,
             )
-        optimizer = keras.optimizers.Adam(config.lr)
-        if config.precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        steps = -(-data.samples // config.batch_size)
+        optimizer = build_optimizer(config, config.epochs * steps)
         optimizer.build(model.trainable_variables)
 
     settings = as_dict(config)
     identity = {name: value for name, value in settings.items() if name not in _NOT_IDENTITY}
+    if config.schedule != "constant":
+        identity["epochs"] = config.epochs  # the rate of each step depends on how many there are
     if source is not None:
         identity["init_from"] = source.sha256
     checkpoint = Checkpoint(config.output, {**identity, "data": data.fingerprint})
@@ -166,7 +168,7 @@ def _train(
     trainer = Trainer(
         model,
         optimizer,
-        make_train_step(model, optimizer, data.titles, strategy),
+        make_train_step(model, optimizer, data.titles, strategy, config.label_smoothing),
         TrainingBatches(data.training, config.npratio, config.batch_size, config.seed),
         validator.metrics,
         checkpoint,
@@ -195,7 +197,6 @@ def _train(
     ) as tracker:
         trainer.run_id = tracker.run_id or trainer.run_id
         tracker.data(config.data, data.fingerprint)
-        steps = -(-data.samples // config.batch_size)
         callback_list = keras.callbacks.CallbackList(
             [*callbacks, TrackerCallback(tracker, trainer.epochs)],
             model=model,

@@ -83,7 +83,10 @@ def test_values_have_the_plain_types_of_python():
     assert types["profile"] is type(Path())
     assert {
         types.pop(name)
-        for name in ("profile", "wandb_mode", "run_group", "init_from", "word_vectors")
+        for name in (
+            *("profile", "wandb_mode", "run_group", "init_from", "word_vectors"),
+            *("weight_decay", "clip_norm"),
+        )
     } == {
         type(Path()),
         type(None),
@@ -190,8 +193,8 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, argv, message):
         ("batch-size = 3", "batch-size in {file} is not a key. Did you mean batch_size?"),
         ("learning_rate = 3", "learning_rate in {file} is not a key. Did you mean lr?"),
         (
-            "[optimizer]\nlr = 1",
-            "optimizer in {file} is not a key. Note: keys stand in no section.",
+            "[loss]\nlr = 1",
+            "loss in {file} is not a key. Note: keys stand in no section.",
         ),
         (
             "[model]\nheads = 1",
@@ -282,7 +285,7 @@ def test_help_shows_every_flag_with_meaning_range_and_default_by_group(capsys):
             or f"--{f.name.replace('_', '-')} [VALUE]" in shown
         )
         assert f.metadata["help"] in shown
-    assert "learning rate of Adam (a number > 0 and <= 1; default: 0.0001)" in shown
+    assert "the highest one where it changes (a number > 0 and <= 1; default: 0.0001)" in shown
     assert "(text that is not empty; required)" in shown
     places = [
         shown.index(title)

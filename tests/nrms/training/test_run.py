@@ -299,6 +299,18 @@ def test_a_stopped_run_resumed_ends_as_the_unbroken_one(trained, config, epoch, 
     assert resumed.metrics == unbroken.metrics
 
 
+def test_a_resumed_run_goes_on_in_its_schedule_with_every_flag_of_the_optimizer(config, tmp_path):
+    flags = {"optimizer": "adamw", "schedule": "cosine", "warmup": 5, "clip_norm": 0.5}
+    config = replace(config, **flags, weight_decay=0.1, label_smoothing=0.1, epochs=1)
+    unbroken = train(replace(config, output=str(tmp_path / "unbroken")))
+    stop = threading.Event()
+    with pytest.raises(Interrupted):
+        train(config, stop, [StopAt(stop, 0, 4)])
+    resumed = train(replace(config, resume=True))
+    assert resumed.epochs == unbroken.epochs
+    assert resumed.metrics == unbroken.metrics
+
+
 @pytest.fixture(scope="module")
 def recorded(data, tmp_path_factory):
     """A training that is stopped and resumed and gets worse in the end, with what Weights & Biases
