@@ -23,15 +23,13 @@ from nrms.data.joins import Joins
 from nrms.data.quality import DataReport
 from nrms.data.schema import schema_error
 from nrms.errors import ArtifactError
-from nrms.features.tokenizer import Tokenizer
 from nrms.inference.article_vectors import ArticleVectors, default_folder
-from nrms.inference.onnx_runtime import OnnxEncoders
-from nrms.inference.scorer import Scorer, encode_titles, with_unknown
+from nrms.inference.loaded_model import Catalogue, LoadedModel, RuntimeName
 from nrms.storage import parquet
 
 logger = logging.getLogger(__name__)
 
-_FILES = ("news_encoder.onnx", "user_encoder.onnx", "tokenizer.json", bundles.PRIOR)
+_RUNTIME: RuntimeName = "onnx"
 
 
 @dataclass(frozen=True)
@@ -61,24 +59,20 @@ class ServedModel:
     one version and one catalogue.
 
     Attributes:
-        bundle: the model.
-        model: its encoders.
-        history_size: clicks that it sees.
-        articles: the catalogue.
-        articles_file: the file that the catalogue was read from.
+        bundle: the version.
+        model: what scores with it.
+        catalogue: the articles.
+        articles_file: where these came from.
         max_unknown: see `nrms.data.config.WarningsConfig`.
         vectors: of all articles met so far, by content.
-        news_vectors: float32 of shape `(articles + 1, dim)`.
     """
 
     bundle: Bundle
-    model: Model
-    history_size: int
-    articles: Articles
+    model: LoadedModel
+    catalogue: Catalogue
     articles_file: storage.FileInfo
     max_unknown: float
     vectors: ArticleVectors
-    news_vectors: np.ndarray
 
     @classmethod
     def load(
@@ -89,7 +83,7 @@ class ServedModel:
         Args:
             settings: where they are.
             cache: local folder for what comes from a bucket.
-            before: what is served now; its encoders and vectors are used again if they are still
+            before: what is served now; its model and vectors are used again if they are still
                 right.
 
         Raises:
@@ -97,7 +91,7 @@ class ServedModel:
             SchemaError: the articles break the contract.
             StorageError: something could not be read.
         """
-        bundle = bundles.load(settings.model_uri, cache, _FILES)
+        bundle = bundles.load(settings.model_uri, cache, [_RUNTIME])
         uri = settings.articles_uri or bundle.meta.get("data", {}).get("articles")
         if not isinstance(uri, str):
             raise ArtifactError(
@@ -108,34 +102,25 @@ class ServedModel:
         if before is not None and before.bundle.sha256 == bundle.sha256:
             model, vectors = before.model, before.vectors
         else:
-            model = Model(bundle)
-            vectors = ArticleVectors(bundle.sha256, model.encode_titles)
+            model = LoadedModel.open(bundle, _RUNTIME)
+            vectors = ArticleVectors(bundle.sha256)
             vectors.load(folder, cache)
         articles_file = storage.stat(uri)
-        articles = Articles.read(articles_file, cache)
-        titles, history_size, encoded = (
-            articles.titles.to_pylist(),
-            bundle.number("history_size"),
-            vectors.encoded,
-        )
-        # A few titles are tried first: a broken version is loaded again and again, and must not
-        # encode the whole catalogue each time.
-        model.try_out(with_unknown(model.encode_titles(titles[:history_size])), history_size)
-        news_vectors = with_unknown(vectors.of(titles))
-        model.try_out(news_vectors, history_size)
+        articles = Articles.read(articles_file, cache, model.inputs.columns)
+        encoded = vectors.encoded
+        # First of a few: a broken version, tried again and again, shall not encode the whole
+        # catalogue each time.
+        model.try_out(articles.take(np.arange(min(len(articles), model.inputs.history.size))))
+        catalogue = model.try_out(articles, vectors)
         encoded = vectors.encoded - encoded
-        logger.info("%s: %s articles, %s encoded", uri, f"{len(titles):,}", f"{encoded:,}")
+        logger.info("%s: %s articles, %s encoded", uri, f"{len(articles):,}", f"{encoded:,}")
         vectors.save(folder)
-        return cls(
-            bundle,
-            model,
-            history_size,
-            articles,
-            articles_file,
-            settings.max_unknown,
-            vectors,
-            news_vectors,
-        )
+        return cls(bundle, model, catalogue, articles_file, settings.max_unknown, vectors)
+
+    @property
+    def articles(self) -> Articles:
+        """Those of the catalogue."""
+        return self.catalogue.articles
 
     @property
     def string_ids(self) -> bool:
@@ -161,30 +146,28 @@ class ServedModel:
         Raises:
             SchemaError: it breaks the contract.
         """
-        articles, news_vectors = self._with_articles_of(folder)
-        dataset = Dataset(str(folder), folder, self.articles_file, articles)
-        split = dataset.split("upload", self.history_size)
+        catalogue = self._with_articles_of(folder)
+        inputs = self.model.inputs
+        dataset = Dataset(str(folder), folder, self.articles_file, catalogue.articles)
+        split = dataset.split("upload", inputs.history.size, tuple(inputs.moment))
         impressions = split.read(0)
         joins.refuse_strangers(dataset, split, joins.FEW)
-        found = joins.check(
-            dataset, split, self.model.tokenizer.count, self.bundle.joins, self.max_unknown
-        )
-        scores = Scorer(
-            self.model.encoders, news_vectors, split.histories.rows, self.model.prior
-        ).score(impressions)
+        count = None if inputs.words is None else inputs.words.count_words
+        found = joins.check(dataset, split, count, self.bundle.joins, self.max_unknown)
+        scores = self.model.scorer(catalogue, split.histories.rows).score(impressions)
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
         if row_histories:
             users = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])[ROW_USERS]
             impressions = replace(impressions, user_id=users.combine_chunks())
         found = replace(found, warnings=warnings + found.warnings)
-        return Scored(impressions, scores, empty, articles, split.report, found)
+        return Scored(impressions, scores, empty, catalogue.articles, split.report, found)
 
-    def _with_articles_of(self, folder: Path) -> tuple[Articles, np.ndarray]:
+    def _with_articles_of(self, folder: Path) -> Catalogue:
         """The catalogue with the upload's articles that it lacks."""
         path = folder / "articles.parquet"
         if not path.exists():
-            return self.articles, self.news_vectors
-        uploaded = Articles.read(storage.stat(path), folder)
+            return self.catalogue
+        uploaded = Articles.read(storage.stat(path), folder, self.model.inputs.columns)
         if uploaded.ids.type != self.articles.ids.type:
             raise schema_error(
                 f"Column `article_id` must hold ids of the same type as the catalogue "
@@ -195,57 +178,5 @@ class ServedModel:
             )
         new = np.flatnonzero(self.articles.rows(uploaded.ids) == 0)
         if not len(new):
-            return self.articles, self.news_vectors
-        ids, titles = uploaded.ids.take(pa.array(new)), uploaded.titles.take(pa.array(new))
-        articles = Articles(
-            pa.concat_arrays([self.articles.ids, ids]),
-            pa.concat_arrays([self.articles.titles, titles]),
-            uploaded.report,
-        )
-        return articles, np.concatenate(
-            [self.news_vectors, self.model.encode_titles(titles.to_pylist())]
-        )
-
-
-class Model:
-    """A version's tokenizer and encoders.
-
-    Args:
-        bundle: the verified version.
-
-    Attributes:
-        encoders: see `nrms.inference.scorer`.
-        prior: the vector of readers of whom nothing is known, float32 `(dim,)`; None in a version
-            that has none.
-        tokenizer: with the model's vocabulary.
-    """
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.encoders = OnnxEncoders(
-            bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"]
-        )
-        self.prior = bundle.prior()
-        self.tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
-        self._title_size = bundle.number("title_size")
-        self._uri = bundle.uri
-
-    def encode_titles(self, titles: list[str]) -> np.ndarray:
-        """News vectors, float32 of shape `(titles, dim)`."""
-        return encode_titles(self.encoders, self.tokenizer.encode(titles, self._title_size))
-
-    def try_out(self, news_vectors: np.ndarray, history_size: int) -> None:
-        """Scores all articles for a reader of the first ones, so that a model that cannot is never
-        served.
-        """
-        rows = np.arange(1, min(len(news_vectors), history_size + 1), dtype=np.int32)
-        user = self.encoders.encode_users(news_vectors[: len(rows) + 1], rows[None])
-        if self.prior is not None and self.prior.shape != user[0].shape:
-            raise ArtifactError(
-                f"{self._uri}: {bundles.PRIOR} must be as long as a user vector. Received: "
-                f"{len(self.prior)} numbers, not {len(user[0])}. Train it again."
-            )
-        if not np.isfinite(news_vectors @ user[0]).all():
-            raise ArtifactError(
-                f"{self._uri}: scores must be numbers. Received: NaN or infinity in a first try. "
-                f"Train it again."
-            )
+            return self.catalogue
+        return self.catalogue.extended(self.model.catalogue(uploaded.take(new)))

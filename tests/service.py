@@ -1,5 +1,6 @@
 """A small model to serve, uploads for it, and the service as a process of its own."""
 
+import json
 import os
 import socket
 import subprocess
@@ -17,7 +18,8 @@ from nrms import bundles
 from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
 from nrms.data.dataset import Dataset
-from nrms.features.tokenizer import Tokenizer
+from nrms.features.inputs import History, Inputs
+from nrms.features.title import Title
 from nrms.models.registry import build_model
 from tests.small_training import REPOSITORY, write_demo
 
@@ -27,15 +29,16 @@ TITLE_SIZE, HISTORY_SIZE = 16, 10
 def make_world(folder: Path) -> None:
     """Fills a folder with what a `World` is made of: demo data, and the files of a model."""
     write_demo(str(folder / "data"), shard_rows=700)
-    titles = Dataset.open(str(folder / "data"), folder).articles.titles.to_pylist()
+    articles = Dataset.open(str(folder / "data"), folder).articles
     (folder / "bundle").mkdir()
-    tokenizer = Tokenizer.train(titles, min_count=1)
-    tokenizer.save(folder / "bundle" / "tokenizer.json")
+    inputs = Inputs([Title(TITLE_SIZE)], History(HISTORY_SIZE))
+    inputs.fit(articles, np.arange(len(articles)))
+    inputs.save(folder / "bundle")
     keras.utils.set_random_seed(1)
-    model = build_model(
-        NrmsConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), len(tokenizer)
-    )
-    export_model(model, folder / "bundle")
+    model = build_model(NrmsConfig(word_dim=16, heads=2, head_dim=8, attention_dim=16), inputs)
+    graphs = export_model(model, folder / "bundle", inputs.specs)
+    parts = {"inputs": inputs.declared, "graphs": graphs, "scoring": model.scoring}
+    (folder / "parts.json").write_text(json.dumps(parts))
     np.save(
         folder / "bundle" / bundles.PRIOR,
         np.random.default_rng(1).standard_normal(16).astype(np.float32),
@@ -51,12 +54,14 @@ class World:
         self.data, self.files = str(made / "data"), made / "bundle"
         self.articles = str(made / "data" / "articles.parquet")
         self.models = str(folder / "models")
+        self.parts = json.loads((made / "parts.json").read_text())
         self.version = self.publish(self.models)
 
     def publish(self, models: str) -> str:
         """Publishes the model, the same again, as a new version; its URI."""
         config = {"history_size": HISTORY_SIZE, "title_size": TITLE_SIZE}
         meta = {"config": config, "metrics": {"auc": 0.6}, "data": {"articles": self.articles}}
+        meta |= self.parts
         return bundles.publish(models, self.files, meta)
 
     def behaviors(self, rows: int = 200) -> pa.Table:

@@ -2,6 +2,7 @@
 beside.
 """
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -75,7 +76,7 @@ class Publish:
     def __init__(self, world, folder):
         self.folder = folder / "bundle"
         (self.folder / "plots").mkdir(parents=True)
-        for name in (*bundles.FILES, bundles.PRIOR, "plots/curve.png"):
+        for name in (*bundles.FIRST_RELEASE, bundles.PRIOR, "plots/curve.png"):
             (self.folder / name).write_bytes(name.encode() * 100)
 
     def __call__(self, root):
@@ -86,7 +87,7 @@ class Publish:
     def left(self, files):
         pointer = json.loads(files["latest.json"])
         assert (
-            bundles.hashlib.sha256(files[f"{pointer['version']}/meta.json"]).hexdigest()
+            hashlib.sha256(files[f"{pointer['version']}/meta.json"]).hexdigest()
             == pointer["sha256"]
         )
         # Killed with its very last change, a training has ended, and the same again is one more:
@@ -95,7 +96,8 @@ class Publish:
             pointer["version"]
         }
         assert all(
-            {f"{version}/{name}" for name in (*bundles.FILES, bundles.PRIOR)} <= files.keys()
+            {f"{version}/{name}" for name in (*bundles.FIRST_RELEASE, bundles.PRIOR)}
+            <= files.keys()
             for version in ended
         )
         return {
@@ -103,6 +105,10 @@ class Publish:
             for name in files
             if name.partition("/")[0] not in ended
         }
+
+
+def key(title):
+    return title.encode() * 16
 
 
 def encode(titles):
@@ -120,9 +126,13 @@ class Vectors:
     def __call__(self, root):
         with scratch_folder() as cache:
             for titles in ("abc", "bcd"):
-                vectors = ArticleVectors("a" * 64, encode)
+                vectors = ArticleVectors("a" * 64)
                 vectors.load(f"{root}/vectors", cache)
-                assert vectors.of(titles)[:, 0].tolist() == [ord(title) for title in titles]
+                found = vectors.of(
+                    [key(title) for title in titles],
+                    lambda rows, titles=titles: encode([titles[row] for row in rows]),
+                )
+                assert found[:, 0].tolist() == [ord(title) for title in titles]
                 vectors.save(f"{root}/vectors")
 
     def left(self, files):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from api.served_model import Scored
 from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
-from nrms.inference.scorer import predictions
+from nrms.inference.table import prediction_table
 
 _ROWS, _TITLES = 64, 200  # so many are Python objects at the same time
 # candidates and clicks in the rows of a JSON answer, at most, because Python writes each of them
@@ -47,7 +47,7 @@ def write_json(
     file.write(
         _json({**parts, "rows_total": total, "truncated": len(part) < total})[:-1] + b',"rows":['
     )
-    table = predictions(part, scored.scores[: len(part.candidates)])
+    table = prediction_table(part, scored.scores[: len(part.candidates)])
     batch: list[dict[str, Any]] = []
     for number in range(len(part)):
         if number % _ROWS == 0:
@@ -70,7 +70,7 @@ def write_json(
 def write_parquet(file: IO[bytes], scored: Scored) -> None:
     """Writes all rows as the predictions file of the nightly job."""
     pq.write_table(
-        predictions(scored.impressions, scored.scores),
+        prediction_table(scored.impressions, scored.scores),
         file,
         compression="zstd",
         write_page_checksum=True,
@@ -82,7 +82,7 @@ def _json(value: object) -> bytes:
 
 
 def _first(impressions: Impressions, count: int) -> Impressions:
-    """The first `count` impressions of a shard, with what `predictions` needs of them."""
+    """The first `count` impressions of a shard, with what `prediction_table` needs of them."""
     count = min(count, len(impressions))
     end = int(impressions.offsets[count])
     return replace(

@@ -12,6 +12,7 @@ from api.errors import responses
 from api.schemas import PredictIn
 from api.served_model import ServedModel
 from api.uploads.contract import TITLE_LENGTH
+from nrms.inference.vectors import NEWS_VECTORS
 
 router = APIRouter(tags=["predict"], dependencies=[ApiKey])
 
@@ -35,7 +36,8 @@ def impressions(served: ServedModel) -> dict[str, list[dict[str, object]]]:
     """
     count = len(served.articles)
     rows = np.unique(np.linspace(1, count, min(count, _ARTICLES)).round().astype(int))
-    vectors = served.news_vectors[rows]
+    # A model that compares lists has none: then no article is more alike than another.
+    vectors = served.catalogue.arrays.get(NEWS_VECTORS, np.zeros((count + 1, 1)))[rows]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     ids = served.articles.ids.take(pa.array(rows - 1)).to_pylist()
     titles = served.articles.titles.take(pa.array(rows - 1)).to_pylist()

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from nrms.layers.additive_attention import AdditiveAttention
-from nrms.models.two_tower import Recommender
+from nrms.models.two_tower import TwoTower
 
 
 class NaiveAttention(keras.layers.Layer):
@@ -45,7 +45,7 @@ class NaiveNRMS(keras.Model):
     candidates, title)`.
     """
 
-    def __init__(self, like: Recommender):
+    def __init__(self, like: TwoTower):
         super().__init__()
         news = like.news_encoder
         self.words = keras.layers.Embedding(
@@ -94,7 +94,7 @@ class DenseAdam(keras.optimizers.Adam):
 
 
 def naive_weights(weights: list[np.ndarray]) -> list[np.ndarray]:
-    """`Recommender.get_weights()` to `NaiveNRMS.set_weights()`: the joined
+    """`TwoTower.get_weights()` to `NaiveNRMS.set_weights()`: the joined
     projections come apart.
     """
     words, title, *rest = weights
@@ -109,7 +109,7 @@ def naive_weights(weights: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def shared_weights(weights: list[np.ndarray]) -> list[np.ndarray]:
-    """`NaiveNRMS.get_weights()` to `Recommender.set_weights()`: the inverse of `naive_weights`."""
+    """`NaiveNRMS.get_weights()` to `TwoTower.set_weights()`: the inverse of `naive_weights`."""
     words, news, users = weights[0], weights[1:7], weights[7:]
     return [
         words,

@@ -27,6 +27,8 @@ from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
 from nrms.config import PositiveInt, Seed, option
 from nrms.data.dataset import Dataset
+from nrms.features.inputs import History, Inputs
+from nrms.features.title import Title
 from nrms.features.tokenizer import Tokenizer
 from nrms.models.registry import build_model
 from nrms.nights.config import ScoreConfig
@@ -75,16 +77,19 @@ def prepare(folder: Path, options: Any) -> None:
     write_dataset(
         site, str(folder / "data"), shard_rows=100_000, overwrite=False, progress=lambda *_: None
     )
-    titles = Dataset.open(str(folder / "data"), folder).articles.titles.to_pylist()
-    tokenizer = Tokenizer.train(titles, min_count=1)
+    articles = Dataset.open(str(folder / "data"), folder).articles
     keras.utils.set_random_seed(1)
     files = folder / "bundle"
     files.mkdir()
-    export_model(build_model(NrmsConfig(), len(tokenizer)), files)
-    tokenizer.save(files / "tokenizer.json")
+    inputs = Inputs([Title(TITLE_SIZE)], History(max(HISTORY_SIZES)))
+    inputs.fit(articles, np.arange(len(articles)))
+    model = build_model(NrmsConfig(), inputs)
+    graphs = export_model(model, files, inputs.specs)
+    inputs.save(files)
     for size in HISTORY_SIZES:
-        config = {"history_size": size, "title_size": TITLE_SIZE}
-        bundles.publish(str(folder / f"models-{size}"), files, {"config": config})
+        read = Inputs(inputs.articles, History(size)).declared
+        meta = {"inputs": read, "graphs": graphs, "scoring": model.scoring}
+        bundles.publish(str(folder / f"models-{size}"), files, meta)
 
 
 class Nights:

@@ -26,11 +26,11 @@ from nrms.architectures.nrms import NrmsConfig
 from nrms.config import PositiveInt, Seed, option
 from nrms.data.dataset import Dataset
 from nrms.evaluation.evaluation import Evaluation
-from nrms.features.tokenizer import Tokenizer
-from nrms.inference.keras_runtime import KerasEncoders
-from nrms.inference.scorer import Scorer, encode_titles, with_unknown
+from nrms.features.inputs import History, Inputs, with_unknown
+from nrms.features.title import Title
+from nrms.inference.loaded_model import LoadedModel
 from nrms.models.registry import build_model
-from nrms.models.two_tower import Recommender
+from nrms.models.two_tower import TwoTower
 from nrms.sources.demo import DemoSite
 from nrms.sources.writer import write_dataset
 from nrms.storage.scratch import scratch_folder
@@ -77,6 +77,9 @@ class Site:
         validation: the validation split.
         titles: int32 word ids, `(articles + 1, TITLE_SIZE)`.
         vocabulary_size: number of word ids.
+        articles: of both splits.
+        inputs: what a model reads.
+        catalogue: that of all articles, `(articles + 1, ...)` by name.
     """
 
     def __init__(self, folder: Path, options: Options):
@@ -93,16 +96,19 @@ class Site:
         dataset = Dataset.open(str(folder), folder / "cache")
         self.training = dataset.split("train", options.history_size)
         self.validation = dataset.split("validation", options.history_size)
-        titles = dataset.articles.titles.to_pylist()
-        tokenizer = Tokenizer.train(titles, min_count=1)
-        self.vocabulary_size = len(tokenizer)
-        self.titles = tokenizer.encode(["", *titles], TITLE_SIZE)
+        self.articles = dataset.articles
+        self.inputs = Inputs([Title(TITLE_SIZE)], History(options.history_size))
+        self.inputs.fit(self.articles, np.arange(len(self.articles)))
+        self.vocabulary_size = len(self.inputs.words.tokenizer)
+        encoded = self.inputs.encode(self.articles)
+        self.catalogue = {name: with_unknown(array) for name, array in encoded.items()}
+        self.titles = self.catalogue["title"]
 
-    def model(self, train_word_vectors: bool, precision: str = "float32") -> Recommender:
+    def model(self, train_word_vectors: bool, precision: str = "float32") -> TwoTower:
         """A model with the paper's dimensions, the same weights each time."""
         keras.utils.set_random_seed(1)
         config = NrmsConfig(train_word_vectors=train_word_vectors)
-        return build_model(config, self.vocabulary_size, precision=precision)
+        return build_model(config, self.inputs, precision)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Endless batches of full size, the same ones in each call."""
@@ -112,24 +118,19 @@ class Site:
                 batch for _, batch in source.epoch(Position(epoch)) if len(batch) == batch_size
             )
 
-    def auc(self, model: Recommender) -> float:
+    def auc(self, model: TwoTower) -> float:
         """Per-impression validation AUC."""
-        encoders, histories, evaluation = (
-            KerasEncoders(model),
-            self.validation.histories,
-            Evaluation(),
-        )
-        scorer = Scorer(
-            encoders, with_unknown(encode_titles(encoders, self.titles[1:])), histories.rows
-        )
+        histories, evaluation = self.validation.histories, Evaluation()
+        loaded = LoadedModel.of(model, self.inputs)
+        scorer = loaded.scorer(loaded.catalogue(self.articles), histories.rows)
         for i in range(len(self.validation)):
             shard = self.validation.read(i)
             evaluation.add(shard, histories.lengths[shard.user], scorer.score(shard))
         return evaluation.metrics()["auc"]
 
-    def arithmetic(self, batch: Batch, model: Recommender) -> float:
-        """Floating-point operations of training on `batch` without its padding; a multiply-add
-        counts 2.
+    def arithmetic(self, batch: Batch, model: TwoTower) -> float:
+        """Floating-point operations that training on `batch` takes, none of them on padding, a
+        multiply-add as 2.
         """
         news = model.news_encoder
         clicked = np.unique(batch.history[batch.history > 0])
@@ -184,9 +185,7 @@ class Case:
         return statistics.median(self.speeds)
 
 
-def naive_step(
-    site: Site, like: Recommender, lr: float
-) -> tuple[NaiveNRMS, Callable[[Batch], None]]:
+def naive_step(site: Site, like: TwoTower, lr: float) -> tuple[NaiveNRMS, Callable[[Batch], None]]:
     """The naive model with the weights of `like`, and its step: Keras' own."""
     model = NaiveNRMS(like)
     model.compile(DenseAdam(lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -199,11 +198,11 @@ def naive_step(
     return model, lambda batch: model.train_on_batch(inputs(batch), np.zeros(len(batch), np.int32))
 
 
-def our_step(site: Site, model: Recommender, lr: float) -> Callable[[Batch], None]:
+def our_step(site: Site, model: TwoTower, lr: float) -> Callable[[Batch], None]:
     """The step that `jobs.train` takes."""
     optimizer = keras.optimizers.Adam(lr)
     optimizer.build(model.trainable_variables)
-    step = make_train_step(model, optimizer, site.titles, tf.distribute.get_strategy())
+    step = make_train_step(model, optimizer, site.catalogue, tf.distribute.get_strategy())
     return lambda batch: step(batch.history, batch.candidates).numpy()
 
 

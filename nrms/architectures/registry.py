@@ -46,14 +46,26 @@ class Architecture:
     sampler: Sampler
     defaults: Mapping[str, Any]
     _build: Callable[..., Any] | str
+    _inputs: Callable[..., Any] | str
 
     @property
     def build(self) -> Callable[..., Any]:
         """Makes the Keras model, see `nrms.models.registry.build_model`; imports its module."""
-        if not isinstance(self._build, str):
-            return self._build
-        module, _, name = self._build.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return _found(self._build)
+
+    @property
+    def inputs(self) -> Callable[..., Any]:
+        """What the model reads, `nrms.features.inputs.Inputs` that are not fitted, of the
+        configuration of a training.
+        """
+        return _found(self._inputs)
+
+
+def _found(function: Callable[..., Any] | str) -> Callable[..., Any]:
+    if not isinstance(function, str):
+        return function
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 _ARCHITECTURES: dict[str, Architecture] = {}
@@ -64,6 +76,7 @@ def register(
     config_class: type[ModelConfig],
     build: Callable[..., Any] | str,
     *,
+    inputs: Callable[..., Any] | str = "nrms.features.title:titles_and_histories",
     sampler: Sampler = "clicks",
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
@@ -74,6 +87,7 @@ def register(
         config_class: a frozen dataclass of its own, derived from `ModelConfig`.
         build: see `nrms.models.registry.build_model`; or where it is, as `module:function`, so that
             Keras is imported when a model is built and not before.
+        inputs: see `Architecture.inputs`; or where that is.
         sampler: see `Architecture`.
         defaults: see `Architecture`, by the names of the fields.
 
@@ -88,7 +102,9 @@ def register(
                 f"a model must have a name and a class of options of its own. Received: {name} and "
                 f"{config_class.__name__}; {other.name} has {other.config_class.__name__}."
             )
-    _ARCHITECTURES[name] = Architecture(name, config_class, sampler, dict(defaults or {}), build)
+    _ARCHITECTURES[name] = Architecture(
+        name, config_class, sampler, dict(defaults or {}), build, inputs
+    )
 
 
 def architectures() -> dict[str, Architecture]:

@@ -20,7 +20,7 @@ from nrms.data.histories import read_histories, read_users
 from nrms.data.impressions import ShardInput, behaviors_contract
 from nrms.data.layout import describe, find_files
 from nrms.data.leakage import LateClicks, first_impressions
-from nrms.data.schema import schema_error
+from nrms.data.schema import Column, schema_error
 from nrms.data.split import Split
 from nrms.errors import ObjectNotFound, SchemaError
 from nrms.storage.commit import fingerprint
@@ -45,8 +45,9 @@ class Dataset:
         self.articles = articles
 
     @classmethod
-    def open(cls, uri: str, cache: Path) -> "Dataset":
-        """Open the data set at `uri`; objects of a bucket are downloaded into `cache`.
+    def open(cls, uri: str, cache: Path, columns: Sequence[Column] = ()) -> "Dataset":
+        """Open the data set at `uri`; objects of a bucket are downloaded into `cache`. Of the
+        articles, `columns` beyond the contract are read as well.
 
         Raises:
             SchemaError: there is no `articles.parquet`, or it breaks the contract.
@@ -62,7 +63,7 @@ class Dataset:
                 uri,
                 "Give the folder that holds it and the splits, or run jobs.prepare.",
             ) from None
-        return cls(uri, cache, info, Articles.read(info, cache))
+        return cls(uri, cache, info, Articles.read(info, cache, columns))
 
     def split(
         self,

@@ -183,7 +183,7 @@ def line(found: Mapping[str, float]) -> str:
 def check(
     dataset: Dataset,
     split: Split,
-    count_words: Callable[[list[str]], tuple[int, int]],
+    count_words: Callable[[list[str]], tuple[int, int]] | None,
     own: Mapping[str, float],
     max_unknown: float,
 ) -> Joins:
@@ -192,14 +192,15 @@ def check(
     Args:
         dataset: the data set.
         split: one of its splits.
-        count_words: the words of titles, and how many of them the model does not know.
+        count_words: the words of titles, and how many of them the model does not know; None of a
+            model that reads no words.
         own: the training split's own shares; nothing for the training split itself, and for a model
             without any.
         max_unknown: by how much a share may be larger before it is a warning.
     """
     report = split.report
     titles = _titles_in_view(dataset, split)
-    words, unknown_words = count_words(titles)
+    words, unknown_words = (0, 0) if count_words is None else count_words(titles)
     found = shares(report, words, unknown_words)
     lines = split.warnings + warnings(
         split.name, found, own, max_unknown, lambda name: _sides(name, dataset, split)
@@ -210,7 +211,7 @@ def check(
             f"view{_sides('unknown_clicks', dataset, split)}. Look at column "
             "`article_ids_clicked`: it must hold ids of `article_ids_inview`."
         )
-    if titles and not words:
+    if titles and count_words is not None and not words:
         lines.append(
             f"{split.name}: no title in view has a word, so all articles look alike. Look at "
             "column `title` of articles.parquet: it is null or empty."

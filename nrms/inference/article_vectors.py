@@ -4,7 +4,6 @@ encode again.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -35,20 +34,17 @@ def default_folder(version: str) -> str:
 
 
 class ArticleVectors:
-    """The news vectors of one model, by what it reads of an article: its title.
+    """The news vectors of one model, by the content of all that it reads of an article.
 
     Args:
         model: the model's sha256.
-        encode: titles to float32 vectors `(titles, dim)`; called for those that are new, at least
-            one.
 
     Attributes:
-        encoded: how many vectors `encode` made.
+        encoded: how many vectors were made for `of`.
     """
 
-    def __init__(self, model: str, encode: Callable[[list[str]], np.ndarray]) -> None:
+    def __init__(self, model: str) -> None:
         self._model = model
-        self._encode = encode
         self._rows: dict[bytes, int] = {}
         self._vectors = np.zeros((0, 0), np.float32)
         self._days = np.zeros(0, np.int32)  # on which each was used last, counted from 1970
@@ -56,21 +52,25 @@ class ArticleVectors:
         self._unsaved = False
         self.encoded = 0
 
-    def of(self, titles: Sequence[str]) -> np.ndarray:
-        """The vectors of these titles, at least one: float32 `(titles, dim)`.
+    def of(self, keys: Sequence[bytes], encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """The vectors of at least one article: float32 `(articles, dim)`.
+
+        Args:
+            keys: the content of each, 16 bytes (see `nrms.features.inputs.Inputs.keys`).
+            encode: the vectors, float32 `(rows, dim)`, of those that are not kept yet, places in
+                `keys`; at least one.
 
         Forgotten are those that were not used for a month, and of the others all but as many as
         these, the latest.
         """
-        keys = [
-            hashlib.blake2b(title.encode(), digest_size=_KEY_BYTES).digest() for title in titles
-        ]
-        new = {key: title for key, title in zip(keys, titles, strict=True) if key not in self._rows}
+        new: dict[bytes, int] = {}
+        for row, key in enumerate(keys):
+            if key not in self._rows:
+                new.setdefault(key, row)
         today = _today()
         if new:
-            self._keep(
-                list(new), self._encode(list(new.values())), np.full(len(new), today, np.int32)
-            )
+            vectors = encode(np.fromiter(new.values(), np.int64, len(new)))
+            self._keep(list(new), vectors, np.full(len(new), today, np.int32))
             self.encoded += len(new)
         rows = np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))
         # Now and then their day alone is worth a write: else they were forgotten with all that is
@@ -111,7 +111,7 @@ class ArticleVectors:
         vectors = np.ascontiguousarray(self._vectors, _FLOATS)
         table = pa.table(
             {
-                "title": pa.array(list(self._rows), pa.binary(_KEY_BYTES)),
+                "key": pa.array(list(self._rows), pa.binary(_KEY_BYTES)),
                 "vector": pa.FixedSizeBinaryArray.from_buffers(
                     pa.binary(vectors.itemsize * vectors.shape[1]),
                     len(vectors),
@@ -160,7 +160,9 @@ class ArticleVectors:
         table = parquet.read(path).combine_chunks()
         if (table.schema.metadata or {}).get(_MODEL) != self._model.encode():
             raise ValueError("it is of another model")
-        keys, column = table["title"].combine_chunks(), table["vector"].combine_chunks()
+        # Releases that knew models of titles alone called the key by what it was made of.
+        key = "key" if "key" in table.column_names else "title"
+        keys, column = table[key].combine_chunks(), table["vector"].combine_chunks()
         if keys.type != pa.binary(_KEY_BYTES) or not pa.types.is_fixed_size_binary(column.type):
             raise ValueError(f"its columns are {keys.type} and {column.type}")
         if keys.null_count or column.null_count or not len(keys):
@@ -169,7 +171,7 @@ class ArticleVectors:
         if not np.isfinite(vectors).all():
             raise ValueError("its vectors are no finite numbers")
         if len(set(keys.to_pylist())) < len(keys):
-            raise ValueError("it holds a title twice")
+            raise ValueError("it holds a key twice")
         # The first release kept no days.
         days = (
             table["day"].to_numpy() if "day" in table.column_names else np.full(len(keys), _today())

@@ -1,7 +1,8 @@
-"""The Keras runtime of the two encoders."""
+"""The Keras runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -9,47 +10,43 @@ import numpy as np
 import tensorflow as tf
 
 import nrms.models  # noqa: F401  the layers of every model must be known before one is loaded
-from nrms.models.two_tower import Recommender
+from nrms.features.spec import Spec
+from nrms.models.graph import Graph, HasGraphs
 
 
-class KerasEncoders:
-    """Runs a `Recommender`'s encoders on NumPy arrays (see `nrms.inference.scorer.Encoders`).
+class KerasRuntime:
+    """Executes the graphs of a Keras model (see `nrms.inference.runtime.Runtime`).
 
     Args:
         model: the model; its current weights are used at each call.
+        articles: what it reads of articles, by name.
     """
 
     positions = 65_536  # tensors of 100 MB at 400 dimensions, worked on in 8 buckets
 
-    def __init__(self, model: Recommender):
-        # Traced once for every shape: batches differ in size and length.
-        self._news = tf.function(
-            lambda titles: model.news_encoder(titles),
-            input_signature=[tf.TensorSpec((None, None), tf.int32)],
-            autograph=False,
-        )
-        self._users = tf.function(
-            lambda vectors, history: model.user_encoder(vectors, history),
-            input_signature=[
-                tf.TensorSpec((None, None), tf.float32),
-                tf.TensorSpec((None, None), tf.int32),
-            ],
-            autograph=False,
-        )
+    def __init__(self, model: HasGraphs, articles: Mapping[str, Spec]):
+        graphs = model.graphs(articles)
+        self.inputs = {name: tuple(graph.inputs) for name, graph in graphs.items()}
+        self._functions = {name: _function(graph) for name, graph in graphs.items()}
 
     @classmethod
-    def load(cls, path: Path) -> KerasEncoders:
-        """The encoders of a `model.keras`, which must be verified: such a file carries code."""
-        encoders = cls(keras.models.load_model(path, compile=False))
-        # Now and not in the first batch, whose time would say nothing.
-        encoders._news.get_concrete_function()
-        encoders._users.get_concrete_function()
-        return encoders
+    def load(cls, path: Path, articles: Mapping[str, Spec]) -> KerasRuntime:
+        """Executes a `model.keras`, which must be verified: such a file carries code."""
+        runtime = cls(keras.models.load_model(path, compile=False), articles)
+        for function in runtime._functions.values():
+            # Now and not in the first batch, whose time would say nothing.
+            function.get_concrete_function()
+        return runtime
 
-    def encode_news(self, titles: np.ndarray) -> np.ndarray:
-        """See `nrms.inference.scorer.Encoders`."""
-        return self._news(titles).numpy()
+    def run(self, graph: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See `nrms.inference.runtime.Runtime`."""
+        return self._functions[graph](dict(arrays)).numpy()
 
-    def encode_users(self, news_vectors: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """See `nrms.inference.scorer.Encoders`."""
-        return self._users(news_vectors, history).numpy()
+
+def _function(graph: Graph) -> tf.types.experimental.PolymorphicFunction:
+    # Traced once for every shape: batches differ in size and length.
+    signature = {
+        name: tf.TensorSpec([None] * len(spec.axes), spec.dtype)
+        for name, spec in graph.inputs.items()
+    }
+    return tf.function(graph.function, input_signature=[signature], autograph=False)

@@ -1,9 +1,8 @@
-"""The ONNX Runtime of the two encoders: without TensorFlow, for what must start fast and stay
-small.
-"""
+"""The ONNX runtime: without TensorFlow, for what must start fast and stay small."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +10,41 @@ import onnxruntime
 
 from nrms.errors import ArtifactError
 
+_FIRST_RELEASE = {"titles": "title"}  # how its graphs name an input
 
-class OnnxEncoders:
-    """Runs a model's `news_encoder.onnx` and `user_encoder.onnx` on the CPU (see
-    `nrms.inference.scorer.Encoders`).
+
+class OnnxRuntime:
+    """Executes exported graphs on the CPU (see `nrms.inference.runtime.Runtime`).
 
     Args:
-        news_encoder: file of the news encoder.
-        user_encoder: file of the user encoder.
+        files: the file of each graph, by its name.
 
     Raises:
-        ArtifactError: a file is no such model.
+        ArtifactError: a file is no such graph.
     """
 
     positions = 16_384  # larger batches are no faster and take memory
 
-    def __init__(self, news_encoder: Path, user_encoder: Path):
+    def __init__(self, files: Mapping[str, Path]):
         options = onnxruntime.SessionOptions()
         # The arena never shrinks: half the memory without it, a tenth slower.
         options.enable_cpu_mem_arena = False
         # Idle threads would wait in a loop, and take the processor from all else for a while after
         # each call.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # warnings about the graph's making are nothing a user can act on
+        # Warnings about how the graph was made are nothing that a user can act on.
         options.log_severity_level = 3
-        self._news, self._users = (_session(path, options) for path in (news_encoder, user_encoder))
+        self._sessions = {name: _session(path, options) for name, path in files.items()}
+        self.inputs = {
+            name: tuple(_FIRST_RELEASE.get(one.name, one.name) for one in session.get_inputs())
+            for name, session in self._sessions.items()
+        }
 
-    def encode_news(self, titles: np.ndarray) -> np.ndarray:
-        """See `nrms.inference.scorer.Encoders`."""
-        return self._news.run(None, {"titles": titles})[0]
-
-    def encode_users(self, news_vectors: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """See `nrms.inference.scorer.Encoders`."""
-        return self._users.run(None, {"news_vectors": news_vectors, "history": history})[0]
+    def run(self, graph: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See `nrms.inference.runtime.Runtime`."""
+        session = self._sessions[graph]
+        named = zip(session.get_inputs(), self.inputs[graph], strict=True)
+        return session.run(None, {one.name: arrays[name] for one, name in named})[0]
 
 
 def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
@@ -53,5 +54,5 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
         received = " ".join(str(error).split())[:300]
         raise ArtifactError(
             f"{path.name}: must be a model that ONNX Runtime loads. Received: {received}. Train "
-            f"the model again."
+            "the model again."
         ) from error

@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from nrms.errors import ArtifactError
-from nrms.inference.keras_runtime import KerasEncoders
-from nrms.inference.onnx_runtime import OnnxEncoders
-from nrms.models.two_tower import Recommender
+from nrms.features.inputs import Inputs
+from nrms.features.spec import Spec
+from nrms.inference.keras_runtime import KerasRuntime
+from nrms.inference.onnx_runtime import OnnxRuntime
+from nrms.models.graph import HasGraphs
 
-# The largest difference that is allowed, relative to the largest entry of a vector.
+# The largest difference that is allowed, relative to the largest entry of what a graph gives.
 PARITY = 1e-5
 
 
-def check_parity(model: Recommender, folder: Path, titles: np.ndarray) -> float:
-    """Compares the exported encoders of a model with itself.
+def check_parity(
+    model: HasGraphs, folder: Path, inputs: Inputs, articles: Mapping[str, np.ndarray]
+) -> float:
+    """Compares the exported graphs of a model with itself.
 
     Args:
         model: a float32 model.
         folder: where `nrms.bundles.export.export_model` wrote it.
-        titles: int32 word ids of shape `(articles, title)`, a sample of the catalogue.
+        inputs: what it reads.
+        articles: what it reads of a sample of at least two articles, `(articles, ...)` by name.
 
     Returns:
-        The largest difference between a vector by Keras and by ONNX Runtime, relative to the
-        largest entry.
+        The largest difference between what a graph gives by Keras and by ONNX Runtime, relative to
+        the largest entry.
 
     Raises:
         ArtifactError: the difference is above `PARITY`.
     """
-    runtimes = (
-        KerasEncoders(model),
-        OnnxEncoders(folder / "news_encoder.onnx", folder / "user_encoder.onnx"),
-    )
-    news = [encoders.encode_news(titles) for encoders in runtimes]
-    # Histories of every length that the sample allows, the empty one among them.
-    history = np.tril(np.tile(np.arange(1, len(titles), dtype=np.int32), (len(titles), 1)), -1)
-    users = [encoders.encode_users(news[0], history) for encoders in runtimes]
-    worst = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) for a, b in (news, users))
+    graphs = model.graphs(inputs.specs)
+    exported = OnnxRuntime({name: folder / f"{name}.onnx" for name in graphs})
+    runtimes = KerasRuntime(model, inputs.specs), exported
+    sample = _Sample(articles)
+    worst = 0.0
+    for name, graph in graphs.items():
+        arrays = {one: sample.array(one, spec) for one, spec in graph.inputs.items()}
+        by_keras, by_onnx = (runtime.run(name, arrays) for runtime in runtimes)
+        sample.add(graph.gives, by_keras)
+        largest = max(float(np.abs(by_keras).max()), 1e-6)
+        worst = max(worst, float(np.abs(by_keras - by_onnx).max()) / largest)
     if not worst <= PARITY:
         raise ArtifactError(
-            f"the ONNX encoders must equal the Keras ones to {PARITY}. Received: a relative "
-            f"difference of {worst}. "
-            "The model was not published."
+            f"the ONNX graphs must equal the Keras model to {PARITY}. Received: a relative "
+            f"difference of {worst}. The model was not published."
         )
     return worst
+
+
+class _Sample:
+    """Arrays to compare on."""
+
+    def __init__(self, articles: Mapping[str, np.ndarray]) -> None:
+        self._given = dict(articles)
+        self._count = len(next(iter(articles.values()))) if articles else 64
+        self._rng = np.random.default_rng(0)
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        """What one graph gives, the next may read."""
+        self._given[name] = array
+
+    def array(self, name: str, spec: Spec) -> np.ndarray:
+        """An array of every length that the sample allows, none among them."""
+        n = self._count
+        if name in self._given:
+            array = self._given[name]
+            # Of articles, or of the candidates of lists.
+            lists = spec.axes[0] != "articles"
+            return array[self._rng.integers(0, n, (n, n))] if lists else array
+        shape = [axis if isinstance(axis, int) else n for axis in spec.axes]
+        if spec.dtype == "bool":
+            return np.tri(shape[0], shape[1], -1, dtype=bool)
+        if spec.dtype == "int32":  # rows of articles, 0 = padding
+            return np.tril(np.tile(np.arange(1, n, dtype=np.int32), (n, 1)), -1)
+        return self._rng.standard_normal(shape).astype(spec.dtype)

@@ -76,8 +76,9 @@ class SequenceEncoder(keras.layers.Layer):
         self.pooling.build((None, None, self.heads * self.head_dim))
         self.built = True
 
-    def call(self, items, rows, padding_mask, training=False):
+    def call(self, items, rows, padding_mask, training=False, buckets=None):
         """See the class."""
+        buckets = buckets or self.buckets
         projected = self.self_attention.project(items)
         lengths = ends(padding_mask)
         order = ops.argsort(lengths)
@@ -86,8 +87,8 @@ class SequenceEncoder(keras.layers.Layer):
             ops.take(part, order, axis=0) for part in (lengths, rows, padding_mask)
         )
         encoded, start = [], 0
-        for bucket in range(1, self.buckets + 1):
-            end = count * bucket // self.buckets
+        for bucket in range(1, buckets + 1):
+            end = count * bucket // buckets
             longest = ops.max(lengths[start:end], initial=1)
             group = rows[start:end, :longest], padding_mask[start:end, :longest]
             encoded.append(self._encode(projected, *group, training))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
 from nrms.architectures.nrms import NrmsConfig
-from nrms.layers.sequence_encoder import SequenceEncoder
-from nrms.models.two_tower import Recommender
+from nrms.features.inputs import Inputs
+from nrms.layers.sequence_encoder import SequenceEncoder, ends
+from nrms.models.two_tower import TwoTower
 
 
 @keras.saving.register_keras_serializable(package="nrms")
@@ -29,7 +29,9 @@ class NewsEncoder(keras.Model):
         train_word_vectors: False freezes the embedding.
 
     Call arguments:
-        titles: int32 tensor of shape `(batch, title)`, word ids, 0 = padding.
+        articles: dictionary with `title`, an int32 tensor of shape `(batch, title)`, word ids, 0 =
+            padding.
+        buckets: see `nrms.layers.sequence_encoder`.
 
     Returns:
         News vectors, a tensor of shape `(batch, heads * head_dim)`; zeros for an empty title.
@@ -37,7 +39,7 @@ class NewsEncoder(keras.Model):
     Example:
 
         >>> encoder = NewsEncoder(vocabulary_size=100)
-        >>> encoder(keras.ops.convert_to_tensor([[5, 9, 2, 0]])).shape
+        >>> encoder({"title": keras.ops.convert_to_tensor([[5, 9, 2, 0]])}).shape
         TensorShape([1, 400])
     """
 
@@ -72,21 +74,34 @@ class NewsEncoder(keras.Model):
             heads, head_dim, attention_dim, dropout, name="title", dtype=self.dtype_policy
         )
 
-    def build(self, titles_shape: tuple | None = None) -> None:
+    @property
+    def dim(self) -> int:
+        """Size of a news vector."""
+        return self.heads * self.head_dim
+
+    def build_from_config(self, config: dict) -> None:
+        """See `keras.layers.Layer.build_from_config`."""
+        self.build()
+
+    def build(self, *shapes: tuple) -> None:
         """Creates all weights; their shapes do not depend on the input's."""
         self.embedding.build((None,))
         self.title.build((None, self.word_dim))
         self.built = True
 
-    def call(self, titles, training=False):
+    def call(self, articles, training=False, buckets=None):
         """See the class."""
+        titles = articles["title"]
+        titles = titles[:, : ops.max(ends(titles != 0), initial=1)]
         words, rows = ops.unique(titles, sorted=False, return_inverse=True)
         vectors = self.word_dropout(self.embedding(words), training=training)
-        return self.title(vectors, rows, padding_mask=titles != 0, training=training)
+        return self.title(
+            vectors, rows, padding_mask=titles != 0, training=training, buckets=buckets
+        )
 
-    def compute_output_shape(self, titles_shape: tuple) -> tuple:
+    def compute_output_shape(self, articles_shape: dict[str, tuple]) -> tuple:
         """`(batch, heads * head_dim)`."""
-        return (titles_shape[0], self.heads * self.head_dim)
+        return (articles_shape["title"][0], self.dim)
 
     def get_config(self) -> dict:
         """See `keras.layers.Layer.get_config`."""
@@ -118,6 +133,7 @@ class UserEncoder(keras.Model):
             padding.
         history: int32 tensor of shape `(batch, history)`, row numbers into `news_vectors`, 0 =
             padding.
+        buckets: see `nrms.layers.sequence_encoder`.
 
     Returns:
         User vectors, a tensor of shape `(batch, heads * head_dim)`; zeros for an empty history.
@@ -138,16 +154,20 @@ class UserEncoder(keras.Model):
             heads, head_dim, attention_dim, name="history", dtype=self.dtype_policy
         )
 
-    def build(
-        self, news_vectors_shape: tuple | None = None, history_shape: tuple | None = None
-    ) -> None:
+    def build_from_config(self, config: dict) -> None:
+        """See `keras.layers.Layer.build_from_config`."""
+        self.build()
+
+    def build(self, *shapes: tuple) -> None:
         """Creates all weights; their shapes do not depend on the input's."""
         self.history.build((None, self.heads * self.head_dim))
         self.built = True
 
-    def call(self, news_vectors, history, training=False):
+    def call(self, news_vectors, history, training=False, buckets=None):
         """See the class."""
-        return self.history(news_vectors, history, padding_mask=history != 0, training=training)
+        return self.history(
+            news_vectors, history, padding_mask=history != 0, training=training, buckets=buckets
+        )
 
     def compute_output_shape(self, news_vectors_shape: tuple, history_shape: tuple) -> tuple:
         """`(batch, heads * head_dim)`."""
@@ -163,9 +183,7 @@ class UserEncoder(keras.Model):
         }
 
 
-def build(
-    config: NrmsConfig, vocabulary_size: int, word_vectors: np.ndarray | None, dtype: str
-) -> Recommender:
+def build(config: NrmsConfig, inputs: Inputs, dtype: str) -> TwoTower:
     """See `nrms.models.registry.build_model`."""
     attention = {
         "heads": config.heads,
@@ -173,7 +191,7 @@ def build(
         "attention_dim": config.attention_dim,
     }
     news_encoder = NewsEncoder(
-        vocabulary_size,
+        len(inputs.words.tokenizer),
         config.word_dim,
         dropout=config.dropout,
         train_word_vectors=config.train_word_vectors,
@@ -181,10 +199,10 @@ def build(
         name="news_encoder",
         **attention,
     )
-    model = Recommender(
+    model = TwoTower(
         news_encoder, UserEncoder(dtype=dtype, name="user_encoder", **attention), dtype=dtype
     )
     model.build()
-    if word_vectors is not None:
-        news_encoder.embedding.set_weights([word_vectors])
+    if inputs.words.vectors is not None:
+        news_encoder.embedding.set_weights([inputs.words.vectors])
     return model

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+import keras
 
 from nrms.architectures import ModelConfig, architecture_of
-from nrms.models.two_tower import Recommender
+from nrms.features.inputs import Inputs
 
 
-def build_model(
-    config: ModelConfig,
-    vocabulary_size: int,
-    word_vectors: np.ndarray | None = None,
-    precision: str = "float32",
-) -> Recommender:
+def build_model(config: ModelConfig, inputs: Inputs, precision: str = "float32") -> keras.Model:
     """Builds the model whose options are given.
 
     Args:
-        config: the model's dimensions.
-        vocabulary_size: number of word ids, PAD and UNK included.
-        word_vectors: float32 array of shape `(vocabulary_size, word_dim)` to start from, or None
-            for random ones.
+        config: the options, of a class that is registered.
+        inputs: what the model reads, fitted.
         precision: Keras dtype policy of the computation; the weights are float32 in each.
 
     Returns:
         The model, its weights created.
     """
-    return architecture_of(config).build(config, vocabulary_size, word_vectors, precision)
+    return architecture_of(config).build(config, inputs, precision)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from nrms.layers.sequence_encoder import ends
+from nrms.features.spec import Spec
+from nrms.models.graph import Graph
 
 
-@keras.saving.register_keras_serializable(package="nrms")
-class Recommender(keras.Model):
+@keras.saving.register_keras_serializable(package="nrms", name="Recommender")
+class TwoTower(keras.Model):
     """Scores candidates by the dot product of a user vector and news vectors.
 
     The batch holds row numbers only. Its distinct articles are encoded once and gathered back, so
@@ -17,25 +18,36 @@ class Recommender(keras.Model):
     one.
 
     Args:
-        news_encoder: model of `titles`, int32 `(articles, title)`, to vectors, `(articles, dim)`.
-        user_encoder: model of `news_vectors`, `(articles, dim)`, and `history`, int32 `(batch,
-            history)` of row numbers into them (0 = padding), to vectors, `(batch, dim)`.
+        news_encoder: model of a dictionary of arrays `(articles, ...)`, what it reads of articles,
+            to vectors, `(articles, dim)`; it has the attribute `dim`.
+        user_encoder: model of `news_vectors`, `(articles, dim)`, and `history`, int32
+            `(batch, history)` of row numbers into them (0 = padding), to vectors, `(batch, dim)`.
+
+    Both take `buckets`, see `nrms.layers.sequence_encoder`.
 
     Call arguments:
-        titles: int32 tensor of shape `(articles + 1, title)`, word ids of the whole catalogue; row
-            0 is empty.
-        history: int32 tensor of shape `(batch, history)`, row numbers into `titles`, 0 = padding.
-        candidates: int32 tensor of shape `(batch, candidates)`, row numbers into `titles`, 0 = no
-            candidate.
+        articles: dictionary of tensors of shape `(articles + 1, ...)`, the whole catalogue; row 0
+            is the unknown article.
+        batch: dictionary with `history`, an int32 tensor of shape `(batch, history)`, row numbers
+            into the catalogue, 0 = padding; and `candidates`, likewise of shape
+            `(batch, candidates)`, 0 = no candidate.
 
     Returns:
         Logits of shape `(batch, candidates)` in float32; -1e9 where there is no candidate.
     """
 
+    scoring = "vectors"  # see nrms.inference
+
     def __init__(self, news_encoder: keras.Model, user_encoder: keras.Model, **kwargs):
         super().__init__(**kwargs)
         self.news_encoder = news_encoder
         self.user_encoder = user_encoder
+
+    @property
+    def word_vectors(self):
+        """The weight that holds a vector for each word; None where the model reads no words."""
+        embedding = getattr(self.news_encoder, "embedding", None)
+        return None if embedding is None else embedding.embeddings
 
     def build(self, *shapes: tuple) -> None:
         """Creates the encoders' weights; their shapes do not depend on the input's."""
@@ -48,27 +60,51 @@ class Recommender(keras.Model):
         """See `keras.layers.Layer.build_from_config`."""
         self.build()
 
-    def call(self, titles, history, candidates, training=False):
+    def call(self, articles, batch, training=False):
         """See the class."""
+        history, candidates = batch["history"], batch["candidates"]
         # Row 0 first, then the histories: so distinct article 0 is padding, and the articles that
         # the user encoder needs are the first ones.
         rows = ops.concatenate(
             [ops.zeros((1,), "int32"), ops.reshape(history, (-1,)), ops.reshape(candidates, (-1,))]
         )
-        articles, distinct = ops.unique(rows, sorted=False, return_inverse=True)
+        distinct, places = ops.unique(rows, sorted=False, return_inverse=True)
         split = 1 + ops.size(history)
-        history = ops.reshape(distinct[1:split], ops.shape(history))
-        candidate_vectors_at = ops.reshape(distinct[split:], ops.shape(candidates))
+        history = ops.reshape(places[1:split], ops.shape(history))
+        candidate_vectors_at = ops.reshape(places[split:], ops.shape(candidates))
 
-        article_titles = ops.take(titles, articles, axis=0)
-        longest = ops.max(ends(article_titles != 0), initial=1)
-        vectors = self.news_encoder(article_titles[:, :longest], training=training)
+        read = {name: ops.take(array, distinct, axis=0) for name, array in articles.items()}
+        vectors = self.news_encoder(read, training=training)
         in_histories = ops.max(history, initial=0) + 1
         users = self.user_encoder(vectors[:in_histories], history, training=training)
         logits = ops.squeeze(
             ops.matmul(ops.take(vectors, candidate_vectors_at, axis=0), users[:, :, None]), -1
         )
         return ops.where(candidates != 0, ops.cast(logits, "float32"), -1e9)
+
+    def graphs(self, articles, buckets=None):
+        """The two encoders, by name.
+
+        Args:
+            articles: `Spec` of each array that is read of articles, by name.
+            buckets: see `nrms.layers.sequence_encoder`.
+        """
+        dim = self.news_encoder.dim
+
+        def encode_news(arrays):
+            return self.news_encoder(arrays, buckets=buckets)
+
+        def encode_users(arrays):
+            return self.user_encoder(arrays["news_vectors"], arrays["history"], buckets=buckets)
+
+        clicked = {
+            "news_vectors": Spec("float32", ("articles", dim)),
+            "history": Spec("int32", ("users", "history")),
+        }
+        return {
+            "news_encoder": Graph(encode_news, articles, "news_vectors", ("articles", dim)),
+            "user_encoder": Graph(encode_users, clicked, "user_vectors", ("users", dim)),
+        }
 
     def get_config(self) -> dict:
         """See `keras.layers.Layer.get_config`."""
@@ -79,7 +115,7 @@ class Recommender(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Recommender:
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> TwoTower:
         """See `keras.layers.Layer.from_config`."""
         encoders = {
             name: keras.saving.deserialize_keras_object(

@@ -19,7 +19,7 @@ import numpy as np
 from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
 from nrms.errors import ConfigError
-from nrms.inference.scorer import predictions
+from nrms.inference.table import prediction_table
 from nrms.storage import commit, parquet
 
 _OURS = re.compile(r"part-\d{5,}\.parquet|metrics\.json|report\.html|predictions?\.zip")
@@ -84,7 +84,7 @@ class Predictions(commit.Output):
 
         def make(path: Path) -> np.ndarray:
             values = score()
-            written = self.write_part(path, predictions(impressions, values))
+            written = self.write_part(path, prediction_table(impressions, values))
             assert written == len(impressions), (
                 f"{path.name}: {len(impressions)} rows in, {written} rows out"
             )

@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nrms import bundles, storage
-from nrms.bundles import Bundle
 from nrms.config import as_dict
 from nrms.data import joins
 from nrms.data.dataset import Dataset
@@ -35,9 +34,8 @@ from nrms.evaluation.baselines import INPUTS, Popularity, standard_baselines
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.html_report import Example, write_report
 from nrms.evaluation.ranking import METRICS, ranks
-from nrms.features.tokenizer import Tokenizer
 from nrms.inference.article_vectors import ArticleVectors, default_folder
-from nrms.inference.scorer import Encoders, Scorer, encode_titles, with_unknown
+from nrms.inference.loaded_model import LoadedModel, Scorer
 from nrms.nights.config import ScoreConfig
 from nrms.nights.output import Predictions
 from nrms.storage.commit import fingerprint
@@ -80,19 +78,6 @@ class ScoringResult:
     written: int
 
 
-def load_encoders(bundle: Bundle, runtime: str) -> Encoders:
-    """The encoders of a verified model, run by `keras` or by `onnx`."""
-    # Imported here: TensorFlow takes seconds, and neither is needed where all parts are there
-    # already.
-    if runtime == "onnx":
-        from nrms.inference.onnx_runtime import OnnxEncoders
-
-        return OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
-    from nrms.inference.keras_runtime import KerasEncoders
-
-    return KerasEncoders.load(bundle.files["model.keras"])
-
-
 def score(
     config: ScoreConfig, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> ScoringResult:
@@ -128,10 +113,14 @@ class _Scoring:
         self._inner_seconds = 0.0
         with self._timed("model"):
             self._bundle = bundles.load(config.model, cache)
+            self._model = LoadedModel.open(self._bundle, config.runtime)
         with self._timed("open"):
-            self._dataset = Dataset.open(config.data, cache)
+            self._dataset = Dataset.open(config.data, cache, self._model.inputs.columns)
             self._split = self._dataset.split(
-                config.split, self._bundle.number("history_size"), INPUTS, set_aside_bad=True
+                config.split,
+                self._model.inputs.history.size,
+                (*INPUTS, *self._model.inputs.moment),
+                set_aside_bad=True,
             )
             self._inputs = self._files_read()
         self._output = Predictions(storage.normal(config.output), self._plan())
@@ -246,10 +235,9 @@ class _Scoring:
         for line in split.report.lines():
             logger.info("%s: %s", split.name, line)
         joins.refuse_strangers(self._dataset, split)
-        tokenizer, own = self._tokenizer, self._bundle.joins
-        self._joins = joins.check(
-            self._dataset, split, tokenizer.count, own, self._config.max_unknown
-        )
+        words, own = self._model.inputs.words, self._bundle.joins
+        count = None if words is None else words.count_words
+        self._joins = joins.check(self._dataset, split, count, own, self._config.max_unknown)
         logger.info("%s: %s", split.name, joins.line(self._joins.shares))
         return popularity
 
@@ -284,37 +272,26 @@ class _Scoring:
             return scorer.score(impressions)
 
     @functools.cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self._bundle.files["tokenizer.json"])
-
-    @functools.cached_property
     def _scorer(self) -> Scorer:
         """Made when the first part is missing: where none is, no model is loaded."""
-        bundle, tokenizer = self._bundle, self._tokenizer
-        title_size = bundle.number("title_size")
+        bundle, model = self._bundle, self._model
         logger.info("loading the model %s, run by %s", bundle.version, self._config.runtime)
         with self._timed("model"):
-            encoders = load_encoders(bundle, self._config.runtime)
+            _ = model.runtime
         with self._timed("catalogue"):
-            kept = self._config.article_vectors or default_folder(bundle.uri)
-            vectors = ArticleVectors(
-                bundle.sha256,
-                lambda titles: encode_titles(encoders, tokenizer.encode(titles, title_size)),
-            )
-            vectors.load(kept, self._cache)
-            news_vectors = vectors.of(self._dataset.articles.titles.to_pylist())
-            vectors.save(kept)
-        logger.info(
-            "%s articles, %s of them encoded now", f"{len(news_vectors):,}", f"{vectors.encoded:,}"
-        )
-        scorer = Scorer(
-            encoders, with_unknown(news_vectors), self._split.histories.rows, bundle.prior()
-        )
+            folder = self._config.article_vectors or default_folder(bundle.uri)
+            kept = ArticleVectors(bundle.sha256)
+            kept.load(folder, self._cache)
+            catalogue = model.catalogue(self._dataset.articles, kept)
+            kept.save(folder)
+        articles = f"{len(self._dataset.articles):,}"
+        logger.info("%s articles, %s of them encoded now", articles, f"{kept.encoded:,}")
+        scorer = model.scorer(catalogue, self._split.histories.rows)
         logger.info("encoding %s readers", f"{np.count_nonzero(self._occurring):,}")
         with self._timed("users"):
             # All at once, whichever shards are missing: a vector's last digits depend on the batch
             # it is encoded in.
-            scorer.encode_users(np.flatnonzero(self._occurring))
+            scorer.prepare(np.flatnonzero(self._occurring))
         return scorer
 
     def _examples(self, impressions: Impressions, scores: np.ndarray, wanted: int) -> list[Example]:

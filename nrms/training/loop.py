@@ -8,7 +8,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 
 from nrms.errors import Interrupted, TrainingError
-from nrms.models.two_tower import Recommender
 from nrms.training.checkpoint import Checkpoint, Progress
 from nrms.training.loss import softmax_cross_entropy
 from nrms.training.samplers import Batch, Position, TrainingBatches
@@ -32,9 +31,9 @@ TrainStep = Callable[[np.ndarray, np.ndarray], tf.Tensor]
 
 
 def make_train_step(
-    model: Recommender,
+    model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
-    titles: np.ndarray,
+    articles: Mapping[str, np.ndarray],
     strategy: tf.distribute.Strategy,
     label_smoothing: float = 0.0,
 ) -> TrainStep:
@@ -47,7 +46,7 @@ def make_train_step(
     Args:
         model: created in the strategy's scope.
         optimizer: likewise, built.
-        titles: int32 word ids of the catalogue, shape `(articles + 1, title)`.
+        articles: what the model reads of the catalogue, `(articles + 1, ...)` by name.
         strategy: the devices.
         label_smoothing: see `nrms.training.loss.softmax_cross_entropy`.
 
@@ -56,14 +55,15 @@ def make_train_step(
         the weights and returns the batch's mean loss, a float32 scalar tensor.
     """
     with strategy.scope():
-        catalogue = tf.constant(titles)
+        catalogue = {name: tf.constant(array) for name, array in articles.items()}
 
     def replica_step(history: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         replica = tf.distribute.get_replica_context()
         first, step = replica.replica_id_in_sync_group, replica.num_replicas_in_sync
         samples = tf.cast(tf.shape(history)[0], tf.float32)
         with tf.GradientTape() as tape:
-            logits = model(catalogue, history[first::step], candidates[first::step], training=True)
+            batch = {"history": history[first::step], "candidates": candidates[first::step]}
+            logits = model(catalogue, batch, training=True)
             labels = tf.one_hot(tf.zeros_like(candidates[first::step, 0]), tf.shape(candidates)[1])
             mask = candidates[first::step] != 0
             # Sums over replicas, so each divides by the whole batch.
@@ -122,7 +122,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Recommender,
+        model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         step: TrainStep,
         batches: TrainingBatches,

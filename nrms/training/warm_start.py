@@ -8,11 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nrms.models.two_tower import Recommender
-
 
 def take_weights(
-    model: Recommender, words: Sequence[str], file: Path, file_words: Sequence[str]
+    model: keras.Model, words: Sequence[str], file: Path, file_words: Sequence[str]
 ) -> int:
     """Gives the model the weights of a saved one. Word vectors go by the word: those of words that
     only the model has stay as they were drawn.
@@ -28,14 +26,16 @@ def take_weights(
     """
     saved = keras.models.load_model(file, compile=False)
     row = {word: i for i, word in enumerate(file_words)}
-    shared = np.array([i for i, word in enumerate(words) if word in row])
-    (vectors,), (saved_vectors,) = (m.news_encoder.embedding.get_weights() for m in (model, saved))
-    vectors[shared] = saved_vectors[[row[words[i]] for i in shared]]
-    model.news_encoder.embedding.set_weights([vectors])
+    shared = np.array([i for i, word in enumerate(words) if word in row], np.int64)
+    ours, theirs = model.word_vectors, saved.word_vectors
+    if ours is not None and theirs is not None:
+        vectors, saved_vectors = np.array(ours), np.array(theirs)
+        vectors[shared] = saved_vectors[[row[words[i]] for i in shared]]
+        ours.assign(vectors)
     others, saved_others = (
-        [weight for weight in m.weights if weight is not m.news_encoder.embedding.weights[0]]
-        for m in (model, saved)
+        [weight for weight in m.weights if weight is not words_of]
+        for m, words_of in ((model, ours), (saved, theirs))
     )
     for weight, value in zip(others, saved_others, strict=True):
         weight.assign(value)
-    return len(shared) - 2
+    return max(0, len(shared) - 2)

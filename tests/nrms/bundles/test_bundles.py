@@ -24,7 +24,7 @@ def folder(tmp_path):
     """What `publish` needs; it does not look inside the files."""
     folder = tmp_path / "bundle"
     (folder / "plots").mkdir(parents=True)
-    for name in (*bundles.FILES, bundles.PRIOR, "plots/curve.png"):
+    for name in (*bundles.FIRST_RELEASE, bundles.PRIOR, "plots/curve.png"):
         (folder / name).write_bytes(np.random.default_rng(len(name)).bytes(5000))
     return folder
 
@@ -42,7 +42,7 @@ def test_what_is_published_is_what_is_loaded(models, folder, tmp_path):
         assert uri.endswith(bundle.version)
         assert bundle.meta["metrics"] == {"auc": 0.75}
         assert {name: path.read_bytes() for name, path in bundle.files.items()} == {
-            name: (folder / name).read_bytes() for name in (*bundles.FILES, bundles.PRIOR)
+            name: (folder / name).read_bytes() for name in (*bundles.FIRST_RELEASE, bundles.PRIOR)
         }
     assert (
         storage.read_bytes(storage.join(uri, "plots/curve.png"))
@@ -50,7 +50,7 @@ def test_what_is_published_is_what_is_loaded(models, folder, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", [*bundles.FILES, bundles.PRIOR])
+@pytest.mark.parametrize("name", [*bundles.FIRST_RELEASE, bundles.PRIOR])
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:99] + b"X" + data[100:]]
 )
@@ -61,7 +61,7 @@ def test_a_file_cut_short_or_altered_is_refused_by_name(models, folder, tmp_path
         read(models, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("name", [*bundles.FILES, bundles.PRIOR])
+@pytest.mark.parametrize("name", [*bundles.FIRST_RELEASE, bundles.PRIOR])
 def test_a_missing_file_is_refused_by_name(models, folder, tmp_path, name):
     storage.delete(storage.join(bundles.publish(models, folder, {}), name))
     with pytest.raises(ArtifactError, match=f"{name}: is missing"):
@@ -249,8 +249,8 @@ def test_a_pointer_dated_in_the_future_is_replaced_with_a_warning(models, folder
     bundles.point(models, FUTURE, SHA256)
     assert caplog.messages == []
     uri = bundles.publish(models, folder, {})
-    assert read(models, tmp_path / "cache").uri == uri
     (warning,) = caplog.messages
+    assert read(models, tmp_path / "cache").uri == uri
     assert (
         f"moves from {FUTURE} to {storage.name(uri)}, whose name is of an earlier time" in warning
     )

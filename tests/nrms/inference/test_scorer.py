@@ -8,10 +8,8 @@ import pytest
 from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
 from nrms.errors import ArtifactError
-from nrms.inference.keras_runtime import KerasEncoders
-from nrms.inference.onnx_runtime import OnnxEncoders
-from nrms.inference.scorer import Scorer, encode_titles, with_unknown
-from nrms.models.registry import build_model
+from nrms.inference.onnx_runtime import OnnxRuntime
+from tests.encoders import SPECS, Encoders, small_model
 
 SMALL = NrmsConfig(word_dim=5, heads=2, head_dim=3, attention_dim=4)
 
@@ -42,20 +40,23 @@ def world(rng, articles=50, users=20, impressions=60, history=6):
     )
 
 
-def scorer(encoders, titles, histories):
-    return Scorer(encoders, with_unknown(encode_titles(encoders, titles[1:])), histories)
+def scorer(encoders, titles, histories, prior=None):
+    return encoders.scorer(titles[1:], histories, prior)
 
 
 def test_scores_equal_the_model_called_on_one_impression_at_a_time():
     titles, histories, impressions = world(np.random.default_rng(5))
-    model = build_model(SMALL, 30)
-    scores = scorer(KerasEncoders(model), titles, histories).score(impressions)
+    model = small_model(SMALL, 30)
+    scores = scorer(Encoders.of(model), titles, histories).score(impressions)
     for i in range(len(impressions.user)):
         part = slice(impressions.offsets[i], impressions.offsets[i + 1])
         candidates = impressions.candidates[part]
         if len(candidates):
             logits = np.array(
-                model(titles, histories[impressions.user[i]][None], candidates[None])
+                model(
+                    {"title": titles},
+                    {"history": histories[[impressions.user[i]]], "candidates": candidates[None]},
+                )
             )[0]
             mean = logits[candidates > 0].mean() if candidates.any() else 0
             np.testing.assert_allclose(scores[part], np.where(candidates, logits, mean), atol=1e-6)
@@ -64,7 +65,7 @@ def test_scores_equal_the_model_called_on_one_impression_at_a_time():
 def test_an_unknown_candidate_stands_at_the_mean_of_its_impression_and_moves_no_other():
     titles, histories, impressions = world(np.random.default_rng(11))
     impressions.candidates[:] = np.maximum(impressions.candidates, 1)
-    scoring = scorer(KerasEncoders(build_model(SMALL, 30)), titles, histories)
+    scoring = scorer(Encoders.of(small_model(SMALL, 30)), titles, histories)
     whole, known = (
         scoring.score(impressions),
         np.random.default_rng(1).random(len(impressions.candidates)) < 0.6,
@@ -87,7 +88,7 @@ def test_an_unknown_candidate_beside_equal_scores_is_their_equal():
     titles, histories, impressions = world(np.random.default_rng(12))
     histories[:] = histories[1]
     impressions.candidates[:] = np.where(np.arange(len(impressions.candidates)) % 3, 7, 0)
-    scores = scorer(KerasEncoders(build_model(SMALL, 30)), titles, histories).score(impressions)
+    scores = scorer(Encoders.of(small_model(SMALL, 30)), titles, histories).score(impressions)
     for start, end in pairwise(impressions.offsets):
         assert len(np.unique(scores[start:end])) <= 1
 
@@ -95,13 +96,12 @@ def test_an_unknown_candidate_beside_equal_scores_is_their_equal():
 def test_readers_without_a_history_are_scored_by_the_prior_and_no_other_is():
     titles, histories, impressions = world(np.random.default_rng(13))
     impressions.user[:5] = 0  # without a history row at all
-    encoders = KerasEncoders(build_model(SMALL, 30))
-    news_vectors = with_unknown(encode_titles(encoders, titles[1:]))
-    before = Scorer(encoders, news_vectors, histories)
+    encoders = Encoders.of(small_model(SMALL, 30))
+    news_vectors = encoders.catalogue(titles[1:])["news_vectors"]
+    before = scorer(encoders, titles, histories)
     prior = before.prior_vector(impressions.user)
     scores, old = (
-        made.score(impressions)
-        for made in (Scorer(encoders, news_vectors, histories, prior), before)
+        made.score(impressions) for made in (scorer(encoders, titles, histories, prior), before)
     )
     rows = np.repeat(np.arange(len(impressions.user)), np.diff(impressions.offsets))
     empty = ~histories[impressions.user[rows]].any(axis=1)
@@ -116,27 +116,27 @@ def test_readers_without_a_history_are_scored_by_the_prior_and_no_other_is():
 
 @pytest.mark.parametrize("most", [4096, 4])
 def test_the_prior_counts_each_reader_with_a_history_once(monkeypatch, most):
-    monkeypatch.setattr("nrms.inference.scorer._PRIOR_USERS", most)
+    monkeypatch.setattr("nrms.inference.vectors._PRIOR_USERS", most)
     titles, histories, _ = world(np.random.default_rng(14))
-    encoders = KerasEncoders(build_model(SMALL, 30))
-    news_vectors = with_unknown(encode_titles(encoders, titles[1:]))
+    encoders = Encoders.of(small_model(SMALL, 30))
+    news_vectors = encoders.catalogue(titles[1:])["news_vectors"]
     occurring = np.array([9, 3, 3, 0, 12, 9, 5, 6, 7, 9])
     read = [user for user in (3, 5, 6, 7, 9, 12) if histories[user].any()]
     if most < len(read):
         read = [read[i] for i in np.linspace(0, len(read) - 1, most).astype(int)]
     vectors = encoders.encode_users(news_vectors, histories[read])
-    prior = Scorer(encoders, news_vectors, histories).prior_vector(occurring)
+    prior = scorer(encoders, titles, histories).prior_vector(occurring)
     assert prior.dtype == np.float32
     np.testing.assert_allclose(prior, vectors.mean(axis=0), atol=1e-6)
-    assert not Scorer(encoders, news_vectors, histories).prior_vector(np.array([0])).any()
+    assert not scorer(encoders, titles, histories).prior_vector(np.array([0])).any()
 
 
 def test_batching_does_not_change_a_score(monkeypatch):
     titles, histories, impressions = world(np.random.default_rng(6))
-    encoders = KerasEncoders(build_model(SMALL, 30))
+    encoders = Encoders.of(small_model(SMALL, 30))
     whole = scorer(encoders, titles, histories).score(impressions)
-    monkeypatch.setattr("nrms.inference.scorer._CANDIDATES", 11)
-    for encoders.positions in (1, 20):
+    monkeypatch.setattr("nrms.inference.vectors._CANDIDATES", 11)
+    for encoders.runtime.positions in (1, 20):
         np.testing.assert_allclose(
             scorer(encoders, titles, histories).score(impressions), whole, atol=1e-6
         )
@@ -144,7 +144,7 @@ def test_batching_does_not_change_a_score(monkeypatch):
 
 def test_padding_may_stand_anywhere():
     titles, histories, impressions = world(np.random.default_rng(15))
-    encoders = KerasEncoders(build_model(SMALL, 30))
+    encoders = Encoders.of(small_model(SMALL, 30))
     expected = scorer(encoders, titles, histories).score(impressions)
     front = [
         np.stack([np.append(row[row == 0], row[row != 0]) for row in rows])
@@ -157,12 +157,12 @@ def test_both_runtimes_give_the_same_scores(tmp_path):
     titles, histories, impressions = world(np.random.default_rng(9))
     # some weights of this small model give scores too small to tell anything
     keras.utils.set_random_seed(3)
-    model = build_model(SMALL, 30)
-    export_model(model, tmp_path)
-    onnx = OnnxEncoders(tmp_path / "news_encoder.onnx", tmp_path / "user_encoder.onnx")
+    model = small_model(SMALL, 30)
+    export_model(model, tmp_path, SPECS)
+    onnx = Encoders.exported(tmp_path)
     expected, scores = (
         scorer(runtime, titles, histories).score(impressions)
-        for runtime in (KerasEncoders(model), onnx)
+        for runtime in (Encoders.of(model), onnx)
     )
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert np.abs(expected).max() > 1e-3
@@ -172,45 +172,42 @@ def test_what_is_no_onnx_model_is_refused_by_name(tmp_path):
     for content in (b"", b"not a model", b"\x08" * 1000):
         (tmp_path / "news_encoder.onnx").write_bytes(content)
         with pytest.raises(ArtifactError, match=r"news_encoder\.onnx: must be a model") as caught:
-            OnnxEncoders(tmp_path / "news_encoder.onnx", tmp_path / "user_encoder.onnx")
+            OnnxRuntime({"news_encoder": tmp_path / "news_encoder.onnx"})
         assert len(str(caught.value).splitlines()) == 1
 
 
 def test_users_encoded_before_score_as_those_encoded_with_their_shard():
     titles, histories, impressions = world(np.random.default_rng(10))
-    encoders = KerasEncoders(build_model(SMALL, 30))
+    encoders = Encoders.of(small_model(SMALL, 30))
     ahead, one_by_one = (scorer(encoders, titles, histories) for _ in range(2))
-    ahead.encode_users(np.arange(len(histories)))
+    ahead.prepare(np.arange(len(histories)))
     for user in range(len(histories)):
-        one_by_one.encode_users(np.array([user]))
+        one_by_one.prepare(np.array([user]))
     np.testing.assert_allclose(ahead.score(impressions), one_by_one.score(impressions), atol=1e-6)
 
 
 def test_the_catalogue_is_encoded_once_and_only_users_that_occur():
     titles, histories, impressions = world(np.random.default_rng(7))
-    encoders = KerasEncoders(build_model(SMALL, 30))
-    seen = {"titles": 0, "users": 0}
+    encoders = Encoders.of(small_model(SMALL, 30))
+    seen = {"title": 0, "history": 0}
 
     class Counting:
-        positions = encoders.positions
+        positions = encoders.runtime.positions
 
-        def encode_news(self, batch):
-            seen["titles"] += len(batch)
-            return encoders.encode_news(batch)
-
-        def encode_users(self, vectors, history):
-            seen["users"] += len(history)
-            return encoders.encode_users(vectors, history)
+        def run(self, graph, arrays):
+            name = {"news_encoder": "title", "user_encoder": "history"}[graph]
+            seen[name] += len(arrays[name])
+            return encoders.runtime.run(graph, arrays)
 
     impressions.user[:] = impressions.user % 4
-    counted = scorer(Counting(), titles, histories)
+    counted = scorer(Encoders(Counting()), titles, histories)
     counted.score(impressions)
     counted.score(impressions)
-    assert seen == {"titles": len(titles) - 1, "users": len(np.unique(impressions.user))}
+    assert seen == {"title": len(titles) - 1, "history": len(np.unique(impressions.user))}
 
 
 def test_an_empty_shard_has_no_scores():
     titles, histories, impressions = world(np.random.default_rng(8), impressions=0)
-    scores = scorer(KerasEncoders(build_model(SMALL, 30)), titles, histories).score(impressions)
+    scores = scorer(Encoders.of(small_model(SMALL, 30)), titles, histories).score(impressions)
     assert scores.shape == (0,)
     assert scores.dtype == np.float32

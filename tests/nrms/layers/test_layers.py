@@ -9,15 +9,13 @@ from keras import ops
 
 from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
-from nrms.inference.keras_runtime import KerasEncoders
-from nrms.inference.onnx_runtime import OnnxEncoders
 from nrms.inference.parity import check_parity
 from nrms.layers.additive_attention import AdditiveAttention
 from nrms.layers.self_attention import SelfAttention
 from nrms.layers.sequence_encoder import SequenceEncoder
 from nrms.models.nrms import NewsEncoder, UserEncoder
-from nrms.models.registry import build_model
-from nrms.models.two_tower import Recommender
+from nrms.models.two_tower import TwoTower
+from tests.encoders import SPECS, Encoders, inputs_of, small_model
 
 RNG = np.random.default_rng(7)
 HEADS, HEAD_DIM, DIM, ATTENTION = 2, 3, 6, 4
@@ -57,12 +55,15 @@ LAYERS = {
         (floats(8, DIM), ROWS, ROWS != 0),
         (10, DIM),
     ),
-    "news_encoder": (lambda: NewsEncoder(**NEWS), (), (TITLES,), (8, DIM)),
+    "news_encoder": (lambda: NewsEncoder(**NEWS), (), ({"title": TITLES},), (8, DIM)),
     "user_encoder": (lambda: UserEncoder(**SMALL), (), (floats(8, DIM), ROWS), (10, DIM)),
     "recommender": (
-        lambda: Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL)),
+        lambda: TwoTower(NewsEncoder(**NEWS), UserEncoder(**SMALL)),
         (),
-        (TITLES, left([3, 0], 4, 8), left([5, 2], 5, 8)),
+        (
+            {"title": TITLES},
+            {"history": left([3, 0], 4, 8), "candidates": left([5, 2], 5, 8)},
+        ),
         (2, 5),
     ),
 }
@@ -118,8 +119,8 @@ def test_every_weight_gets_a_gradient_and_one_fit_step_lowers_the_loss(case):
         def forward():
             return call(layer, inputs)
 
-    if isinstance(layer, Recommender):
-        seen = (inputs[2] != 0).astype(np.float32)
+    if isinstance(layer, TwoTower):
+        seen = (inputs[1]["candidates"] != 0).astype(np.float32)
     optimizer = keras.optimizers.SGD(1e-3)
     losses = []
     for _ in range(2):
@@ -153,7 +154,7 @@ def test_mixed_precision_is_close_to_float32(name):
 
 
 def test_keras_file_round_trip_in_mixed_precision_keeps_every_sublayer_policy(tmp_path):
-    model = build_model(NrmsConfig(word_dim=5, **SMALL), 20, precision="mixed_bfloat16")
+    model = small_model(NrmsConfig(word_dim=5, **SMALL), 20, precision="mixed_bfloat16")
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     policies = {layer.dtype_policy.name for layer in loaded._flatten_layers()}
@@ -193,7 +194,7 @@ def test_news_encoder_equals_numpy():
         slow_sequence(encoder.title, words[title[title != 0]]) if title.any() else np.zeros(DIM)
         for title in TITLES
     ]
-    np.testing.assert_allclose(encoder(TITLES), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder({"title": TITLES}), expected, atol=1e-5)
 
 
 def test_user_encoder_equals_numpy():
@@ -209,14 +210,14 @@ def test_user_encoder_equals_numpy():
 
 
 def test_recommender_equals_encoding_every_title_of_every_sample_apart():
-    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model = TwoTower(NewsEncoder(**NEWS), UserEncoder(**SMALL))
     model.build()
     random_weights(model)
     catalogue = np.concatenate([np.zeros((1, 6), np.int32), TITLES])
     history, candidates = left([4, 0, 2], 4, 9), left([5, 3, 1], 5, 9)
 
     def news(row):
-        return np.array(model.news_encoder(catalogue[row][None]))[0]
+        return np.array(model.news_encoder({"title": catalogue[row][None]}))[0]
 
     expected = np.full((3, 5), -1e9)
     for i in range(3):
@@ -231,16 +232,22 @@ def test_recommender_equals_encoding_every_title_of_every_sample_apart():
                 expected[i, j] = user @ news(row)
     for training in (False, True):
         np.testing.assert_allclose(
-            model(catalogue, history, candidates, training=training), expected, atol=1e-4
+            model(
+                {"title": catalogue},
+                {"history": history, "candidates": candidates},
+                training=training,
+            ),
+            expected,
+            atol=1e-4,
         )
 
 
 @pytest.mark.parametrize("more", [1, 7, 40])
 def test_padding_does_not_move_a_vector(more):
-    model = build_model(NrmsConfig(), 20)
+    model = small_model(NrmsConfig(), 20)
     wide_titles, wide_rows = (np.pad(rows, ((0, 0), (0, more))) for rows in (TITLES, ROWS))
     np.testing.assert_allclose(
-        model.news_encoder(TITLES), model.news_encoder(wide_titles), atol=1e-6
+        model.news_encoder({"title": TITLES}), model.news_encoder({"title": wide_titles}), atol=1e-6
     )
     vectors = floats(8, 400)
     np.testing.assert_allclose(
@@ -252,12 +259,12 @@ def test_padding_does_not_move_a_vector(more):
 def exported(tmp_path_factory):
     """A model, and its exported encoders."""
     folder = tmp_path_factory.mktemp("exported")
-    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model = TwoTower(NewsEncoder(**NEWS), UserEncoder(**SMALL))
     model.build()
     random_weights(model)
-    export_model(model, folder)
-    check_parity(model, folder, TITLES)
-    return model, OnnxEncoders(folder / "news_encoder.onnx", folder / "user_encoder.onnx")
+    export_model(model, folder, SPECS)
+    check_parity(model, folder, inputs_of(3), {"title": TITLES})
+    return model, Encoders.exported(folder)
 
 
 def scattered(rows, seed):
@@ -281,7 +288,7 @@ def front_padded(rows):
 def test_it_does_not_matter_where_the_padding_stands(move, exported):
     model, onnx = exported
     vectors = floats(8, DIM)
-    for encoders in (KerasEncoders(model), onnx):
+    for encoders in (Encoders.of(model), onnx):
         moved = encoders.encode_news(move(TITLES)), encoders.encode_users(vectors, move(ROWS))
         given = encoders.encode_news(TITLES), encoders.encode_users(vectors, ROWS)
         for there, here in zip(moved, given, strict=True):
@@ -291,13 +298,17 @@ def test_it_does_not_matter_where_the_padding_stands(move, exported):
 
 @pytest.mark.parametrize("move", [front_padded, partial(scattered, seed=1)])
 def test_it_does_not_matter_where_the_padding_of_a_batch_stands(move):
-    model = Recommender(NewsEncoder(**NEWS), UserEncoder(**SMALL))
+    model = TwoTower(NewsEncoder(**NEWS), UserEncoder(**SMALL))
     model.build()
     random_weights(model)
     catalogue = np.concatenate([np.zeros((1, 6), np.int32), TITLES])
     history, candidates = left([4, 0, 2], 4, 9), left([5, 5, 5], 5, 9)
-    moved = model(move(catalogue), move(history), candidates)
-    np.testing.assert_allclose(moved, model(catalogue, history, candidates), atol=1e-5)
+    moved = model({"title": move(catalogue)}, {"history": move(history), "candidates": candidates})
+    np.testing.assert_allclose(
+        moved,
+        model({"title": catalogue}, {"history": history, "candidates": candidates}),
+        atol=1e-5,
+    )
 
 
 def test_what_padding_points_to_has_no_influence():
@@ -314,7 +325,7 @@ def test_empty_title_and_empty_history_give_zeros():
     users = UserEncoder(**SMALL)
     news.build()
     users.build()
-    np.testing.assert_array_equal(news(np.zeros((2, 4), np.int32)), np.zeros((2, DIM)))
+    np.testing.assert_array_equal(news({"title": np.zeros((2, 4), np.int32)}), np.zeros((2, DIM)))
     np.testing.assert_array_equal(
         users(floats(3, DIM), np.zeros((2, 4), np.int32)), np.zeros((2, DIM))
     )
@@ -334,8 +345,8 @@ def test_training_in_buckets_gives_what_inference_gives(count):
 def test_dropout_acts_in_training_only():
     encoder = NewsEncoder(**{**NEWS, "dropout": 0.5})
     encoder.build()
-    still = [np.array(encoder(TITLES)) for _ in range(2)]
-    moving = [np.array(encoder(TITLES, training=True)) for _ in range(2)]
+    still = [np.array(encoder({"title": TITLES})) for _ in range(2)]
+    moving = [np.array(encoder({"title": TITLES}, training=True)) for _ in range(2)]
     np.testing.assert_array_equal(still[0], still[1])
     assert np.abs(moving[0] - moving[1]).max() > 0
 
@@ -343,7 +354,7 @@ def test_dropout_acts_in_training_only():
 def test_frozen_word_vectors_are_not_trainable():
     config = NrmsConfig(word_dim=5, train_word_vectors=False, **SMALL)
     vectors = floats(20, 5)
-    model = build_model(config, 20, vectors)
+    model = small_model(config, 20, vectors=vectors)
     np.testing.assert_array_equal(model.news_encoder.embedding.get_weights()[0], vectors)
     assert not any(weight.shape == (20, 5) for weight in model.trainable_variables)
 

@@ -32,10 +32,7 @@ from nrms.errors import (
 )
 from nrms.evaluation import comparison, plots
 from nrms.evaluation.evaluation import Evaluation
-from nrms.features.tokenizer import Tokenizer
-from nrms.inference.keras_runtime import KerasEncoders
-from nrms.inference.onnx_runtime import OnnxEncoders
-from nrms.inference.scorer import Scorer, encode_titles, with_unknown
+from nrms.inference.loaded_model import LoadedModel
 from nrms.sources.demo import DemoSite
 from nrms.sources.mind import Mind
 from nrms.sources.writer import write_dataset
@@ -63,17 +60,13 @@ def overall(result):
     return [result.metrics[name] for name in METRICS]
 
 
-def rescored(config, encoders, bundle, cache, split="validation"):
-    """AUC of a bundle's encoders on a split, from nothing but its files."""
-    tokenizer = Tokenizer.load(bundle.files["tokenizer.json"])
+def rescored(config, runtime, bundle, cache, split="validation"):
+    """AUC of a bundle on a split, from nothing but its files."""
+    model = LoadedModel.open(bundle, runtime)
     dataset = Dataset.open(config.data, cache)
-    titles = tokenizer.encode(dataset.articles.titles.to_pylist(), config.title_size)
     split = dataset.split(split, config.history_size)
-    news_vectors = with_unknown(encode_titles(encoders, titles))
-    scorer, evaluation = (
-        Scorer(encoders, news_vectors, split.histories.rows, bundle.prior()),
-        Evaluation(),
-    )
+    scorer = model.scorer(model.catalogue(dataset.articles), split.histories.rows)
+    evaluation = Evaluation()
     for i in range(len(split)):
         shard = split.read(i)
         evaluation.add(shard, split.histories.lengths[shard.user], scorer.score(shard))
@@ -182,16 +175,14 @@ def test_the_bundle_scores_as_training_reported_in_keras_and_in_onnx(trained, tm
     config, result = trained
     bundle = bundles.load(config.output, tmp_path)
     assert bundle.uri == result.model_uri
-    model = keras.models.load_model(bundle.files["model.keras"])
-    onnx = OnnxEncoders(bundle.files["news_encoder.onnx"], bundle.files["user_encoder.onnx"])
-    for encoders in (KerasEncoders(model), onnx):
-        assert rescored(config, encoders, bundle, tmp_path) == pytest.approx(
+    for runtime in ("keras", "onnx"):
+        assert rescored(config, runtime, bundle, tmp_path) == pytest.approx(
             result.metrics["auc"], abs=1e-6
         )
     assert result.metrics["empty_histories"] > 0  # who are scored by the prior
     # The sample of the training split is all of it where it is small.
     best = max(result.epochs, key=lambda row: row["val_auc"])
-    trained_auc = rescored(config, KerasEncoders(model), bundle, tmp_path, "train")
+    trained_auc = rescored(config, "keras", bundle, tmp_path, "train")
     assert trained_auc == pytest.approx(best["train_auc"], abs=1e-6)
 
 
@@ -200,15 +191,15 @@ def test_the_prior_is_the_mean_vector_of_the_training_readers_by_the_published_w
 ):
     config, _ = trained
     bundle = bundles.load(config.output, tmp_path)
-    encoders = KerasEncoders.load(bundle.files["model.keras"])
+    model = LoadedModel.open(bundle, "keras")
     dataset = Dataset.open(config.data, tmp_path)
-    titles = Tokenizer.load(bundle.files["tokenizer.json"]).encode(
-        dataset.articles.titles.to_pylist(), config.title_size
-    )
     split = dataset.split("train", config.history_size)
     users = np.unique(np.concatenate([split.read(i).user for i in range(len(split))]))
     histories = split.histories.rows[users[split.histories.lengths[users] > 0]]
-    vectors = encoders.encode_users(with_unknown(encode_titles(encoders, titles)), histories)
+    news_vectors = model.catalogue(dataset.articles).arrays["news_vectors"]
+    vectors = model.runtime.run(
+        "user_encoder", {"news_vectors": news_vectors, "history": histories}
+    )
     np.testing.assert_allclose(bundle.prior(), vectors.mean(axis=0), atol=1e-6)
     assert 100 < len(histories) < len(split.histories.rows) - 1
 
@@ -403,7 +394,7 @@ def test_mixed_precision_trains_and_publishes_a_float32_model(config, tmp_path):
     bundle = bundles.load(config.output, tmp_path / "cache")
     model = keras.models.load_model(bundle.files["model.keras"])
     assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
-    assert rescored(config, KerasEncoders(model), bundle, tmp_path) == pytest.approx(
+    assert rescored(config, "keras", bundle, tmp_path) == pytest.approx(
         result.metrics["auc"], abs=1e-6
     )
 
@@ -688,7 +679,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 from nrms.architectures.nrms import NrmsConfig
-from nrms.models.registry import build_model
+from tests.encoders import small_model
 from nrms.training.loop import make_train_step
 
 def losses(strategy, batch_sizes):
@@ -697,11 +688,11 @@ def losses(strategy, batch_sizes):
     titles = rng.integers(1, 50, (31, 8)).astype(np.int32)
     titles[0] = 0
     with strategy.scope():
-        model = build_model(NrmsConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, \
+        model = small_model(NrmsConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, \
 dropout=0.0), 50)
         optimizer = keras.optimizers.Adam(0.01)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(model, optimizer, titles, strategy)
+    step = make_train_step(model, optimizer, {"title": titles}, strategy)
     return [
         float(step(rng.integers(0, 31, (n, 5)).astype(np.int32), \
 rng.integers(1, 31, (n, 4)).astype(np.int32)))

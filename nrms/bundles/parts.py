@@ -1,0 +1,107 @@
+"""What a version is made of, as its `meta.json` lists it.
+
+`inputs` declare what the model reads (see `nrms.features.inputs`), `graphs` what a runtime
+executes, each a file `<name>.onnx` beside `model.keras`, which holds all of them; `scoring` says
+how scores are made of these. No graph and no file of an input is required by its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from nrms.errors import ArtifactError
+
+FORMAT = 1
+META = "meta.json"
+KERAS = "model.keras"
+PRIOR = "prior.npy"
+_NAME = re.compile(r"\w[\w.-]*")  # never a path
+# Files of a version of the releases that knew NRMS on titles alone and did not list its parts.
+FIRST_RELEASE = (KERAS, "news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a version.
+
+    Attributes:
+        inputs: what the model reads, as declared, by name.
+        graphs: names of its graphs.
+        scoring: how scores are made.
+        prior: whether it has the vector of a reader of whom nothing is known.
+        lacking: what an older version lacks and what stands for it, one text each.
+    """
+
+    inputs: dict[str, Any]
+    graphs: tuple[str, ...]
+    scoring: str
+    prior: bool
+    lacking: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, meta: dict[str, Any], where: str) -> Parts:
+        """Those that a `meta.json` lists.
+
+        Raises:
+            ArtifactError: it lists something else.
+        """
+        recorded = meta.get("files")
+        prior = isinstance(recorded, dict) and PRIOR in recorded
+        if "inputs" not in meta and "graphs" not in meta:
+            return _first_release(meta, prior)
+        inputs, graphs = meta.get("inputs"), meta.get("graphs")
+        if not isinstance(inputs, dict) or not all(map(_is_input, inputs.values())):
+            raise _wrong("inputs as an object of kind, settings and files each", inputs, where)
+        if not isinstance(graphs, dict) or not graphs or not all(map(_NAME.fullmatch, graphs)):
+            raise _wrong("graphs as an object, each by its name", graphs, where)
+        return cls(inputs, tuple(graphs), str(meta.get("scoring")), prior)
+
+    def files(self, runtimes: Collection[str]) -> list[str]:
+        """The files that these runtimes need, `keras` or `onnx`."""
+        return [
+            *([KERAS] if "keras" in runtimes else []),
+            *([f"{name}.onnx" for name in self.graphs] if "onnx" in runtimes else []),
+            *(name for declared in self.inputs.values() for name in declared["files"]),
+            *([PRIOR] if self.prior else []),
+        ]
+
+
+def _first_release(meta: dict[str, Any], prior: bool) -> Parts:
+    config = meta.get("config", {})
+    config = config if isinstance(config, dict) else {}
+    lacking = ["inputs and graphs, by those of NRMS on titles"]
+    if not prior:
+        lacking.append(f"{PRIOR}, so that readers without a history see no order")
+    title = {"size": config.get("title_size"), "min_count": config.get("min_word_count", 1)}
+    return Parts(
+        {
+            "title": {"kind": "title", "settings": title, "files": [FIRST_RELEASE[-1]]},
+            "history": {
+                "kind": "history",
+                "settings": {"size": config.get("history_size")},
+                "files": [],
+            },
+        },
+        ("news_encoder", "user_encoder"),
+        "vectors",
+        prior,
+        tuple(lacking),
+    )
+
+
+def _is_input(declared: object) -> bool:
+    if not isinstance(declared, dict) or not isinstance(declared.get("settings"), dict):
+        return False
+    files = declared.get("files")
+    return isinstance(files, list) and all(
+        isinstance(name, str) and _NAME.fullmatch(name) for name in files
+    )
+
+
+def _wrong(rule: str, received: object, where: str) -> ArtifactError:
+    return ArtifactError(
+        f"{where}: meta.json must give {rule}. Received: {received!r:.80}. Train the model again."
+    )

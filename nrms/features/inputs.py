@@ -1,0 +1,222 @@
+"""What a model reads: its inputs, declared by it, fitted in training and kept in its bundle.
+
+A model reads something of each article (`ArticleInput`), the history of each reader (`History`),
+and perhaps something of the moment (`nrms.data.impressions.ShardInput`, given as they are). Each
+kind of input has a name under which a bundle finds it again; a module that defines one registers it
+with `registered`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from nrms.data.articles import Articles
+from nrms.data.schema import Column
+from nrms.errors import ArtifactError
+from nrms.features.spec import Spec
+
+_KEY_BYTES = 16
+_LARGEST = 100_000  # words, clicks, ...
+_KINDS: dict[str, type] = {}
+Kind = TypeVar("Kind", bound=Any)
+
+
+def registered(cls: Kind) -> Kind:
+    """Makes a class of inputs known to bundles, by its `kind`."""
+    _KINDS[cls.kind] = cls
+    return cls
+
+
+class ArticleInput(ABC):
+    """Something that a model reads of an article.
+
+    Attributes:
+        kind: name of the class in bundles.
+        reads_words: whether it has a `tokenizer`, see `Inputs.words`.
+        name: of the array, and of the graph's input.
+        axes: of the array, `articles` first; a name where any length will do.
+        dtype: of the array.
+        columns: of articles.parquet that it reads, beyond those of the contract.
+        files: those that `save` writes into a bundle.
+        settings: what it was made with, JSON-ready: `cls(**settings)` makes it again, not fitted.
+    """
+
+    kind: ClassVar[str]
+    reads_words: ClassVar[bool] = False
+    name: str
+    axes: tuple[str | int, ...] = ("articles",)
+    dtype: str = "int32"
+    columns: tuple[Column, ...] = ()
+    files: tuple[str, ...] = ()
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def fit(self, articles: Articles, rows: np.ndarray) -> None:
+        """Learns from these articles, rows from 0: those that training met."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes `files`."""
+
+    @abstractmethod
+    def load(self, files: Mapping[str, Path]) -> None:
+        """Reads what `save` wrote, verified files by name. Raises ArtifactError: damaged."""
+
+    @abstractmethod
+    def encode(self, articles: Articles) -> np.ndarray:
+        """An array of shape `(articles, ...)`; 0 in it stands for padding or for nothing known."""
+
+    @abstractmethod
+    def content(self, articles: Articles) -> Iterable[bytes]:
+        """What is read of each article: articles of equal content are encoded alike."""
+
+
+@registered
+class History:
+    """The last clicks of a reader: int32 `(readers + 1, size)`, rows of articles, oldest first, 0 =
+    padding (see `nrms.data.histories.Histories.rows`).
+
+    Args:
+        size: clicks.
+    """
+
+    kind: ClassVar[str] = "history"
+    name = "history"
+
+    def __init__(self, size: int) -> None:
+        self.size = checked_size(size)
+        self.settings = {"size": size}
+
+
+def checked_size(size: Any) -> int:
+    """A size of a bundle. Raises ValueError: it is damage, and would take all memory."""
+    if type(size) is not int or not 1 <= size <= _LARGEST:
+        raise ValueError(f"a size must be a whole number from 1 to {_LARGEST:,}, not {size!r}")
+    return size
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a model reads.
+
+    Attributes:
+        articles: of an article.
+        history: of a reader.
+        moment: of an impression or a candidate.
+    """
+
+    articles: Sequence[ArticleInput]
+    history: History
+    moment: Sequence[Any] = field(default=())
+
+    @classmethod
+    def load(cls, declared: Mapping[str, Any], files: Mapping[str, Path], where: str) -> Inputs:
+        """The inputs of a bundle.
+
+        Args:
+            declared: as `declared` gave them.
+            files: the bundle's, verified, by name.
+            where: the bundle, for messages.
+
+        Raises:
+            ArtifactError: an input of a kind that nobody registered, or one that is damaged.
+        """
+        made: dict[str, Any] = {}
+        for name, about in declared.items():
+            try:
+                made[name] = _KINDS[about["kind"]](**about["settings"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ArtifactError(
+                    f"{where}: meta.json must declare inputs of kinds that are registered "
+                    f"({', '.join(sorted(_KINDS))}), with settings that these take. Received: "
+                    f"{name} = {str(about)[:80]} ({type(error).__name__}: {error}). Import the "
+                    "module that defines its kind, or train the model again."
+                ) from error
+        articles = [one for one in made.values() if isinstance(one, ArticleInput)]
+        histories = [one for one in made.values() if isinstance(one, History)]
+        if len(histories) != 1:
+            raise ArtifactError(
+                f"{where}: meta.json must declare one history. Received: "
+                f"{', '.join(made) or 'nothing'}. Train the model again."
+            )
+        for one in articles:
+            one.load(files)
+        moment = [one for one in made.values() if not isinstance(one, ArticleInput | History)]
+        return cls(articles, histories[0], moment)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What a bundle's meta.json says of them, by name, JSON-ready."""
+        return {
+            one.name: {
+                "kind": one.kind,
+                "settings": one.settings,
+                "files": list(getattr(one, "files", ())),
+            }
+            for one in (*self.articles, self.history, *self.moment)
+        }
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that `save` writes."""
+        return tuple(name for one in self.articles for name in one.files)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of articles.parquet that are read beyond those of the contract."""
+        return tuple(column for one in self.articles for column in one.columns)
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """What the arrays of `encode` look like, by name."""
+        return {one.name: Spec(one.dtype, one.axes) for one in self.articles}
+
+    @property
+    def empty(self) -> dict[str, np.ndarray]:
+        """Zeros in the shape of one row of each array of the moment, by name."""
+        return {one.name: np.zeros(one.shape, one.dtype) for one in self.moment}
+
+    def fit(self, articles: Articles, rows: np.ndarray) -> None:
+        """Learns from these articles, rows from 0. Raises what an input raises that cannot."""
+        for one in self.articles:
+            one.fit(articles, rows)
+
+    def save(self, folder: Path) -> None:
+        """Writes `files` into a folder."""
+        for one in self.articles:
+            one.save(folder)
+
+    def encode(self, articles: Articles) -> dict[str, np.ndarray]:
+        """Arrays of shape `(articles, ...)` by name."""
+        return {one.name: one.encode(articles) for one in self.articles}
+
+    def keys(self, articles: Articles) -> list[bytes]:
+        """A hash of all that is read of each article, 16 bytes."""
+        keys = []
+        for parts in zip(*(one.content(articles) for one in self.articles), strict=True):
+            digest = hashlib.blake2b(digest_size=_KEY_BYTES)
+            for part in parts:
+                if len(parts) > 1:  # so that no two lists of parts run together into one text
+                    digest.update(len(part).to_bytes(8, "little"))
+                digest.update(part)
+            keys.append(digest.digest())
+        return keys
+
+    @property
+    def words(self) -> Any:
+        """The input that has a vocabulary, `nrms.features.title.Title`; None where none has."""
+        return next((one for one in self.articles if one.reads_words), None)
+
+
+def with_unknown(array: np.ndarray) -> np.ndarray:
+    """Puts row 0, the unknown article, before the rows of articles 1, 2, ...: zeros, which say
+    nothing.
+    """
+    return np.concatenate([np.zeros_like(array[:1]), array])

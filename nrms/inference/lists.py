@@ -1,0 +1,79 @@
+"""Scoring by lists: a model that looks at all candidates of an impression at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nrms.inference.runtime import Runtime, Scorable
+
+LIST_SCORER, MASK = "list_scorer", "mask"
+
+
+class ListScorer:
+    """Scores impressions list by list. An unknown candidate is scored like the others, by what the
+    model reads of the moment. Pure: no file, bucket or clock is touched.
+
+    Args:
+        runtime: has the graph `list_scorer`. Its inputs, `(lists, candidates, ...)` but for those
+            of an impression, are arrays of the catalogue, of the moment, and `mask`, bool, False
+            where a list has no candidate.
+        catalogue: what the model reads of articles, `(articles + 1, ...)` by name, row 0 zeros.
+        shapes: of one row of each array of the moment, with its dtype, by name: zeros stand for
+            what a shard lacks.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        catalogue: Mapping[str, np.ndarray],
+        shapes: Mapping[str, np.ndarray],
+    ) -> None:
+        self._runtime = runtime
+        self._catalogue = catalogue
+        self._empty = shapes
+        self._names = runtime.inputs[LIST_SCORER]
+
+    def prepare(self, users: np.ndarray) -> None:
+        """Nothing is known of a reader beforehand."""
+
+    def score(self, impressions: Scorable) -> np.ndarray:
+        """Scores every candidate of a shard: float32 `(c,)`, in their order; higher is better."""
+        lengths = np.diff(impressions.offsets)
+        scores = np.zeros(len(impressions.candidates), np.float32)
+        order = np.argsort(-lengths, kind="stable")
+        order = order[lengths[order] > 0]
+        start = 0
+        while start < len(order):
+            longest = int(lengths[order[start]])
+            lists = order[start : start + max(1, self._runtime.positions // longest)]
+            mask = np.arange(longest) < lengths[lists, None]
+            places = np.where(mask, impressions.offsets[lists, None] + np.arange(longest), 0)
+            arrays = {
+                name: self._array(name, impressions, lists, places, mask) for name in self._names
+            }
+            scores[places[mask]] = self._runtime.run(LIST_SCORER, arrays)[mask]
+            start += len(lists)
+        return scores
+
+    def _array(
+        self,
+        name: str,
+        impressions: Scorable,
+        lists: np.ndarray,
+        places: np.ndarray,
+        mask: np.ndarray,
+    ) -> np.ndarray:
+        if name == MASK:
+            return mask
+        if name in self._catalogue:
+            return self._catalogue[name][np.where(mask, impressions.candidates[places], 0)]
+        if name in impressions.per_impression:
+            return impressions.per_impression[name][lists]
+        if name in impressions.per_candidate:
+            values = impressions.per_candidate[name][places]
+            values[~mask] = 0
+            return values
+        empty = self._empty[name]
+        return np.zeros((*mask.shape, *empty.shape), empty.dtype)

@@ -1,0 +1,94 @@
+"""What executes the graphs of a model: Keras or ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+
+class Runtime(Protocol):
+    """Executes the graphs of one model.
+
+    Attributes:
+        positions: words, clicks or candidates, padding counted, that it is given at once: where it
+            is fastest.
+        inputs: names of the arrays that each graph reads.
+    """
+
+    @property
+    def positions(self) -> int: ...  # noqa: D102
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[str, ...]]: ...  # noqa: D102
+
+    def run(self, graph: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What a graph, by its name, gives for these arrays, by the names of its inputs."""
+
+
+class Scorable(Protocol):
+    """What of a shard of `n` impressions with `c` candidates in all is scored; see
+    `nrms.data.impressions.Impressions`, which is one.
+    """
+
+    @property
+    def user(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def offsets(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def candidates(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def per_impression(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+
+    @property
+    def per_candidate(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+
+
+def by_length(
+    arrays: Mapping[str, np.ndarray],
+    positions: int,
+    encode: Callable[[dict[str, np.ndarray]], np.ndarray],
+) -> np.ndarray:
+    """Encodes rows in batches of like length, so that little arithmetic is spent on padding.
+
+    Args:
+        arrays: of shape `(rows, ...)`, at least one row. Sequences, integers of shape
+            `(rows, length)` with zeros as padding, are cut where their longest of a batch ends.
+        positions: of a batch, padding counted.
+        encode: gives float32 `(rows, dim)`.
+    """
+    rows = len(next(iter(arrays.values())))
+    ends = {
+        name: _ends(array)
+        for name, array in arrays.items()
+        if array.ndim == 2 and np.issubdtype(array.dtype, np.integer)
+    }
+    lengths = sum(ends.values(), np.zeros(rows, np.int64))
+    order = np.argsort(-lengths, kind="stable")
+    encoded, start = np.empty((0, 0), np.float32), 0
+    while start < rows:
+        longest = max(1, lengths[order[start]])
+        chosen = order[start : start + max(1, positions // longest)]
+        vectors = encode(
+            {
+                name: array[chosen, : max(1, ends[name][chosen].max())]
+                if name in ends
+                else array[chosen]
+                for name, array in arrays.items()
+            }
+        )
+        if start == 0:
+            encoded = np.empty((rows, vectors.shape[1]), np.float32)
+        encoded[chosen] = vectors
+        start += len(chosen)
+    return encoded
+
+
+def _ends(sequences: np.ndarray) -> np.ndarray:
+    """How many places of each row there are up to its last item."""
+    items = sequences != 0
+    return np.where(items.any(axis=1), items.shape[1] - np.argmax(items[:, ::-1], axis=1), 0)

@@ -1,0 +1,143 @@
+"""What the data set gives to a training: splits, fitted inputs, joins and baselines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nrms.config import as_dict
+from nrms.data import joins
+from nrms.data.articles import Articles
+from nrms.data.dataset import Dataset
+from nrms.data.impressions import Impressions
+from nrms.data.joins import Joins
+from nrms.data.prefetch import prefetch
+from nrms.data.sample import ImpressionSample
+from nrms.data.split import Split, check_time_order
+from nrms.errors import TrainingError
+from nrms.evaluation.baselines import INPUTS, Baseline, Popularity, standard_baselines
+from nrms.features.inputs import Inputs
+from nrms.features.word_vectors import read_word_vectors
+from nrms.training.config import TrainConfig
+from nrms.training.samplers import count_samples
+
+logger = logging.getLogger(__name__)
+
+# Training impressions that are ranked after each epoch, to see over-fitting.
+_TRAINING_SAMPLE = 2_000
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the data set gives to a training, in one pass over its shards.
+
+    Attributes:
+        training: the split to train on.
+        validation: the split to validate on.
+        articles: of both.
+        encoded: what the model reads of them, `(articles, ...)` by name.
+        readers: rows of the training histories, of the readers that occur.
+        samples: training samples an epoch.
+        sample: training impressions that are ranked after each epoch.
+        baselines: by name, for the validation split.
+        fingerprint: sha256 of all that is read.
+        own_joins: of the training split.
+        validation_joins: of the validation split.
+    """
+
+    training: Split
+    validation: Split
+    articles: Articles
+    encoded: dict[str, np.ndarray]
+    readers: np.ndarray
+    samples: int
+    sample: ImpressionSample
+    baselines: dict[str, Baseline]
+    fingerprint: str
+    own_joins: Joins
+    validation_joins: Joins
+
+
+def open_data(config: TrainConfig, inputs: Inputs, cache: Path) -> TrainingData:
+    """Reads and validates everything once, so that no bad shard stops a training that has begun,
+    and fits the inputs.
+    """
+    logger.info("reading the data set %s", config.data)
+    dataset = Dataset.open(config.data, cache, inputs.columns)
+    size, moment = inputs.history.size, tuple(inputs.moment)
+    training = dataset.split(config.train_split, size, moment)
+    validation = dataset.split(config.validation_split, size, (*INPUTS, *moment))
+    check_time_order(training, validation)
+
+    popularity = Popularity()
+    trained = np.zeros(1 + len(dataset.articles), bool)
+    trained[training.histories.rows] = True
+    occurring = np.zeros(len(training.histories.rows), bool)
+    sample, samples = ImpressionSample(_TRAINING_SAMPLE, config.seed), 0
+    for impressions in shards(training):
+        occurring[impressions.user] = True
+        trained[impressions.candidates] = True
+        samples += count_samples(impressions)
+        if impressions.clicked is not None:
+            sample.add(impressions)
+    labelled = 0
+    for impressions in shards(validation):
+        popularity.add(impressions)
+        labelled += count_samples(impressions)
+    for split, count in ((training, samples), (validation, labelled)):
+        for line in split.report.lines():
+            logger.info("%s: %s", split.name, line)
+        joins.refuse_strangers(dataset, split)
+        if not count:
+            raise TrainingError(
+                f"{config.data}: the split {split.name} must hold a click beside a non-click. "
+                f"Received: {joins.why_no_click(dataset, split)}"
+            )
+
+    learned = np.flatnonzero(trained[1:])
+    inputs.fit(dataset.articles, learned)
+    words = inputs.words
+    count = None if words is None else words.count_words
+    own = joins.check(dataset, training, count, {}, config.max_unknown)
+    if words is not None:
+        logger.info("vocabulary: %s words", f"{len(words.tokenizer):,}")
+        # A vocabulary has all words of the titles that it was learned from, which says nothing
+        # about other titles. So the share is that of each title in the vocabulary of the others.
+        unseen = words.unseen_share(dataset.articles, learned)
+        own = replace(own, shares={**own.shares, "unknown_words": unseen})
+    validated = joins.check(dataset, validation, count, own.shares, config.max_unknown)
+    for split, found in ((training, own), (validation, validated)):
+        logger.info("%s: %s", split.name, joins.line(found.shares))
+    if config.word_vectors is not None:
+        # The model has a `word_dim`, and so reads words: that was checked before.
+        words.vectors, coverage = read_word_vectors(
+            config.word_vectors,
+            words.tokenizer.words,
+            as_dict(config.model_config)["word_dim"],
+            config.seed,
+        )
+        logger.info(
+            "word vectors: %.1f%% of the vocabulary is in %s", 100 * coverage, config.word_vectors
+        )
+    return TrainingData(
+        training=training,
+        validation=validation,
+        articles=dataset.articles,
+        encoded=inputs.encode(dataset.articles),
+        readers=np.flatnonzero(occurring),
+        samples=samples,
+        sample=sample,
+        baselines=standard_baselines(popularity, dataset.articles.published, config.seed),
+        fingerprint=dataset.fingerprint([training, validation]),
+        own_joins=own,
+        validation_joins=validated,
+    )
+
+
+def shards(split: Split) -> Iterator[Impressions]:
+    """All shards of a split, the next one read while one is worked on."""
+    return prefetch((split.read(i) for i in range(len(split))), depth=1)

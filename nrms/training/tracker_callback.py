@@ -1,0 +1,38 @@
+"""Batches and epochs, told to Weights & Biases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from nrms.tracking import Tracker
+
+
+class TrackerCallback(keras.callbacks.Callback):
+    """Sends each batch's loss and throughput, and each epoch's metrics, to the tracker; the best
+    epoch's as result.
+
+    Args:
+        tracker: where they go.
+        epochs: the rows of earlier epochs, of a training that goes on.
+    """
+
+    def __init__(self, tracker: Tracker, epochs: Sequence[dict[str, float]] = ()):
+        super().__init__()
+        self._tracker = tracker
+        self._epochs = list(epochs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """See `keras.callbacks.Callback`."""
+        step = len(self._epochs) * self.params["steps"] + batch + 1
+        self._tracker.log({f"train/{name}": value for name, value in (logs or {}).items()}, step)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """See `keras.callbacks.Callback`."""
+        self._epochs.append(dict(logs or {}))
+        self._tracker.log(
+            {"epoch": epoch + 1, **self._epochs[-1]}, len(self._epochs) * self.params["steps"]
+        )
+        best = max(range(len(self._epochs)), key=lambda i: self._epochs[i]["val_auc"])
+        self._tracker.summary({**self._epochs[best], "best_epoch": best + 1})

@@ -1,0 +1,76 @@
+"""How well the weights of the moment rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from nrms.evaluation.baselines import Baseline
+from nrms.evaluation.evaluation import Evaluation
+from nrms.evaluation.ranking import METRICS, impression_metrics
+from nrms.features.inputs import Inputs
+from nrms.inference.loaded_model import Catalogue, LoadedModel
+from nrms.training.data import TrainingData, shards
+
+
+class Validator:
+    """Scores the validation split with the model's current weights, in float32 whatever it trains
+    in.
+
+    Args:
+        trained: the model that trains.
+        float32: the same model in float32: itself, or a copy that takes its weights.
+        inputs: what it reads.
+        data: what it trains on.
+
+    Attributes:
+        model: the float32 model.
+        loaded: what scores with it; its prior is that of the weights that were evaluated last.
+    """
+
+    def __init__(
+        self, trained: keras.Model, float32: keras.Model, inputs: Inputs, data: TrainingData
+    ):
+        self._trained = trained
+        self._data = data
+        self.model = float32
+        self.loaded = LoadedModel.of(float32, inputs)
+
+    def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
+        """The current weights on the validation split."""
+        return self._evaluate(self._catalogue(), baselines)
+
+    def metrics(self) -> dict[str, float]:
+        """The current weights in short: `train_auc` of the fixed sample, `val_auc`, `val_mrr`,
+        ...
+        """
+        catalogue = self._catalogue()
+        found = self._evaluate(catalogue).metrics()
+        scorer = self.loaded.scorer(catalogue, self._data.training.histories.rows)
+        aucs = [
+            impression_metrics(shard.offsets, scorer.score(shard), shard.clicked).auc
+            for shard in self._data.sample.shards
+            if shard.clicked is not None
+        ]
+        train_auc = float(np.concatenate(aucs).mean())
+        return {"train_auc": train_auc, **{f"val_{name}": found[name] for name in METRICS}}
+
+    def _catalogue(self) -> Catalogue:
+        if self.model is not self._trained:
+            self.model.set_weights(self._trained.get_weights())
+        return self.loaded.catalogue_of(self._data.articles, self._data.encoded)
+
+    def _evaluate(
+        self, catalogue: Catalogue, baselines: Mapping[str, Baseline] | None = None
+    ) -> Evaluation:
+        data, histories = self._data, self._data.validation.histories
+        rows = data.training.histories.rows
+        self.loaded.fit_prior(catalogue, rows, data.readers)
+        scorer = self.loaded.scorer(catalogue, histories.rows)
+        evaluation = Evaluation(baselines)
+        for impressions in shards(data.validation):
+            lengths = histories.lengths[impressions.user]
+            evaluation.add(impressions, lengths, scorer.score(impressions))
+        return evaluation
