@@ -10,9 +10,9 @@ from pathlib import Path
 import keras
 import onnx
 
+from nrms.architectures.model_graph import Graph
 from nrms.bundles.parts import KERAS
 from nrms.features.spec import Spec
-from nrms.models.graph import Graph
 
 # A graph of an eighth of the size: it exports in a third of the time and runs small batches twice
 # as fast.

@@ -44,7 +44,7 @@ class Oracle:
 
     name = "oracle"
     per: Literal["impression", "candidate"] = "candidate"
-    columns = (Column("oracle_scores", "numbers", required=False),)
+    columns: tuple[Column, ...] = (Column("oracle_scores", "numbers", required=False),)
 
     def fill(
         self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 import nrms.models  # noqa: F401  the layers of every model must be known before one is loaded
+from nrms.architectures.model_graph import Graph, HasGraphs
 from nrms.features.spec import Spec
-from nrms.models.graph import Graph, HasGraphs
 
 
 class KerasRuntime:

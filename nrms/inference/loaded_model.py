@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from nrms.architectures.model_graph import HasGraphs
 from nrms.bundles import Bundle
 from nrms.bundles.parts import KERAS
 from nrms.data.articles import Articles
@@ -31,7 +32,6 @@ from nrms.inference.vectors import (
     VectorScorer,
     encode_news,
 )
-from nrms.models.graph import HasGraphs
 
 RuntimeName = Literal["keras", "onnx"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nrms.architectures.model_graph import HasGraphs
 from nrms.errors import ArtifactError
 from nrms.features.inputs import Inputs
 from nrms.features.spec import Spec
 from nrms.inference.keras_runtime import KerasRuntime
 from nrms.inference.onnx_runtime import OnnxRuntime
-from nrms.models.graph import HasGraphs
 
 # The largest difference that is allowed, relative to the largest entry of what a graph gives.
 PARITY = 1e-5

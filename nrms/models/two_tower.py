@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nrms.architectures.model_graph import Graph
 from nrms.features.spec import Spec
-from nrms.models.graph import Graph
 
 
 @keras.saving.register_keras_serializable(package="nrms", name="Recommender")
