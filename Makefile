@@ -40,7 +40,7 @@ types: .venv/.installed_dev
 
 # A test does the same.
 docs: .venv/.installed_dev
-	$(IN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+	$(IN) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo "open docs/_build/index.html"
 
 api: export MODEL_URI ?= runs/demo/models

@@ -41,6 +41,7 @@ PAGES = {
 MARKERS = {
     "set-up: run by .ci/run": r"\Amake demo .*\nmake test .*\n\Z",
     "needs a bucket": r"gs://bucket/",
+    "needs an environment of its own": r"^pip install ",
     "needs Docker": r"^docker ",
     "needs Weights & Biases": r"^wandb ",
     "needs your data": r"--(input|data) (~|data/(ebnerd|mine))",

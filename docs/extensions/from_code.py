@@ -1,8 +1,8 @@
 """Directives for what the code says of itself, so that no page repeats it and goes stale.
 
-`{flags} jobs.train.TrainConfig`: the flags of a job; `{settings} api.settings.Settings`:
-environment variables; `{http-api}`: the service's requests and their schemas, from its OpenAPI
-document.
+`{flags} jobs.train.TrainConfig`: the flags of a job. `{models}`: those of each model, and its
+defaults of shared ones. `{settings} api.settings.Settings`: environment variables. `{http-api}`:
+the service's requests and their schemas, from its OpenAPI document.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from nrms.architectures import architectures
 from nrms.config import Option, described, flag
 
 MIB = 2**20
@@ -143,6 +144,19 @@ class Settings(Flags):
     spelled = staticmethod(str.upper)
 
 
+class Models(SphinxDirective):
+    """`{models}`"""
+
+    def run(self) -> list[nodes.Node]:
+        """A section for each model that is registered."""
+        text = ""
+        for name, model in architectures().items():
+            text += f"### {name}\n\n{options(model.config_class, flag)}"
+            defaults = [[f"`{flag(key)}`", str(value)] for key, value in model.defaults.items()]
+            text += table(["shared flag", "its default here"], defaults)
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
 class HttpApi(SphinxDirective):
     """`{http-api}`"""
 
@@ -158,6 +172,7 @@ class HttpApi(SphinxDirective):
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_directive("flags", Flags)
+    app.add_directive("models", Models)
     app.add_directive("settings", Settings)
     app.add_directive("http-api", HttpApi)
     return {"parallel_read_safe": True}
