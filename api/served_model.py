@@ -62,7 +62,7 @@ class ServedModel:
         bundle: the version.
         model: what scores with it.
         catalogue: the articles.
-        articles_file: where these came from.
+        articles_file: the file that these were read from.
         max_unknown: see `nrms.data.config.WarningsConfig`.
         vectors: of all articles met so far, by content.
     """
@@ -108,8 +108,8 @@ class ServedModel:
         articles_file = storage.stat(uri)
         articles = Articles.read(articles_file, cache, model.inputs.columns)
         encoded = vectors.encoded
-        # First of a few: a broken version, tried again and again, shall not encode the whole
-        # catalogue each time.
+        # A few articles are tried first: a broken version is loaded again and again, and must not
+        # encode the whole catalogue each time.
         model.try_out(articles.take(np.arange(min(len(articles), model.inputs.history.size))))
         catalogue = model.try_out(articles, vectors)
         encoded = vectors.encoded - encoded
@@ -119,7 +119,7 @@ class ServedModel:
 
     @property
     def articles(self) -> Articles:
-        """Those of the catalogue."""
+        """The articles of the catalogue."""
         return self.catalogue.articles
 
     @property

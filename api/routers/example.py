@@ -36,7 +36,7 @@ def impressions(served: ServedModel) -> dict[str, list[dict[str, object]]]:
     """
     count = len(served.articles)
     rows = np.unique(np.linspace(1, count, min(count, _ARTICLES)).round().astype(int))
-    # A model that compares lists has none: then no article is more alike than another.
+    # A model that compares lists has no news vectors, and then all articles count as equally alike.
     vectors = served.catalogue.arrays.get(NEWS_VECTORS, np.zeros((count + 1, 1)))[rows]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     ids = served.articles.ids.take(pa.array(rows - 1)).to_pylist()

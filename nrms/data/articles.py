@@ -17,8 +17,8 @@ from nrms.data.schema import ARTICLES, Column, first_duplicate, refuse_nulls, sc
 
 @dataclass(frozen=True)
 class Articles:
-    """The articles of a data set. Inside, an article is its row number: row r is `ids[r - 1]`, 0 is
-    unknown.
+    """The articles of a data set. Elsewhere an article is its row number: row r is `ids[r - 1]`,
+    and row 0 stands for unknown articles.
 
     Attributes:
         ids: int64 or string, no nulls, no duplicates.

@@ -5,8 +5,8 @@
                                         shards; see `layout`
     <uri>/<split>/history*.parquet      the same
 
-Every file's generation is pinned when its split is opened: a run reads the same bytes to its end,
-or fails.
+The generation of every file is pinned when its split is opened, so a run reads the same bytes to
+its end, or fails.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ class Dataset:
         try:
             info = storage.stat(storage.join(uri, "articles.parquet"))
         except ObjectNotFound:
-            # A missing bucket is an error of its own, which the listing raises.
+            # If the bucket is missing, this listing raises the error that says so.
             raise schema_error(
                 "A data set must have the file articles.parquet.",
                 describe(uri),

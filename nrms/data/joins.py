@@ -1,9 +1,9 @@
-"""What of a split finds its other half: articles in articles.parquet, readers in the histories,
-words in the model.
+"""How much of a split can be joined: articles with articles.parquet, readers with the histories,
+words with the model's vocabulary.
 
-Where files do not belong together nothing fails: what is unknown says nothing, and the metrics are
-those of chance. So the shares that find nothing are measured, compared with those of the training
-split, and said.
+If files do not belong together, nothing fails: most ids are unknown, and the metrics are those of
+chance. So the shares of what cannot be joined are measured, compared with those of the training
+split, and reported.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from nrms.data.schema import ARTICLES, BEHAVIORS, HISTORY, Column, mask_error, s
 from nrms.data.split import Split
 from nrms.errors import SchemaError
 
-FEW = 20  # candidates: where an upload has fewer, none of them may be known
-# whose words are counted: the share is then known to about 0.01, within milliseconds
+FEW = 20  # candidates; if an upload has fewer, all of them may be unknown
+# so many titles are counted, which gives the share to about 0.01 within milliseconds
 _TITLES = 2_000
 
 
 @dataclass(frozen=True)
 class Joins:
-    """What is said of a split's joins.
+    """The result of joining a split.
 
     Attributes:
         shares: see `shares`.
-        warnings: one line for each thing that is likely to be wrong, those of the split itself
-            among them.
+        warnings: one line for each thing that is likely to be wrong, including the warnings of the
+            split itself.
     """
 
     shares: dict[str, float]
@@ -46,7 +46,7 @@ class Joins:
 
 @dataclass(frozen=True)
 class _Side:
-    """The column that a share looks up, and what its ids are called."""
+    """The column in which the ids of a share are looked up, and what they are called."""
 
     contract: tuple[Column, ...]
     column: str
@@ -55,7 +55,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Share:
-    """How a share is said, and what most likely makes it large."""
+    """The words for a share, and the most likely causes of a large one."""
 
     some: str  # "53.0% of the ..."
     none: str  # "no ..."
@@ -121,12 +121,12 @@ NAMES = tuple(_SHARES)
 
 
 def shares(report: DataReport, words: int = 0, unknown_words: int = 0) -> dict[str, float]:
-    """The shares that find nothing, each from 0 to 1; one of nothing is absent.
+    """The shares that cannot be joined, each from 0 to 1. A share of nothing is absent.
 
     Args:
         report: the counts of a split.
-        words: words of its titles.
-        unknown_words: how many of them are not in the vocabulary.
+        words: the number of words in its titles.
+        unknown_words: how many of these words are not in the vocabulary.
 
     Returns:
         `unknown_candidates`, `unknown_history` and `unknown_clicks`, not in articles.parquet; of
@@ -157,9 +157,9 @@ def warnings(
     Args:
         split: its name.
         found: its `shares`.
-        own: those of the training split; what is absent counts as 0.
+        own: those of the training split; an absent one counts as 0.
         max_unknown: by how much a share may be larger.
-        sides: gives a share's first ids; called where nothing at all joins.
+        sides: gives the first ids of a share; called where nothing at all can be joined.
     """
     lines = []
     for name, share in found.items():
@@ -220,11 +220,12 @@ def check(
 
 
 def refuse_strangers(dataset: Dataset, split: Split, few: int = 1) -> None:
-    """Refuses a split, all of whose shards have been read, with `few` candidates or more and none
-    in articles.parquet.
+    """Refuses a split with `few` or more candidates if none of them is in articles.parquet. All its
+    shards must have been read.
 
     Raises:
-        SchemaError: it is one; names the file that is wrong, as far as the histories tell.
+        SchemaError: there are so many unknown candidates and no other. It names the file that is
+            wrong, as far as the histories tell.
     """
     report = split.report
     count = report["candidates"]
@@ -241,11 +242,12 @@ def refuse_strange_files(
     cache: Path,
     where: str,
 ) -> None:
-    """The same for files that are not read whole: stops at the first candidate that is in
+    """The same for files that are not read to the end: it stops at the first candidate that is in
     articles.parquet.
 
     Raises:
-        SchemaError: there is none, or the clicks are 0/1 masks; `where` is the split's folder.
+        SchemaError: no candidate is there, or the clicks are 0/1 masks. `where` is the split's
+            folder.
     """
     with open_parquet(articles, cache, ARTICLES, {}) as reader:
         ids = reader.read("article_id")["article_id"]
@@ -278,8 +280,8 @@ class _Files:
 
 
 def _strangers(count: int, files: _Files, articles: pa.Array, where: str) -> SchemaError:
-    """None of `count` candidates is among the articles: which file is wrong, as far as the
-    histories tell.
+    """The error where none of `count` candidates is among the articles. It says which file is
+    wrong, as far as the histories tell.
     """
     candidates = _first_ids(files.behaviors, files.cache, BEHAVIORS, "article_ids_inview")
     read_before = _first_ids(files.history, files.cache, HISTORY, "article_id_fixed").cast(
@@ -303,8 +305,8 @@ def _strangers(count: int, files: _Files, articles: pa.Array, where: str) -> Sch
 
 
 def why_no_click(dataset: Dataset, split: Split) -> str:
-    """What a split has, all of whose shards have been read, that has no click beside a non-click;
-    and what to do.
+    """Why a split has no impression with a click and a non-click, and what to do. All its shards
+    must have been read.
     """
     report = split.report
     if not report["impressions"]:
@@ -329,7 +331,7 @@ def why_no_click(dataset: Dataset, split: Split) -> str:
 
 
 def _titles_in_view(dataset: Dataset, split: Split) -> list[str]:
-    """At most `_TITLES` titles of articles in view, spread evenly over articles.parquet."""
+    """At most `_TITLES` titles of articles in view, taken evenly from articles.parquet."""
     rows = np.flatnonzero(split.in_view[1:])
     return dataset.articles.titles.take(
         pa.array(rows[:: max(1, -(-len(rows) // _TITLES))])
@@ -337,7 +339,7 @@ def _titles_in_view(dataset: Dataset, split: Split) -> list[str]:
 
 
 def _sides(name: str, dataset: Dataset, split: Split) -> str:
-    """The first ids of both sides of a share and their types; "" where it is not of ids."""
+    """The first ids of both sides of a share and their types; "" for a share without ids."""
     side = _SHARES[name].side
     if side is None:
         return ""
@@ -352,8 +354,8 @@ def _sides(name: str, dataset: Dataset, split: Split) -> str:
 def _first_ids(
     files: Sequence[storage.FileInfo], cache: Path, contract: tuple[Column, ...], column: str
 ) -> pa.Array:
-    """The first ids of a column, those of thousands of rows, without nulls; empty where no file has
-    any.
+    """The first ids of a column, those of some thousand rows, without nulls; empty where no file
+    has ids.
     """
     for info in files:
         with open_parquet(info, cache, contract, {}) as reader:

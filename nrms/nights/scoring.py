@@ -1,4 +1,4 @@
-"""From a data set and a published model to predictions, metrics and report: everything that
+"""Scores a data set with a published model: predictions, metrics and report, which is all that
 `jobs.score` does.
 """
 
@@ -52,24 +52,24 @@ SUBMISSIONS = {
 _LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy", "pyarrow")
 # What computes scores, by runtime.
 _COMPUTE = {"keras": ("tensorflow", "keras", "numpy"), "onnx": ("onnxruntime", "numpy")}
-_RULES = 2  # of scoring: a number more with each change of this code that moves a digit
-# of the random baseline: the same for every run, so that equal inputs give equal metrics
+_RULES = 2  # version of the scoring, raised by each change of this code that moves a digit
+# seed of the random baseline, the same for every run, so that equal inputs give equal metrics
 _SEED = 42
 _EXAMPLES = 10
 _LINE_BREAK = r"[\n\v\f\r\x1c-\x1e\x85\x{2028}\x{2029}]"
-# the time of the file in the zip, so that equal ranks give equal bytes
+# a fixed time for the file in the zip, so that equal ranks give equal bytes
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """What a scoring leaves.
+    """The result of a scoring.
 
     Attributes:
         output: the folder.
         model_uri: the version that scored.
         metrics: as `Evaluation.metrics` gives them; None where everything was there already.
-        written: parts that this run wrote; those that it found whole are not among them.
+        written: the parts that this run wrote, without those that it found whole.
     """
 
     output: str
@@ -81,12 +81,12 @@ class ScoringResult:
 def score(
     config: ScoreConfig, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> ScoringResult:
-    """Scores a split shard by shard. Run again after any end, it does what is missing and nothing
-    else.
+    """Scores a split shard by shard. However a run ended, the next one does only what is missing.
 
     Args:
         config: see `nrms.nights.config.ScoreConfig`.
-        progress: called with the impressions done and those of the whole split, first with 0 done.
+        progress: called with the number of impressions done, at first 0, and that of the whole
+            split.
 
     Returns:
         Where the predictions lie and what the metrics are.
@@ -191,8 +191,8 @@ class _Scoring:
         ]
 
     def _plan(self) -> dict[str, Any]:
-        """All that can move a digit, but for the hardware."""
-        # Not the generation: the same bytes copied again are the same input.
+        """All that can change a digit, except the hardware."""
+        # Generations are left out, because the same bytes copied again are the same input.
         inputs = [
             {name: file[name] for name in ("name", "size", "crc32c")} for file in self._inputs
         ]
@@ -209,7 +209,7 @@ class _Scoring:
         }
 
     def _check(self) -> Popularity:
-        """Reads every shard once: sets the bad ones aside before any is scored, notes users, counts
+        """Reads every shard once before any is scored: sets bad ones aside, notes users, and counts
         recent clicks.
         """
         split = self._split
@@ -245,7 +245,7 @@ class _Scoring:
         return [i for i, info in enumerate(self._split.shards) if info.uri not in self._split.bad]
 
     def _shards(self) -> Generator[tuple[int, Impressions]]:
-        """The good shards in order, the next one read while one is worked on."""
+        """The good shards in order. The next one is read while one is worked on."""
         with closing(prefetch(((i, self._split.read(i)) for i in self._good()), depth=1)) as shards:
             while True:
                 with self._timed("read"):
@@ -273,7 +273,7 @@ class _Scoring:
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
-        """Made when the first part is missing: where none is, no model is loaded."""
+        """The scorer, made for the first part that is missing. Without one, no model is loaded."""
         bundle, model = self._bundle, self._model
         logger.info("loading the model %s, run by %s", bundle.version, self._config.runtime)
         with self._timed("model"):
@@ -289,8 +289,8 @@ class _Scoring:
         scorer = model.scorer(catalogue, self._split.histories.rows)
         logger.info("encoding %s readers", f"{np.count_nonzero(self._occurring):,}")
         with self._timed("users"):
-            # All at once, whichever shards are missing: a vector's last digits depend on the batch
-            # it is encoded in.
+            # All at once, whichever shards are missing, as a vector's last digits depend on the
+            # batch it is encoded in.
             scorer.prepare(np.flatnonzero(self._occurring))
         return scorer
 
@@ -328,14 +328,15 @@ class _Scoring:
     def _finish(
         self, folder: Path, metrics: dict, evaluation: Evaluation, examples: list[Example]
     ) -> None:
-        """Writes what is said about all parts, tells the tracker, then makes the folder valid."""
+        """Writes the files about all parts, reports to the tracker, then makes the folder valid."""
         config, bundle = self._config, self._bundle
         settings = as_dict(config)
         logger.info("writing metrics and report")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
         figures = evaluation.figures()
         libraries = {library: importlib.metadata.version(library) for library in _LIBRARIES}
-        # No times of this run: a run that goes on where another stopped writes the same report.
+        # The report has no times of this run, so that a run which goes on where another stopped
+        # writes the same report.
         facts = {
             "model": bundle.uri,
             "model sha256": bundle.sha256,
@@ -377,8 +378,8 @@ class _Scoring:
             "model_version": self._bundle.version,
             "model_sha256": self._bundle.sha256,
         }
-        # The same run for the same predictions: a night that was killed after this is not recorded
-        # twice.
+        # Equal predictions are recorded under one id, so a night that is killed after this is not
+        # recorded twice.
         run_id = self._output.key[:16]
         group = config.run_group or self._bundle.version
         with Tracker(
@@ -407,7 +408,7 @@ class _Scoring:
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        """Adds the block's seconds to those of the stage, without those of stages inside it."""
+        """Adds the seconds of the block to its stage, without those of stages inside it."""
         start, outer = time.perf_counter(), self._inner_seconds
         self._inner_seconds = 0.0
         try:
@@ -419,7 +420,7 @@ class _Scoring:
 
 
 def _refuse_line_breaks(impressions: Impressions, uri: str) -> None:
-    """A submission has a line for each impression."""
+    """Refuses ids with line breaks, because a submission has one line for each impression."""
     ids = impressions.impression_id
     if pa.types.is_integer(ids.type):
         return
@@ -438,8 +439,8 @@ def _refuse_line_breaks(impressions: Impressions, uri: str) -> None:
 def _submission(
     folder: Path, names: tuple[str, str]
 ) -> Iterator[Callable[[Impressions, np.ndarray], None]]:
-    """Writes a challenge's zip file, shard by shard: a line `impression_id [rank,rank,...]` for
-    each impression.
+    """Writes the zip file of a challenge, shard by shard, with a line `impression_id [rank,...]`
+    for each impression.
     """
     archive, member = names
     entry = zipfile.ZipInfo(member, _EPOCH)
