@@ -403,8 +403,10 @@ class _Scoring:
             }
             counts = {name: value for name, value in metrics.items() if isinstance(value, int)}
             tracker.summary(numbers | counts | {"predictions": config.output})
-            for name, path in plots.save_all(figures, folder).items():
-                tracker.image(name, path)
+            # Drawing is most of the time that a small night takes, and the report has its own.
+            if tracker.run_id is not None:
+                for name, path in plots.save_all(figures, folder).items():
+                    tracker.image(name, path)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
