@@ -7,26 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
-from nrms.architectures.model_graph import HasGraphs
+from nrms.architectures.model_graph import Graph
 from nrms.errors import ArtifactError
-from nrms.features.inputs import Inputs
 from nrms.features.spec import Spec
-from nrms.inference.keras_runtime import KerasRuntime
 from nrms.inference.onnx_runtime import OnnxRuntime
+from nrms.inference.runtime import Runtime
 
 # The largest difference that is allowed, relative to the largest entry of what a graph gives.
 PARITY = 1e-5
 
 
 def check_parity(
-    model: HasGraphs, folder: Path, inputs: Inputs, articles: Mapping[str, np.ndarray]
+    graphs: Mapping[str, Graph],
+    by_keras: Runtime,
+    folder: Path,
+    articles: Mapping[str, np.ndarray],
 ) -> float:
     """Compares the exported graphs of a model with itself.
 
     Args:
-        model: a float32 model.
-        folder: where `nrms.bundles.export.export_model` wrote it.
-        inputs: what it reads.
+        graphs: those of a float32 model, by name.
+        by_keras: executes them.
+        folder: where `nrms.bundles.export.export_model` wrote them.
         articles: what it reads of a sample of at least two articles, `(articles, ...)` by name.
 
     Returns:
@@ -36,17 +38,15 @@ def check_parity(
     Raises:
         ArtifactError: the difference is above `PARITY`.
     """
-    graphs = model.graphs(inputs.specs)
-    exported = OnnxRuntime({name: folder / f"{name}.onnx" for name in graphs})
-    runtimes = KerasRuntime(model, inputs.specs), exported
+    by_onnx = OnnxRuntime({name: folder / f"{name}.onnx" for name in graphs})
     sample = _Sample(articles)
     worst = 0.0
     for name, graph in graphs.items():
         arrays = {one: sample.array(one, spec) for one, spec in graph.inputs.items()}
-        by_keras, by_onnx = (runtime.run(name, arrays) for runtime in runtimes)
-        sample.add(graph.gives, by_keras)
-        largest = max(float(np.abs(by_keras).max()), 1e-6)
-        worst = max(worst, float(np.abs(by_keras - by_onnx).max()) / largest)
+        expected, got = (runtime.run(name, arrays) for runtime in (by_keras, by_onnx))
+        sample.add(graph.gives, expected)
+        largest = max(float(np.abs(expected).max()), 1e-6)
+        worst = max(worst, float(np.abs(expected - got).max()) / largest)
     if not worst <= PARITY:
         raise ArtifactError(
             f"the ONNX graphs must equal the Keras model to {PARITY}. Received: a relative "
