@@ -1,0 +1,210 @@
+"""What every registered model keeps, through what all of them share: a training, its bundle, a
+night and an upload.
+"""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from api.served_model import ServedModel
+from api.settings import Settings
+from nrms import bundles
+from nrms.architectures import architecture_of, architectures
+from nrms.data.dataset import Dataset
+from nrms.data.impressions import Impressions
+from nrms.data.split import Split
+from nrms.features.inputs import with_unknown
+from nrms.inference.loaded_model import Catalogue, LoadedModel
+from nrms.inference.parity import PARITY
+from nrms.models.registry import build_model
+from nrms.nights.config import ScoreConfig
+from nrms.nights.scoring import score
+from nrms.sources.demo import DemoSite
+from nrms.sources.writer import write_dataset
+from nrms.training.config import TrainConfig
+from nrms.training.data import open_data
+from nrms.training.loop import make_train_step
+from nrms.training.run import train
+from nrms.training.samplers import Position, TrainingBatches
+
+pytestmark = pytest.mark.system
+
+
+def write_data(folder):
+    site = DemoSite(seed=4, articles=500, users=60, impressions=200, validation_impressions=60)
+    write_dataset(site, str(folder), shard_rows=100, overwrite=False, progress=lambda *_: None)
+
+
+@pytest.fixture(scope="module", params=sorted(architectures()))
+def config(request, shared, tmp_path_factory):
+    """A short training of a model with its own flags as they are by default."""
+    return TrainConfig(
+        data=str(shared.folder("contract", write_data)),
+        output=str(tmp_path_factory.mktemp(request.param) / "models"),
+        model=request.param,
+        history_size=10,
+        title_size=16,
+        epochs=1,
+        promote="always",
+        wandb_mode="disabled",
+    )
+
+
+@dataclass
+class Trained:
+    """A model's bundle, opened, and the validation split that it scores."""
+
+    bundle: bundles.Bundle
+    metrics: dict
+    models: dict[str, LoadedModel]
+    dataset: Dataset
+    split: Split
+
+    def catalogue(self, runtime="onnx") -> Catalogue:
+        return self.models[runtime].catalogue(self.dataset.articles)
+
+    def scores(self, runtime="onnx", shard=None, catalogue=None, histories=None) -> np.ndarray:
+        model = self.models[runtime]
+        catalogue = catalogue or self.catalogue(runtime)
+        histories = self.split.histories.rows if histories is None else histories
+        return model.scorer(catalogue, histories).score(shard or self.split.read(0))
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    metrics = train(config).metrics
+    bundle = bundles.load(config.output, cache)
+    models = {runtime: LoadedModel.open(bundle, runtime) for runtime in ("keras", "onnx")}
+    inputs = models["onnx"].inputs
+    dataset = Dataset.open(config.data, cache, inputs.columns)
+    split = dataset.split("validation", inputs.history.size, tuple(inputs.moment))
+    return Trained(bundle, metrics, models, dataset, split)
+
+
+def assert_same(scores, expected, tolerance=PARITY):
+    """Equal, as seen from the largest."""
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def opened(config, tmp_path_factory):
+    """Inputs and data of a training."""
+    inputs = architecture_of(config.model_config).inputs(config)
+    return inputs, open_data(config, inputs, tmp_path_factory.mktemp("opened"))
+
+
+def losses(config, opened, precision, weights=None):
+    """Those of one batch before and after a step, by the same dropout; and the first weights."""
+    inputs, data = opened
+    keras.utils.set_random_seed(1)
+    model = build_model(config.model_config, inputs, precision)
+    if weights is not None:
+        model.set_weights(weights)
+    weights = model.get_weights()
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {precision}
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
+    catalogue = {name: with_unknown(array) for name, array in data.encoded.items()}
+    step = make_train_step(model, optimizer, catalogue, tf.distribute.get_strategy())
+    batches = TrainingBatches(data.training, config.npratio, config.batch_size, config.seed)
+    _, batch = next(batches.epoch(Position()))
+    drawn = [variable.numpy() for variable in model.non_trainable_variables]
+    before = float(step(batch.history, batch.candidates))
+    for variable, value in zip(model.non_trainable_variables, drawn, strict=True):
+        variable.assign(value)
+    return before, float(step(batch.history, batch.candidates)), weights
+
+
+def test_one_step_lowers_the_loss_in_float32_and_in_mixed_precision(config, opened):
+    before, after, weights = losses(config, opened, "float32")
+    assert after < before
+    mixed_before, mixed_after, _ = losses(config, opened, "mixed_bfloat16", weights)
+    assert mixed_before == pytest.approx(before, abs=0.05)
+    assert mixed_after < mixed_before
+
+
+@pytest.fixture(scope="module")
+def night(config, trained, tmp_path_factory):
+    """The folder of a scored night, and its metrics."""
+    output = str(tmp_path_factory.mktemp("night") / "out")
+    scoring = ScoreConfig(
+        model=config.output,
+        data=config.data,
+        output=output,
+        runtime="onnx",
+        wandb_mode="disabled",
+    )
+    return Path(output), score(scoring).metrics
+
+
+def test_a_bundle_scores_as_its_training_said(trained, night):
+    assert night[1]["auc"] == pytest.approx(trained.metrics["auc"], abs=1e-6)
+
+
+def test_the_saved_model_has_the_flags_that_built_it(config, trained):
+    assert trained.bundle.meta["config"]["model"] == config.model
+    own = {name: trained.bundle.meta["config"][name] for name in vars(config.model_config)}
+    assert type(config.model_config)(**own) == config.model_config
+
+
+def test_both_runtimes_give_the_same_scores(trained):
+    assert trained.bundle.meta["onnx_parity"] <= PARITY
+    assert_same(trained.scores("onnx"), trained.scores("keras"))
+
+
+@pytest.mark.parametrize("runtime", ["keras", "onnx"])
+def test_padding_moves_no_score(trained, runtime):
+    expected, model = trained.scores(runtime), trained.models[runtime]
+    histories = np.pad(trained.split.histories.rows, ((0, 0), (0, 7)))
+    assert_same(trained.scores(runtime, histories=histories), expected)
+    wide = {
+        name: np.pad(array, ((0, 0), (0, 5)))
+        if isinstance(model.inputs.specs[name].axes[-1], str) and array.ndim == 2
+        else array
+        for name, array in model.inputs.encode(trained.dataset.articles).items()
+    }
+    catalogue = model.catalogue_of(trained.dataset.articles, wide)
+    assert_same(trained.scores(runtime, catalogue=catalogue), expected)
+
+
+def alone(shard: Impressions, i: int) -> Impressions:
+    """One impression of a shard."""
+    part = slice(shard.offsets[i], shard.offsets[i + 1])
+    return replace(
+        shard,
+        user=shard.user[i : i + 1],
+        offsets=np.array([0, part.stop - part.start]),
+        candidates=shard.candidates[part],
+        per_impression={name: array[i : i + 1] for name, array in shard.per_impression.items()},
+        per_candidate={name: array[part] for name, array in shard.per_candidate.items()},
+    )
+
+
+def test_an_impression_scores_alone_as_among_others(trained):
+    catalogue, shard = trained.catalogue(), trained.split.read(0)
+    expected = trained.scores(catalogue=catalogue)
+    for i in range(0, len(shard), 9):
+        found = trained.scores(shard=alone(shard, i), catalogue=catalogue)
+        part = expected[shard.offsets[i] : shard.offsets[i + 1]]
+        np.testing.assert_allclose(found, part, rtol=0, atol=PARITY * np.abs(expected).max())
+
+
+def test_a_night_gives_what_an_upload_is_given(config, night, tmp_path):
+    (tmp_path / "upload").mkdir()
+    for file in ("behaviors", "history"):
+        (path, *more) = Path(config.data, "validation").glob(f"{file}*.parquet")
+        assert not more
+        shutil.copy(path, tmp_path / "upload" / f"{file}.parquet")
+    served = ServedModel.load(Settings(model_uri=config.output), tmp_path / "cache")
+    uploaded = served.score(tmp_path, False, [])
+    expected = pq.read_table(night[0] / "part-00000.parquet")["scores"]
+    np.testing.assert_array_equal(uploaded.scores, np.concatenate(expected.to_numpy()))
