@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from api import results
+from api.answers import summary
 from nrms import storage
 from nrms.data.quality import OUTCOMES
 from tests.service import RunningService, parquet
@@ -465,7 +465,7 @@ def test_long_integer_ids_are_exact(browser, service, small):
 
 def test_everything_that_may_be_counted_has_words(browser, service):
     browser.open(service.url)
-    assert set(browser.script("return Object.keys(WORDS)")) == set(OUTCOMES) - results._PLAIN
+    assert set(browser.script("return Object.keys(WORDS)")) == set(OUTCOMES) - summary._PLAIN
 
 
 # --- errors
