@@ -46,7 +46,8 @@ def save(driver: webdriver.Chrome, name: str) -> None:
     size = {"width": 1200, "height": 1500, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
-    picture.quantize(COLOURS).save(IMAGES / name, optimize=True)
+    colours = Image.Quantize.MAXCOVERAGE  # keeps those of small spots
+    picture.quantize(COLOURS, colours).save(IMAGES / name, optimize=True)
 
 
 if __name__ == "__main__":
