@@ -37,6 +37,8 @@ PAGES = {
     for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
     if "_build" not in path.parts
 }
+# Only their links are followed: what their blocks do, `make lock` for example, takes long.
+OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md")
 # What every marked block must hold, so that no marker hides a block that could be run.
 MARKERS = {
     "set-up: run by .ci/run": r"\Amake demo .*\nmake test .*\n\Z",
@@ -329,9 +331,10 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_links_and_files_are_there():
+    others = {Path(name): (REPOSITORY / name).read_text("utf-8") for name in OTHERS}
     links = [
         (page, link)
-        for page, text in PROSE.items()
+        for page, text in (PROSE | others).items()
         for link in re.findall(r"\]\(([^)\s]+)\)", text)
         if not link.startswith("http")
     ]
