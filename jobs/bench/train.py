@@ -34,8 +34,9 @@ from nrms.models.two_tower import TwoTower
 from nrms.sources.demo import DemoSite
 from nrms.sources.writer import write_dataset
 from nrms.storage.scratch import scratch_folder
-from nrms.training.loop import make_train_step
-from nrms.training.samplers import Batch, Position, TrainingBatches
+from nrms.training.batches import Batch, Position, TrainingBatches
+from nrms.training.samplers import Clicks
+from nrms.training.step import make_train_step
 
 NPRATIO, TITLE_SIZE, BATCH, LARGE_BATCH = 4, 30, 64, 1024
 ROUND_SECONDS = 3.0
@@ -112,7 +113,7 @@ class Site:
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Endless batches of full size, the same ones in each call."""
-        source = TrainingBatches(self.training, NPRATIO, batch_size, seed=1)
+        source = TrainingBatches(self.training, Clicks(NPRATIO), batch_size, seed=1)
         for epoch in itertools.count():
             yield from (
                 batch for _, batch in source.epoch(Position(epoch)) if len(batch) == batch_size
@@ -133,8 +134,8 @@ class Site:
         multiply-add as 2.
         """
         news = model.news_encoder
-        clicked = np.unique(batch.history[batch.history > 0])
-        titles = self.titles[np.union1d(clicked, batch.candidates[batch.candidates > 0])]
+        clicked = np.unique(batch["history"][batch["history"] > 0])
+        titles = self.titles[np.union1d(clicked, batch["candidates"][batch["candidates"] > 0])]
         words = len(np.unique(titles[titles > 0]))
         # The gradients take twice the operations of the result. Frozen word vectors have no
         # gradients.
@@ -143,7 +144,7 @@ class Site:
             news, words, news.word_dim, np.count_nonzero(titles, axis=1)
         )
         total = times * projection + 3 * rest
-        lengths = np.count_nonzero(batch.history, axis=1)
+        lengths = np.count_nonzero(batch["history"], axis=1)
         return total + 3 * sum(
             encoder_arithmetic(
                 model.user_encoder, len(clicked), news.heads * news.head_dim, lengths
@@ -191,7 +192,7 @@ def naive_step(site: Site, like: TwoTower, lr: float) -> tuple[NaiveNRMS, Callab
     model.compile(DenseAdam(lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     def inputs(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        return site.titles[batch.history], site.titles[batch.candidates]
+        return site.titles[batch["history"]], site.titles[batch["candidates"]]
 
     model(inputs(next(site.batches(2))))
     model.set_weights(naive_weights(like.get_weights()))
@@ -202,8 +203,10 @@ def our_step(site: Site, model: TwoTower, lr: float) -> Callable[[Batch], None]:
     """The step that `jobs.train` takes."""
     optimizer = keras.optimizers.Adam(lr)
     optimizer.build(model.trainable_variables)
-    step = make_train_step(model, optimizer, site.catalogue, tf.distribute.get_strategy())
-    return lambda batch: step(batch.history, batch.candidates).numpy()
+    step = make_train_step(
+        model, optimizer, site.inputs, site.catalogue, tf.distribute.get_strategy()
+    )
+    return lambda batch: step(batch.arrays).numpy()
 
 
 def make_case(site: Site, name: str, train_word_vectors: bool) -> Case:
@@ -270,7 +273,9 @@ def _memory_of(folder: Path, options: Options, name: str) -> float:
 def measure_loader(site: Site, fastest: float) -> dict[str, Any]:
     """Samples a second of the loader alone, beside the fastest training."""
     start, samples = time.perf_counter(), 0
-    for _, batch in TrainingBatches(site.training, NPRATIO, LARGE_BATCH, seed=1).epoch(Position()):
+    for _, batch in TrainingBatches(site.training, Clicks(NPRATIO), LARGE_BATCH, seed=1).epoch(
+        Position()
+    ):
         samples += len(batch)
     speed = samples / (time.perf_counter() - start)
     print(

@@ -1,7 +1,7 @@
 """What a model reads: its inputs, declared by it, fitted in training and kept in its bundle.
 
 A model reads something of each article (`ArticleInput`), the history of each reader (`History`),
-and perhaps something of the moment (`nrms.data.impressions.ShardInput`, given as they are). Each
+and perhaps something of the moment (`MomentInput`). Each
 kind of input has a name under which a bundle finds it again; a module that defines one registers it
 with `registered`.
 """
@@ -13,11 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from nrms.data.articles import Articles
+from nrms.data.impressions import Impressions
 from nrms.data.schema import Column
 from nrms.errors import ArtifactError
 from nrms.features.spec import Spec
@@ -45,7 +48,8 @@ class ArticleInput(ABC):
         dtype: of the array.
         columns: of articles.parquet that it reads, beyond those of the contract.
         files: those that `save` writes into a bundle.
-        settings: what it was made with, JSON-ready: `cls(**settings)` makes it again, not fitted.
+        settings: JSON-ready; `cls(**settings)` makes it again. What `fit` learns is in them, or in
+            `files`.
     """
 
     kind: ClassVar[str]
@@ -55,27 +59,56 @@ class ArticleInput(ABC):
     dtype: str = "int32"
     columns: tuple[Column, ...] = ()
     files: tuple[str, ...] = ()
-    settings: dict[str, Any]
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def fit(self, articles: Articles, rows: np.ndarray) -> None:
         """Learns from these articles, rows from 0: those that training met."""
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Writes `files`."""
-
-    @abstractmethod
-    def load(self, files: Mapping[str, Path]) -> None:
-        """Reads what `save` wrote, verified files by name. Raises ArtifactError: damaged."""
-
-    @abstractmethod
     def encode(self, articles: Articles) -> np.ndarray:
         """An array of shape `(articles, ...)`; 0 in it stands for padding or for nothing known."""
 
-    @abstractmethod
     def content(self, articles: Articles) -> Iterable[bytes]:
         """What is read of each article: articles of equal content are encoded alike."""
+        return (row.tobytes() for row in self.encode(articles))
+
+    def save(self, folder: Path) -> None:  # noqa: B027  nothing, where `settings` say all
+        """Writes `files`."""
+
+    def load(self, files: Mapping[str, Path]) -> None:  # noqa: B027
+        """Reads what `save` wrote, verified files by name. Raises ArtifactError: damaged."""
+
+
+class MomentInput(ABC):
+    """Something that a model reads of an impression or of each of its candidates: a
+    `nrms.data.impressions.ShardInput` that bundles know.
+
+    Attributes:
+        kind: name of the class in bundles.
+        name: of the array, and of the graph's input.
+        per: whether there is one value for an impression or for each candidate.
+        shape: of one value.
+        dtype: of the array.
+        columns: optional columns of the behaviours files that it reads, beyond the contract.
+        settings: what it was made with, JSON-ready: `cls(**settings)` makes it again.
+    """
+
+    kind: ClassVar[str]
+    name: str
+    per: Literal["impression", "candidate"] = "candidate"
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    columns: tuple[Column, ...] = ()
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    @abstractmethod
+    def fill(
+        self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles
+    ) -> np.ndarray | None:
+        """The array of a shard, `(n, ...)` or `(c, ...)`; None where its file lacks what it needs:
+        zeros then stand for it. See `nrms.data.impressions.ShardInput`.
+        """
 
 
 @registered
@@ -114,7 +147,7 @@ class Inputs:
 
     articles: Sequence[ArticleInput]
     history: History
-    moment: Sequence[Any] = field(default=())
+    moment: Sequence[MomentInput] = field(default=())
 
     @classmethod
     def load(cls, declared: Mapping[str, Any], files: Mapping[str, Path], where: str) -> Inputs:
@@ -157,7 +190,7 @@ class Inputs:
         return {
             one.name: {
                 "kind": one.kind,
-                "settings": one.settings,
+                "settings": dict(one.settings),
                 "files": list(getattr(one, "files", ())),
             }
             for one in (*self.articles, self.history, *self.moment)
@@ -179,9 +212,15 @@ class Inputs:
         return {one.name: Spec(one.dtype, one.axes) for one in self.articles}
 
     @property
-    def empty(self) -> dict[str, np.ndarray]:
-        """Zeros in the shape of one row of each array of the moment, by name."""
-        return {one.name: np.zeros(one.shape, one.dtype) for one in self.moment}
+    def moment_specs(self) -> dict[str, Spec]:
+        """What the arrays of the moment look like in a batch of lists, by name."""
+        return {
+            one.name: Spec(
+                one.dtype,
+                ("lists", *(("candidates",) if one.per == "candidate" else ()), *one.shape),
+            )
+            for one in self.moment
+        }
 
     def fit(self, articles: Articles, rows: np.ndarray) -> None:
         """Learns from these articles, rows from 0. Raises what an input raises that cannot."""

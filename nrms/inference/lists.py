@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nrms.features.spec import Spec
 from nrms.inference.runtime import Runtime, Scorable
 
 LIST_SCORER, MASK = "list_scorer", "mask"
@@ -20,19 +21,19 @@ class ListScorer:
             of an impression, are arrays of the catalogue, of the moment, and `mask`, bool, False
             where a list has no candidate.
         catalogue: what the model reads of articles, `(articles + 1, ...)` by name, row 0 zeros.
-        shapes: of one row of each array of the moment, with its dtype, by name: zeros stand for
-            what a shard lacks.
+        moment: what the arrays of the moment look like, by name: zeros stand for those that a
+            shard lacks.
     """
 
     def __init__(
         self,
         runtime: Runtime,
         catalogue: Mapping[str, np.ndarray],
-        shapes: Mapping[str, np.ndarray],
+        moment: Mapping[str, Spec],
     ) -> None:
         self._runtime = runtime
         self._catalogue = catalogue
-        self._empty = shapes
+        self._moment = moment
         self._names = runtime.inputs[LIST_SCORER]
 
     def prepare(self, users: np.ndarray) -> None:
@@ -75,5 +76,7 @@ class ListScorer:
             values = impressions.per_candidate[name][places]
             values[~mask] = 0
             return values
-        empty = self._empty[name]
-        return np.zeros((*mask.shape, *empty.shape), empty.dtype)
+        spec = self._moment[name]
+        sizes = {"lists": len(lists), "candidates": mask.shape[1]}
+        shape = [axis if isinstance(axis, int) else sizes[axis] for axis in spec.axes]
+        return np.zeros(shape, spec.dtype)

@@ -173,7 +173,7 @@ class LoadedModel:
             ArtifactError: the bundle's prior is not as long as a vector.
         """
         if self.scoring == "lists":
-            return ListScorer(self.runtime, catalogue.arrays, self.inputs.empty)
+            return ListScorer(self.runtime, catalogue.arrays, self.inputs.moment_specs)
         dim = catalogue.arrays[NEWS_VECTORS].shape[1]
         if self.prior is not None and self.prior.shape != (dim,):
             raise ArtifactError(

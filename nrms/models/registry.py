@@ -19,4 +19,7 @@ def build_model(config: ModelConfig, inputs: Inputs, precision: str = "float32")
     Returns:
         The model, its weights created.
     """
-    return architecture_of(config).build(config, inputs, precision)
+    model = architecture_of(config).build(config, inputs, precision)
+    if not model.built:
+        model.build()
+    return model

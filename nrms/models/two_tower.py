@@ -30,7 +30,8 @@ class TwoTower(keras.Model):
             is the unknown article.
         batch: dictionary with `history`, an int32 tensor of shape `(batch, history)`, row numbers
             into the catalogue, 0 = padding; and `candidates`, likewise of shape
-            `(batch, candidates)`, 0 = no candidate.
+            `(batch, candidates)`; and perhaps `mask`, bool of that shape, False where there is no
+            candidate: else that is where `candidates` is 0.
 
     Returns:
         Logits of shape `(batch, candidates)` in float32; -1e9 where there is no candidate.
@@ -53,7 +54,7 @@ class TwoTower(keras.Model):
         """Creates the encoders' weights; their shapes do not depend on the input's."""
         for encoder in (self.news_encoder, self.user_encoder):
             if not encoder.built:
-                encoder.build()
+                encoder.build((None,))
         self.built = True
 
     def build_from_config(self, config: dict) -> None:
@@ -80,7 +81,8 @@ class TwoTower(keras.Model):
         logits = ops.squeeze(
             ops.matmul(ops.take(vectors, candidate_vectors_at, axis=0), users[:, :, None]), -1
         )
-        return ops.where(candidates != 0, ops.cast(logits, "float32"), -1e9)
+        mask = batch.get("mask", candidates != 0)
+        return ops.where(mask, ops.cast(logits, "float32"), -1e9)
 
     def graphs(self, articles, buckets=None):
         """The two encoders, by name.

@@ -15,7 +15,7 @@ import numpy as np
 from nrms import storage
 from nrms.errors import ArtifactError, ObjectNotFound
 from nrms.storage.scratch import scratch_folder
-from nrms.training.samplers import Position
+from nrms.training.batches import Position
 
 
 @dataclass

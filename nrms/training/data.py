@@ -23,7 +23,7 @@ from nrms.evaluation.baselines import INPUTS, Baseline, Popularity, standard_bas
 from nrms.features.inputs import Inputs
 from nrms.features.word_vectors import read_word_vectors
 from nrms.training.config import TrainConfig
-from nrms.training.samplers import count_samples
+from nrms.training.samplers import Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class TrainingData:
     validation_joins: Joins
 
 
-def open_data(config: TrainConfig, inputs: Inputs, cache: Path) -> TrainingData:
+def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path) -> TrainingData:
     """Reads and validates everything once, so that no bad shard stops a training that has begun,
     and fits the inputs.
     """
@@ -81,13 +81,13 @@ def open_data(config: TrainConfig, inputs: Inputs, cache: Path) -> TrainingData:
     for impressions in shards(training):
         occurring[impressions.user] = True
         trained[impressions.candidates] = True
-        samples += count_samples(impressions)
+        samples += sampler.count(impressions)
         if impressions.clicked is not None:
             sample.add(impressions)
     labelled = 0
     for impressions in shards(validation):
         popularity.add(impressions)
-        labelled += count_samples(impressions)
+        labelled += sampler.count(impressions)
     for split, count in ((training, samples), (validation, labelled)):
         for line in split.report.lines():
             logger.info("%s: %s", split.name, line)

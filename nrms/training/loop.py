@@ -1,4 +1,4 @@
-"""The training step, and the loop over epochs that calls it."""
+"""The loop over epochs and batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,75 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from nrms.errors import Interrupted, TrainingError
+from nrms.training.batches import Batch, Position, TrainingBatches
 from nrms.training.checkpoint import Checkpoint, Progress
-from nrms.training.loss import softmax_cross_entropy
-from nrms.training.samplers import Batch, Position, TrainingBatches
+from nrms.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
 _REPORT_EVERY = 10  # batches between two looks at the loss: each look waits for the device
 # batches before those that --profile traces, of which the first compile; and those
 _SKIPPED, _PROFILED = (10, 5)
-
-TrainStep = Callable[[np.ndarray, np.ndarray], tf.Tensor]
-
-
-def make_train_step(
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    articles: Mapping[str, np.ndarray],
-    strategy: tf.distribute.Strategy,
-    label_smoothing: float = 0.0,
-) -> TrainStep:
-    """Compiles one step of training: softmax cross-entropy of the click against the drawn
-    non-clicks.
-
-    Every replica of `strategy` gets the whole batch of row numbers, which is small, and works on
-    its share.
-
-    Args:
-        model: created in the strategy's scope.
-        optimizer: likewise, built.
-        articles: what the model reads of the catalogue, `(articles + 1, ...)` by name.
-        strategy: the devices.
-        label_smoothing: see `nrms.training.loss.softmax_cross_entropy`.
-
-    Returns:
-        A function of `history` and `candidates` (see `nrms.training.samplers.Batch`) that updates
-        the weights and returns the batch's mean loss, a float32 scalar tensor.
-    """
-    with strategy.scope():
-        catalogue = {name: tf.constant(array) for name, array in articles.items()}
-
-    def replica_step(history: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
-        replica = tf.distribute.get_replica_context()
-        first, step = replica.replica_id_in_sync_group, replica.num_replicas_in_sync
-        samples = tf.cast(tf.shape(history)[0], tf.float32)
-        with tf.GradientTape() as tape:
-            batch = {"history": history[first::step], "candidates": candidates[first::step]}
-            logits = model(catalogue, batch, training=True)
-            labels = tf.one_hot(tf.zeros_like(candidates[first::step, 0]), tf.shape(candidates)[1])
-            mask = candidates[first::step] != 0
-            # Sums over replicas, so each divides by the whole batch.
-            losses = softmax_cross_entropy(logits, labels, mask, label_smoothing)
-            loss = tf.reduce_sum(losses) / samples
-            scaled = optimizer.scale_loss(loss)
-        # Dense: Adam squares gradients, and the slices that two replicas have for one word must be
-        # added up before.
-        gradients = [
-            tf.convert_to_tensor(g) for g in tape.gradient(scaled, model.trainable_variables)
-        ]
-        optimizer.apply(gradients, model.trainable_variables)
-        return loss
-
-    # Autograph would rewrite Keras' own code too, and there is no Python control flow here to
-    # convert.
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)] * 2, autograph=False)
-    def train_step(history: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
-        losses = strategy.run(replica_step, args=(history, candidates))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-
-    return train_step
 
 
 @dataclass(frozen=True)
@@ -114,7 +54,7 @@ class Trainer:
     Args:
         model: what is trained.
         optimizer: built on the model's trainable variables.
-        step: see `make_train_step`.
+        step: see `nrms.training.step.make_train_step`.
         batches: the training data.
         validate: returns metrics of the current weights by name; `val_auc` among them decides.
         checkpoint: where the state is kept.
@@ -227,7 +167,7 @@ class Trainer:
         pending: list[tuple[Batch, tf.Tensor]] = []
         for position, batch in self._traced(self._batches.epoch(self.position), options):
             callbacks.on_train_batch_begin(position.batch - 1)
-            pending.append((batch, self._step(batch.history, batch.candidates)))
+            pending.append((batch, self._step(batch.arrays)))
             due = time.monotonic() - saved_at >= options.checkpoint_seconds
             if due or stop.is_set() or len(pending) == _REPORT_EVERY:
                 self._report(position, pending, callbacks)

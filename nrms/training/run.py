@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
@@ -12,21 +13,23 @@ import keras
 import tensorflow as tf
 
 from nrms import bundles
-from nrms.architectures import architecture_of
+from nrms.architectures import Architecture, architecture_of
 from nrms.config import as_dict
 from nrms.errors import ConfigError, Interrupted, TrainingError
 from nrms.features.inputs import Inputs, with_unknown
 from nrms.models.registry import build_model
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
+from nrms.training.batches import TrainingBatches
 from nrms.training.checkpoint import Checkpoint
 from nrms.training.cluster import refuse_cluster
 from nrms.training.config import TrainConfig
 from nrms.training.data import open_data
-from nrms.training.loop import FitOptions, Trainer, make_train_step
+from nrms.training.loop import FitOptions, Trainer
 from nrms.training.optimizer import build_optimizer
 from nrms.training.publication import TrainingResult, publish
-from nrms.training.samplers import TrainingBatches
+from nrms.training.samplers import sampler_of
+from nrms.training.step import make_train_step
 from nrms.training.tracker_callback import TrackerCallback
 from nrms.training.validation import Validator
 from nrms.training.warm_start import take_weights
@@ -97,8 +100,11 @@ def _train(
     cache: Path,
 ) -> TrainingResult:
     source = None if config.init_from is None else _open_source(config, config.init_from, cache)
-    inputs = architecture_of(config.model_config).inputs(config)
-    data = open_data(config, inputs, cache)
+    architecture = architecture_of(config.model_config)
+    inputs = architecture.inputs(config)
+    _refuse_npratio(config, architecture)
+    sampler = sampler_of(architecture.sampler, config.npratio)
+    data = open_data(config, inputs, sampler, cache)
     strategy = _strategy()
     # Here and not earlier: Keras draws from Python's generator, and so do libraries that read and
     # write buckets.
@@ -125,8 +131,8 @@ def _train(
     trainer = Trainer(
         model,
         optimizer,
-        make_train_step(model, optimizer, catalogue, strategy, config.label_smoothing),
-        TrainingBatches(data.training, config.npratio, config.batch_size, config.seed),
+        make_train_step(model, optimizer, inputs, catalogue, strategy, config.label_smoothing),
+        TrainingBatches(data.training, sampler, config.batch_size, config.seed),
         validator.metrics,
         checkpoint,
     )
@@ -197,6 +203,16 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
             f"with {'; '.join(different)}. Give this training its sizes, or leave --init-from out."
         )
     return source
+
+
+def _refuse_npratio(config: TrainConfig, architecture: Architecture) -> None:
+    """A model of whole lists draws no non-clicks."""
+    default = next(f.default for f in dataclasses.fields(config) if f.name == "npratio")
+    if architecture.sampler == "lists" and config.npratio != default:
+        raise ConfigError(
+            f"--npratio must be left out where a model learns from whole lists. Received: "
+            f"{config.npratio}, with --model {config.model}."
+        )
 
 
 def _take_weights(model: keras.Model, inputs: Inputs, source: bundles.Bundle) -> None:

@@ -1,164 +1,209 @@
-"""Training samples: a click against non-clicks of the same impression, drawn anew each epoch."""
+"""What a training sample is: a click beside non-clicks of its impression, or a whole impression."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from nrms.data.columns import list_rows
 from nrms.data.impressions import Impressions
-from nrms.data.prefetch import prefetch
-from nrms.data.split import Split
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far training has come in its data: a value, so that resuming is a matter of passing it.
+class Samples:
+    """Samples of one or more shards: `s` lists of candidates, `c` in total.
 
     Attributes:
-        epoch: epochs finished.
-        batch: batches finished in the current epoch.
+        user: rows in the histories, int32 of shape `(s,)`.
+        offsets: int64 of shape `(s + 1,)`; the candidates of sample i are `offsets[i]:offsets[i +
+            1]`.
+        per_sample: named arrays of shape `(s, ...)`.
+        per_candidate: the same of shape `(c, ...)`; among them `candidates`, int32 rows of
+            articles, and `labels`, float32, 1 for a click.
     """
 
-    epoch: int = 0
-    batch: int = 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Row numbers of `b` samples.
-
-    Attributes:
-        history: int32 of shape `(b, history)`, article rows, oldest first, 0 = padding at the end.
-        candidates: int32 of shape `(b, 1 + npratio)`, article rows; column 0 is the click, 0 = no
-            candidate.
-    """
-
-    history: np.ndarray
-    candidates: np.ndarray
+    user: np.ndarray
+    offsets: np.ndarray
+    per_sample: Mapping[str, np.ndarray]
+    per_candidate: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.history)
+        return len(self.user)
+
+    def take(self, order: np.ndarray) -> Samples:
+        """These samples, rows from 0, in this order."""
+        lengths = np.diff(self.offsets)[order]
+        offsets = np.append(0, np.cumsum(lengths))
+        places = np.repeat(self.offsets[order] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Samples(
+            self.user[order],
+            offsets,
+            {name: array[order] for name, array in self.per_sample.items()},
+            {name: array[places] for name, array in self.per_candidate.items()},
+        )
+
+    def cut(self, start: int, end: int) -> Samples:
+        """Samples `start` to `end`, without a copy."""
+        first, last = self.offsets[start], self.offsets[min(end, len(self))]
+        return Samples(
+            self.user[start:end],
+            self.offsets[start : end + 1] - first,
+            {name: array[start:end] for name, array in self.per_sample.items()},
+            {name: array[first:last] for name, array in self.per_candidate.items()},
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Samples]) -> Samples:
+        """All samples of at least one part."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(
+            np.concatenate([part.user for part in parts]),
+            np.append(0, np.cumsum(lengths)),
+            _joined([part.per_sample for part in parts]),
+            _joined([part.per_candidate for part in parts]),
+        )
+
+    def padded(self, width: int) -> dict[str, np.ndarray]:
+        """The arrays of a batch: those of candidates of shape `(s, candidates, ...)`, at least
+        `width` of them, with zeros after the last; and `mask`, False there.
+        """
+        lengths = np.diff(self.offsets)
+        mask = np.arange(max(width, int(lengths.max(initial=0)))) < lengths[:, None]
+        arrays = dict(self.per_sample)
+        for name, array in self.per_candidate.items():
+            arrays[name] = np.zeros((*mask.shape, *array.shape[1:]), array.dtype)
+            arrays[name][mask] = array
+        return {**arrays, "mask": mask}
 
 
-class TrainingBatches:
-    """The batches of every epoch, a pure function of the seed and the position.
+class Sampler(Protocol):
+    """Makes samples of a shard.
 
-    Shards are read in a new order each epoch and shuffled inside, one at a time, so memory does not
-    grow with the number of impressions. The next shard is read while this one trains.
-
-    Args:
-        split: the training split.
-        npratio: non-clicked articles per click (Wu et al. 2019 call it K).
-        batch_size: samples a batch; the last one of an epoch may be smaller.
-        seed: of the order and the draws.
+    Attributes:
+        width: candidates of a batch's lists, at least.
     """
 
-    def __init__(self, split: Split, npratio: int, batch_size: int, seed: int):
-        self._split = split
-        self._npratio = npratio
-        self._batch_size = batch_size
-        self._seed = seed
+    width: int
 
-    def epoch(self, start: Position) -> Iterator[tuple[Position, Batch]]:
-        """Yields the batches of epoch `start.epoch` from batch `start.batch` on, each with the
-        position after it.
-        """
-        position = start
-        skip = start.batch
-        for batch in self._batches(start.epoch):
-            if skip:
-                skip -= 1
-                continue
-            position = replace(position, batch=position.batch + 1)
-            yield position, batch
+    def count(self, impressions: Impressions) -> int:
+        """The number of samples that `draw` makes of a shard, whatever it draws."""
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        users = np.empty(0, np.int32)
-        candidates = np.empty((0, 1 + self._npratio), np.int32)
-        for shard_users, shard_candidates in prefetch(self._shards(epoch), depth=1):
-            users = np.concatenate([users, shard_users])
-            candidates = np.concatenate([candidates, shard_candidates])
-            whole = len(users) - len(users) % self._batch_size
-            yield from self._cut(users[:whole], candidates[:whole])
-            users, candidates = users[whole:], candidates[whole:]
-        yield from self._cut(users, candidates)
-
-    def _cut(self, users: np.ndarray, candidates: np.ndarray) -> Iterator[Batch]:
-        for start in range(0, len(users), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            yield Batch(self._split.histories.rows[users[part]], candidates[part])
-
-    def _shards(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for shard in np.random.default_rng((self._seed, epoch)).permutation(len(self._split)):
-            rng = np.random.default_rng((self._seed, epoch, int(shard)))
-            users, candidates = draw_samples(self._split.read(int(shard)), self._npratio, rng)
-            order = rng.permutation(len(users))
-            yield users[order], candidates[order]
+    def draw(self, impressions: Impressions, rng: np.random.Generator) -> Samples:
+        """The samples of a labelled shard, in the order of its clicks or impressions."""
 
 
-def count_samples(impressions: Impressions) -> int:
-    """The number of samples that `draw_samples` makes of a shard, whatever it draws."""
-    clicks, _ = _clicks_and_negatives(impressions)
-    return len(clicks)
-
-
-def draw_samples(
-    impressions: Impressions, npratio: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+class Clicks:
     """One sample for each click, with up to `npratio` of its impression's non-clicks, without
     replacement.
 
-    Where an impression has fewer non-clicks, all are taken and the places left over hold 0, which
-    the loss leaves out. Unknown articles are neither clicks nor non-clicks here: they have no title
-    to learn from. A click without any non-click makes no sample, since its loss is 0 whatever the
-    model does.
+    Where an impression has fewer non-clicks, all are taken. Unknown articles are neither clicks
+    nor non-clicks here: nothing can be learned from them. A click without any non-click makes no
+    sample, since its loss is 0 whatever the model does.
 
     Args:
-        impressions: a labelled shard.
-        npratio: non-clicks per click.
-        rng: what draws.
-
-    Returns:
-        `users`, int32 of shape `(samples,)`, rows in the histories, and `candidates`, int32 of
-        shape `(samples, 1 + npratio)`, article rows, the click first; samples in the order of the
-        clicks.
+        npratio: non-clicks per click (Wu et al. 2019 call it K).
     """
-    clicks, negatives = _clicks_and_negatives(impressions)
-    impression_of = _impression_of(impressions)
-    first = np.searchsorted(impression_of[negatives], impression_of[clicks])
-    available = (
-        np.searchsorted(impression_of[negatives], impression_of[clicks], side="right") - first
-    )
 
-    # Every (sample, non-click) pair gets a random key; the npratio smallest of each sample are its
-    # draw.
-    sample = np.repeat(np.arange(len(clicks)), available)
-    within = np.arange(len(sample)) - np.repeat(np.cumsum(available) - available, available)
-    pair = negatives[np.repeat(first, available) + within]
-    order = np.lexsort((rng.random(len(pair)), sample))
-    # sorting moves pairs only inside their sample, so places stay what they were
-    drawn = within < npratio
-    candidates = np.zeros((len(clicks), 1 + npratio), np.int32)
-    candidates[:, 0] = impressions.candidates[clicks]
-    candidates[sample[drawn], 1 + within[drawn]] = impressions.candidates[pair[order][drawn]]
-    return impressions.user[impression_of[clicks]], candidates
+    def __init__(self, npratio: int) -> None:
+        self._npratio = npratio
+        self.width = 1 + npratio
+
+    def count(self, impressions: Impressions) -> int:
+        """See `Sampler`."""
+        clicks, _ = _clicks_and_negatives(impressions)
+        return len(clicks)
+
+    def draw(self, impressions: Impressions, rng: np.random.Generator) -> Samples:
+        """See `Sampler`; the click is the first candidate of its sample."""
+        clicks, negatives = _clicks_and_negatives(impressions)
+        impression_of = list_rows(impressions.offsets)
+        first = np.searchsorted(impression_of[negatives], impression_of[clicks])
+        available = (
+            np.searchsorted(impression_of[negatives], impression_of[clicks], side="right") - first
+        )
+
+        # Every (sample, non-click) pair gets a random key; the npratio smallest of each sample are
+        # its draw.
+        sample = np.repeat(np.arange(len(clicks)), available)
+        within = np.arange(len(sample)) - np.repeat(np.cumsum(available) - available, available)
+        pair = negatives[np.repeat(first, available) + within]
+        order = np.lexsort((rng.random(len(pair)), sample))
+        # Sorting moves pairs inside their sample only, so `within` still counts each sample's.
+        drawn = within < self._npratio
+        offsets = np.append(0, np.cumsum(1 + np.minimum(available, self._npratio)))
+        places = np.empty(offsets[-1], np.int64)
+        places[offsets[:-1]] = clicks
+        places[offsets[sample[drawn]] + 1 + within[drawn]] = pair[order][drawn]
+        return _samples(impressions, impression_of[clicks], offsets, places)
 
 
-def _impression_of(impressions: Impressions) -> np.ndarray:
-    return np.repeat(np.arange(len(impressions)), np.diff(impressions.offsets))
+class Lists:
+    """One sample for each impression with a click and a non-click: all its candidates, the unknown
+    ones among them.
+    """
+
+    width = 0
+
+    def count(self, impressions: Impressions) -> int:
+        """See `Sampler`."""
+        return len(_telling(impressions))
+
+    def draw(self, impressions: Impressions, rng: np.random.Generator) -> Samples:
+        """See `Sampler`; nothing is drawn."""
+        rows = _telling(impressions)
+        lengths = np.diff(impressions.offsets)[rows]
+        offsets = np.append(0, np.cumsum(lengths))
+        places = np.repeat(impressions.offsets[rows] - offsets[:-1], lengths)
+        return _samples(impressions, rows, offsets, places + np.arange(offsets[-1]))
+
+
+def sampler_of(name: str, npratio: int) -> Sampler:
+    """The sampler that a model names.
+
+    Args:
+        name: `clicks` or `lists`, see `nrms.architectures.registry`.
+        npratio: of `clicks`.
+    """
+    return Clicks(npratio) if name == "clicks" else Lists()
+
+
+def _samples(
+    impressions: Impressions, rows: np.ndarray, offsets: np.ndarray, places: np.ndarray
+) -> Samples:
+    """Those of these impressions and of these places among the candidates."""
+    per_candidate = {name: array[places] for name, array in impressions.per_candidate.items()}
+    clicked = np.zeros(0, bool) if impressions.clicked is None else impressions.clicked[places]
+    per_candidate["candidates"] = impressions.candidates[places]
+    per_candidate["labels"] = clicked.astype(np.float32)
+    per_sample = {name: array[rows] for name, array in impressions.per_impression.items()}
+    return Samples(impressions.user[rows], offsets, per_sample, per_candidate)
+
+
+def _telling(impressions: Impressions) -> np.ndarray:
+    """The impressions with a click and a non-click."""
+    if impressions.clicked is None:
+        return np.empty(0, np.int64)
+    clicked = list_rows(impressions.offsets)[impressions.clicked]
+    clicks = np.bincount(clicked, minlength=len(impressions))
+    return np.flatnonzero((clicks > 0) & (clicks < np.diff(impressions.offsets)))
 
 
 def _clicks_and_negatives(impressions: Impressions) -> tuple[np.ndarray, np.ndarray]:
-    """Places, among the candidates, of the clicks that make a sample and of all
-    known non-clicks.
+    """Places, among the candidates, of the clicks that make a sample and of all known
+    non-clicks.
     """
     if impressions.clicked is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     known = impressions.candidates != 0
     negatives = np.flatnonzero(known & ~impressions.clicked)
-    impression_of = _impression_of(impressions)
+    impression_of = list_rows(impressions.offsets)
     has_negative = np.zeros(len(impressions), bool)
     has_negative[impression_of[negatives]] = True
     return np.flatnonzero(known & impressions.clicked & has_negative[impression_of]), negatives
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

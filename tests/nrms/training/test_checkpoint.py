@@ -3,8 +3,8 @@ import pytest
 
 from nrms import storage
 from nrms.errors import ArtifactError
+from nrms.training.batches import Position
 from nrms.training.checkpoint import Checkpoint, Progress
-from nrms.training.samplers import Position
 
 ARRAYS = {
     "model": [np.arange(6.0).reshape(2, 3), np.array(7)],

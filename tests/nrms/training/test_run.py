@@ -747,7 +747,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras
 from nrms.architectures.nrms import NrmsConfig
 from tests.encoders import small_model
-from nrms.training.loop import make_train_step
+from nrms.training.step import make_train_step
+from tests.encoders import inputs_of
 
 def losses(strategy, batch_sizes):
     keras.utils.set_random_seed(1)
@@ -760,12 +761,15 @@ dropout=0.0), 50)
         model.news_encoder.title.buckets = model.user_encoder.history.buckets = 2
         optimizer = keras.optimizers.Adam(0.01)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(model, optimizer, {"title": titles}, strategy)
-    return [
-        float(step(rng.integers(0, 31, (n, 5)).astype(np.int32), \
-rng.integers(1, 31, (n, 4)).astype(np.int32)))
-        for n in batch_sizes
-    ]
+    step = make_train_step(model, optimizer, inputs_of(50), {"title": titles}, strategy)
+    found = []
+    for n in batch_sizes:
+        history = rng.integers(0, 31, (n, 5)).astype(np.int32)
+        candidates = rng.integers(1, 31, (n, 4)).astype(np.int32)
+        labels = np.eye(4, dtype=np.float32)[np.zeros(n, int)]
+        batch = {"history": history, "candidates": candidates, "labels": labels}
+        found.append(float(step(batch | {"mask": candidates != 0})))
+    return found
 
 sizes = [8, 8, 7, 1, 8]
 devices = ["CPU:0", "CPU:1"]

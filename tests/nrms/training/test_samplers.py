@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -6,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nrms.data.dataset import Dataset
-from nrms.training.samplers import Position, TrainingBatches, count_samples, draw_samples
+from nrms.training.batches import Position, TrainingBatches
+from nrms.training.samplers import Clicks, Lists, Samples
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def samples_of(batches):
     return [
         (tuple(history), tuple(row))
         for batch in batches
-        for history, row in zip(batch.history, batch.candidates, strict=True)
+        for history, row in zip(batch["history"], batch["candidates"], strict=True)
     ]
 
 
@@ -91,8 +93,10 @@ def test_each_click_makes_one_sample_with_distinct_non_clicks_of_its_impression(
         if others
     ]
     rng = np.random.default_rng(0)
-    drawn = [draw_samples(split.read(shard), npratio, rng) for shard in range(len(split))]
-    users, candidates = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    drawn = Samples.joined(
+        [Clicks(npratio).draw(split.read(shard), rng) for shard in range(len(split))]
+    )
+    users, candidates = drawn.user, drawn.padded(1 + npratio)["candidates"]
     assert len(users) == len(expected)
     for (user, click, others), drawn_user, row in zip(expected, users, candidates, strict=True):
         negatives = [int(a) for a in row[1:] if a]
@@ -102,7 +106,7 @@ def test_each_click_makes_one_sample_with_distinct_non_clicks_of_its_impression(
 
 
 def test_an_epoch_holds_every_click_once_with_its_users_history(split):
-    batches = [batch for _, batch in epoch(TrainingBatches(split, 4, 8, seed=0))]
+    batches = [batch for _, batch in epoch(TrainingBatches(split, Clicks(4), 8, seed=0))]
     expected = Counter(
         (tuple(split.histories.rows[user]), click)
         for user, clicks, others in impressions_of(split)
@@ -115,8 +119,8 @@ def test_an_epoch_holds_every_click_once_with_its_users_history(split):
 def test_count_samples_is_what_is_drawn(split):
     for shard in range(len(split)):
         read = split.read(shard)
-        users, candidates = draw_samples(read, 4, np.random.default_rng(0))
-        assert count_samples(read) == len(users) == len(candidates)
+        drawn = Clicks(4).draw(read, np.random.default_rng(0))
+        assert Clicks(4).count(read) == len(drawn) == int(drawn.per_candidate["labels"].sum())
 
 
 def test_negatives_are_drawn_uniformly(split):
@@ -124,7 +128,7 @@ def test_negatives_are_drawn_uniformly(split):
     counts = Counter()
     where = None
     for seed in range(3000):
-        _, candidates = draw_samples(read, 1, np.random.default_rng(seed))
+        candidates = Clicks(1).draw(read, np.random.default_rng(seed)).padded(2)["candidates"]
         if where is None:
             where = int(np.flatnonzero(candidates[:, 0] == 5)[0])
         counts[int(candidates[where, 1])] += 1
@@ -135,15 +139,15 @@ def test_negatives_are_drawn_uniformly(split):
 
 
 def test_batches_are_a_function_of_the_seed(split):
-    one, two, other = (TrainingBatches(split, 4, 8, seed) for seed in (1, 1, 2))
+    one, two, other = (TrainingBatches(split, Clicks(4), 8, seed) for seed in (1, 1, 2))
     for (_, a), (_, b) in zip(epoch(one), epoch(two), strict=True):
-        np.testing.assert_array_equal(a.history, b.history)
-        np.testing.assert_array_equal(a.candidates, b.candidates)
+        np.testing.assert_array_equal(a["history"], b["history"])
+        np.testing.assert_array_equal(a["candidates"], b["candidates"])
     assert samples_of(b for _, b in epoch(one)) != samples_of(b for _, b in epoch(other))
 
 
 def test_negatives_and_order_are_new_each_epoch(split):
-    batches = TrainingBatches(split, 2, 8, seed=1)
+    batches = TrainingBatches(split, Clicks(2), 8, seed=1)
     first, second = (samples_of(b for _, b in epoch(batches, Position(e))) for e in (0, 1))
     assert first != second
     assert Counter(row[0] for _, row in first) == Counter(row[0] for _, row in second)
@@ -152,17 +156,81 @@ def test_negatives_and_order_are_new_each_epoch(split):
 
 @pytest.mark.parametrize("done", [1, 3, 5])
 def test_an_epoch_resumed_at_any_batch_goes_on_where_it_stopped(split, done):
-    batches = TrainingBatches(split, 4, 8, seed=1)
+    batches = TrainingBatches(split, Clicks(4), 8, seed=1)
     whole = epoch(batches)
     position, _ = whole[done - 1]
     assert position == Position(0, done)
     for (p, a), (q, b) in zip(whole[done:], epoch(batches, position), strict=True):
         assert p == q
-        np.testing.assert_array_equal(a.history, b.history)
-        np.testing.assert_array_equal(a.candidates, b.candidates)
+        np.testing.assert_array_equal(a["history"], b["history"])
+        np.testing.assert_array_equal(a["candidates"], b["candidates"])
 
 
 def test_all_batches_but_the_last_are_full_across_shards(split):
-    sizes = [len(batch) for _, batch in epoch(TrainingBatches(split, 4, 8, seed=1))]
-    total = sum(count_samples(split.read(i)) for i in range(len(split)))
+    sizes = [len(batch) for _, batch in epoch(TrainingBatches(split, Clicks(4), 8, seed=1))]
+    total = sum(Clicks(4).count(split.read(i)) for i in range(len(split)))
     assert sizes == [8] * (total // 8) + ([total % 8] if total % 8 else [])
+
+
+def test_labels_say_which_candidate_is_the_click_and_the_mask_where_none_is(split):
+    for _, batch in epoch(TrainingBatches(split, Clicks(4), 8, seed=0)):
+        assert batch["labels"].dtype == np.float32
+        assert (batch["labels"] == np.eye(5, dtype=np.float32)[0]).all()
+        np.testing.assert_array_equal(batch["mask"], batch["candidates"] != 0)
+        assert batch["candidates"].shape == (len(batch), 5)
+
+
+def lists_of(split):
+    """History, candidates and labels of each impression with a click and a non-click, slowly."""
+    found = []
+    for shard in range(len(split)):
+        read = split.read(shard)
+        for i in range(len(read)):
+            part = slice(read.offsets[i], read.offsets[i + 1])
+            clicked = read.clicked[part]
+            if clicked.any() and not clicked.all():
+                history = split.histories.rows[read.user[i]]
+                found.append((tuple(history), tuple(read.candidates[part]), tuple(clicked)))
+    return found
+
+
+def test_lists_are_whole_impressions_with_several_clicks_and_unknown_candidates(split):
+    batches = [batch for _, batch in epoch(TrainingBatches(split, Lists(), 7, seed=3))]
+    found = [
+        (tuple(history), tuple(candidates[mask]), tuple(labels[mask] > 0))
+        for batch in batches
+        for history, candidates, labels, mask in zip(
+            *(batch[name] for name in ("history", "candidates", "labels", "mask")), strict=True
+        )
+    ]
+    expected = lists_of(split)
+    assert Counter(found) == Counter(expected)
+    assert sum(Lists().count(split.read(i)) for i in range(len(split))) == len(expected)
+    assert any(0 in candidates for _, candidates, _ in expected)
+    assert any(sum(clicked) > 1 for *_, clicked in expected)
+    assert [len(batch) for batch in batches[:-1]] == [7] * (len(batches) - 1)
+    for batch in batches:
+        assert batch["mask"].any(axis=0).all()  # as wide as its longest list
+        assert not batch["candidates"][~batch["mask"]].any()
+
+
+def test_a_shard_without_labels_makes_no_samples(split):
+    unlabelled = replace(split.read(0), clicked=None, clicks=None)
+    for sampler in (Clicks(4), Lists()):
+        assert sampler.count(unlabelled) == 0
+        assert len(sampler.draw(unlabelled, np.random.default_rng(0))) == 0
+
+
+def test_named_arrays_of_a_shard_stand_beside_their_candidates(split):
+    read = split.read(0)
+    number = np.arange(len(read.candidates), dtype=np.float32)
+    day = np.arange(len(read), dtype=np.float32)
+    named = replace(read, per_candidate={"number": number}, per_impression={"day": day})
+    for sampler in (Clicks(2), Lists()):
+        arrays = sampler.draw(named, np.random.default_rng(1)).padded(sampler.width)
+        places = arrays["number"][arrays["mask"]].astype(int)
+        np.testing.assert_array_equal(arrays["candidates"][arrays["mask"]], read.candidates[places])
+        np.testing.assert_array_equal(arrays["labels"][arrays["mask"]], read.clicked[places])
+        days = np.repeat(arrays["day"], arrays["mask"].sum(axis=1)).astype(int)
+        assert (read.offsets[days] <= places).all()
+        assert (places < read.offsets[days + 1]).all()
