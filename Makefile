@@ -36,7 +36,7 @@ lint: .venv/.installed_dev
 	$(IN) -m ruff format --check
 
 types: .venv/.installed_dev
-	$(IN) -m pyrefly check --python-interpreter-path $(IN)
+	$(IN) -m mypy
 
 # A test does the same.
 docs: .venv/.installed_dev
@@ -48,7 +48,7 @@ api: .venv/.installed
 	exec $(IN) -m api
 
 clean:
-	rm -rf .venv docs/_build runs/demo .pytest_cache .ruff_cache
+	rm -rf .venv docs/_build runs/demo .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The exact versions that pass the tests. One lock fits Python 3.11 to 3.13 on every system. `make lock` follows the

@@ -80,7 +80,7 @@ class Connection(H11Protocol):
     def _working(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         # With this, sending waits until the system has taken everything, so the process keeps

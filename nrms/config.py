@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field
 from datetime import date as calendar_date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type, restricted_string_type
@@ -106,7 +106,7 @@ _SYNONYMS = {
 }
 
 
-ENVIRONMENT = "environment"  # where a value comes from, if not from a flag or a file
+ENVIRONMENT: Final = "environment"  # where a value comes from, if not from a flag or a file
 
 
 def option(default: Any, help: str) -> Any:
@@ -450,7 +450,7 @@ def _names(config_class: type) -> list[str]:
 def _types(config_class: type) -> dict[str, Any]:
     types = typing.get_type_hints(config_class)
     if issubclass(config_class, Variants):
-        types[config_class.choice] = Literal[tuple(config_class.variants())]  # type: ignore
+        types[config_class.choice] = Literal[tuple(config_class.variants())]
     return types
 
 

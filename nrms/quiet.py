@@ -63,7 +63,7 @@ class _Finder:
                 with _filtered_stderr():
                     load(module)
 
-            spec.loader.exec_module = load_quietly
+            spec.loader.exec_module = load_quietly  # type: ignore[method-assign]
         return spec
 
 

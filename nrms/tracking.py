@@ -154,6 +154,7 @@ class Tracker:
         def record(run: Run) -> None:
             import wandb
             from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
+            from wandb.sdk.lib.paths import LogicalPath
 
             name = (
                 re.sub(r"[^A-Za-z0-9_.-]+", "-", uri.removeprefix("gs://")).strip("-")[
@@ -168,7 +169,7 @@ class Tracker:
             # the same version.
             ref = uri if uri.startswith("gs://") else Path(uri).absolute().as_uri()
             artifact.manifest.add_entry(
-                ArtifactManifestEntry(path="data", ref=ref, digest=fingerprint)
+                ArtifactManifestEntry(path=LogicalPath("data"), ref=ref, digest=fingerprint)
             )
             # What `use_artifact` does with an artifact that is not logged yet; it refuses to do it
             # offline.

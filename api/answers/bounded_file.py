@@ -33,7 +33,7 @@ class AnswerFile(tempfile.SpooledTemporaryFile):
         super().__init__(_IN_MEMORY, dir=str(folder))
         self._limit = limit
 
-    def write(self, data: bytes) -> int:  # pyrefly: ignore[bad-override]  bytes alone
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # bytes alone
         """See `io.RawIOBase`."""
         if self.tell() + len(data) > self._limit:
             detail = ErrorDetail(

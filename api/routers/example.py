@@ -41,7 +41,8 @@ def impressions(served: ServedModel) -> dict[str, list[dict[str, object]]]:
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     ids = served.articles.ids.take(pa.array(rows - 1)).to_pylist()
     titles = served.articles.titles.take(pa.array(rows - 1)).to_pylist()
-    shown, found = set(), []
+    shown: set[int] = set()
+    found = []
     for number in range(_READERS):
         like = np.argsort(-(vectors @ vectors[number * len(rows) // _READERS]), kind="stable")
         read, near, others = like[:_HISTORY], like[_HISTORY : _HISTORY + 1], like[_HISTORY + 1 :]

@@ -41,6 +41,7 @@ TITLE_SIZE = 30
 HISTORY_SIZES = (20, 50)
 Runtime = Literal["keras", "onnx"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+WAYS: tuple[Literal["naive"] | Runtime, ...] = ("naive", *RUNTIMES)
 NAIVE_BATCH = 64  # pairs of an impression and a candidate
 # Stages of a night whose time does not depend on the number of impressions.
 FIXED = ("model", "report")
@@ -231,7 +232,7 @@ def measure_memory(folder: Path, options: Options) -> list[dict[str, Any]]:
     article vectors cold.
     """
     peaks = {}
-    for way in ("naive", *RUNTIMES):
+    for way in WAYS:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context, initializer=set_up_process) as process:
             peaks[way] = process.submit(_memory_of, folder, options, way, HISTORY_SIZES[0]).result()

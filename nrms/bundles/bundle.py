@@ -89,13 +89,13 @@ class Bundle:
         path = self.files.get(PRIOR)
         if path is None:
             return None
+        vector: np.ndarray | None = None
         try:
             with path.open("rb") as file:  # not np.load, which opens archives as well
                 vector = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError, MemoryError) as error:
-            vector, received = None, str(error)
-        else:
             received = f"{vector.dtype} of shape {vector.shape}"
+        except (OSError, ValueError, EOFError, MemoryError) as error:
+            received = str(error)
         if (
             vector is None
             or vector.dtype != np.float32

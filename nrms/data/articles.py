@@ -12,7 +12,7 @@ from nrms import storage
 from nrms.data.columns import row_numbers
 from nrms.data.parquet import open_parquet
 from nrms.data.quality import DataReport
-from nrms.data.schema import ARTICLES, Column, first_duplicate, refuse_nulls, schema_error
+from nrms.data.schema import ARTICLES, Column, Families, first_duplicate, refuse_nulls, schema_error
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Articles:
         Raises:
             SchemaError: unreadable, against the contract, without a row, null or duplicate ids.
         """
-        families = {}
+        families: Families = {}
         with open_parquet(info, cache, (*ARTICLES, *columns), families) as reader:
             read = reader.read()
             refuse_nulls("article_id", read["article_id"], info.uri)

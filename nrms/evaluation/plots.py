@@ -204,13 +204,13 @@ def parallel_coordinates(
             alpha=shade,
             solid_capstyle="round",
         )
-    for x, (_, ticks) in enumerate(columns):
-        axes.axvline(x, color=DARK, linewidth=1)
+    for place, (_, ticks) in enumerate(columns):
+        axes.axvline(place, color=DARK, linewidth=1)
         for height, label in ticks:
-            axes.plot([x - 0.02, x + 0.02], [height, height], color=DARK, linewidth=1)
+            axes.plot([place - 0.02, place + 0.02], [height, height], color=DARK, linewidth=1)
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
             axes.text(
-                x + 0.04, height, label, fontsize=8, color=DARK, va="center", bbox=box, zorder=4
+                place + 0.04, height, label, fontsize=8, color=DARK, va="center", bbox=box, zorder=4
             )
     axes.set_xticks(range(len(columns)), [*values, title])
     axes.tick_params(axis="x", length=0)

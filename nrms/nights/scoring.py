@@ -149,7 +149,7 @@ class _Scoring:
             for number, impressions in stack.enter_context(closing(self._shards())):
                 with self._timed("write"):
                     scores = self._output.scores(
-                        number, impressions, lambda shard=impressions: self._score(shard)
+                        number, impressions, functools.partial(self._score, impressions)
                     )
                 with self._timed("metrics"):
                     lengths = self._split.histories.lengths[impressions.user]
@@ -175,7 +175,9 @@ class _Scoring:
     def _files_read(self) -> list[dict[str, Any]]:
         """Every file that the predictions depend on."""
         dataset, split = self._dataset, self._split
-        files = {"articles.parquet": (dataset.articles_file, len(dataset.articles))}
+        files: dict[str, tuple[storage.FileInfo, int | None]] = {
+            "articles.parquet": (dataset.articles_file, len(dataset.articles))
+        }
         files |= {
             f"{split.name}/{path}": (info, split.file_rows.get(info.uri))
             for path, info in split.files.items()

@@ -82,7 +82,8 @@ class Mind:
         self.parameters = {
             split: {"input": {name: fingerprint(info, cache) for name, info in files.items()}}
         }
-        self.rows, self.notes = {split: None}, []
+        self.rows = {split: None}
+        self.notes: list[str] = []
         self._users = _Users()
 
     def articles(self) -> pa.Table:

@@ -227,7 +227,8 @@ def _write_split(
 
 def _shards(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """The same rows in tables of `rows` rows; the last may be shorter."""
-    waiting, count = [], 0
+    waiting: list[pa.Table] = []
+    count = 0
     for table in tables:
         while count + len(table) >= rows:
             yield pa.concat_tables([*waiting, table.slice(0, rows - count)])

@@ -24,7 +24,7 @@ from nrms.storage.disk import refused
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # Nothing else has such names, so whatever has one and is not locked is removed.
 _FOLDER = re.compile(r"nrms-\d+-[0-9a-f]{32}")

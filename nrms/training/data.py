@@ -101,15 +101,15 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
     learned = np.flatnonzero(trained[1:])
     inputs.fit(dataset.articles, learned)
     words = inputs.words
-    count = None if words is None else words.count_words
-    own = joins.check(dataset, training, count, {}, config.max_unknown)
+    count_words = None if words is None else words.count_words
+    own = joins.check(dataset, training, count_words, {}, config.max_unknown)
     if words is not None:
         logger.info("vocabulary: %s words", f"{len(words.tokenizer):,}")
         # A vocabulary has all words of the titles that it was learned from, which says nothing
         # about other titles. So the share is that of each title in the vocabulary of the others.
         unseen = words.unseen_share(dataset.articles, learned)
         own = replace(own, shares={**own.shares, "unknown_words": unseen})
-    validated = joins.check(dataset, validation, count, own.shares, config.max_unknown)
+    validated = joins.check(dataset, validation, count_words, own.shares, config.max_unknown)
     for split, found in ((training, own), (validation, validated)):
         logger.info("%s: %s", split.name, joins.line(found.shares))
     if config.word_vectors is not None:

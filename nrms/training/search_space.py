@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -110,12 +110,11 @@ class SearchSpace:
         """
 
         def suits(distribution: BaseDistribution) -> bool:
-            if not isinstance(distribution, CategoricalDistribution):
+            if isinstance(distribution, FloatDistribution | IntDistribution):
                 return distribution.log
-            choices = distribution.choices
-            return all(type(choice) is float and choice > 0 for choice in choices) and max(
-                choices
-            ) >= 50 * min(choices)
+            choices = _choices(distribution)
+            numbers = [choice for choice in choices if type(choice) is float and choice > 0]
+            return len(numbers) == len(choices) and max(numbers) >= 50 * min(numbers)
 
         return [name for name, distribution in self.distributions.items() if suits(distribution)]
 
@@ -123,7 +122,7 @@ class SearchSpace:
         """All points of a grid, shuffled: however few are tried, they cover every parameter's
         range.
         """
-        choices = [distribution.choices for distribution in self.distributions.values()]
+        choices = [_choices(distribution) for distribution in self.distributions.values()]
         points = [
             dict(zip(self.distributions, values, strict=True))
             for values in itertools.product(*choices)
@@ -136,6 +135,12 @@ def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """The configuration with a trial's values in it."""
     legal = {name: _legal(name, value, config.model) for name, value in values.items()}
     return replace(config, **legal)
+
+
+def _choices(distribution: BaseDistribution) -> Sequence[Any]:
+    """The values of a list."""
+    assert isinstance(distribution, CategoricalDistribution)
+    return distribution.choices
 
 
 def _distribution(name: Any, form: Any, grid: bool, model: str) -> BaseDistribution:
