@@ -163,16 +163,26 @@ def test_both_runtimes_give_the_same_scores(trained):
 
 @pytest.mark.parametrize("runtime", ["keras", "onnx"])
 def test_padding_moves_no_score(trained, runtime):
-    expected, model = trained.scores(runtime), trained.models[runtime]
-    histories = np.pad(trained.split.histories.rows, ((0, 0), (0, 7)))
-    assert_same(trained.scores(runtime, histories=histories), expected)
-    wide = {
-        name: np.pad(array, ((0, 0), (0, 5)))
-        if isinstance(model.inputs.specs[name].axes[-1], str) and array.ndim == 2
-        else array
-        for name, array in model.inputs.encode(trained.dataset.articles).items()
-    }
-    catalogue = model.catalogue_of(trained.dataset.articles, wide)
+    expected, shard = trained.scores(runtime), trained.split.read(0)
+    model, articles = trained.models[runtime], trained.dataset.articles
+    # Among others, a reader with a longer history than anybody pads theirs.
+    histories = np.pad(trained.split.histories.rows, ((0, 1), (0, 7)))
+    histories[-1] = np.arange(1, histories.shape[1] + 1)
+    users = shard.user.copy()
+    users[0] = len(histories) - 1
+    found = trained.scores(runtime, replace(shard, user=users), histories=histories)
+    others = slice(shard.offsets[1], None)
+    assert_same(found[others], expected[others])
+
+    # And so does an article that nobody saw, by a longer text.
+    seen = np.union1d(shard.candidates, trained.split.histories.rows)
+    (unseen, *_) = np.setdiff1d(np.arange(1, len(articles) + 1), seen)
+    wide = model.inputs.encode(articles)
+    for name, spec in model.inputs.specs.items():
+        if len(spec.axes) == 2 and isinstance(spec.axes[1], str):
+            wide[name] = np.pad(wide[name], ((0, 0), (0, 5)))
+            wide[name][unseen - 1] = 1
+    catalogue = model.catalogue_of(articles, wide)
     assert_same(trained.scores(runtime, catalogue=catalogue), expected)
 
 
