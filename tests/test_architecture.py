@@ -80,6 +80,21 @@ def test_jobs_and_service_do_not_import_each_other(path):
     assert [name for name in imported(path) if name == other or name.startswith(f"{other}.")] == []
 
 
+def test_nothing_outside_its_files_imports_a_model():
+    rooms = [REPOSITORY / "nrms" / room for room in ("architectures", "models")]
+    names = set.intersection(*({path.stem for path in room.glob("*.py")} for room in rooms))
+    names -= {"__init__", "registry"}
+    assert names
+    own = {f"nrms.{room.name}.{name}" for room in rooms for name in names}
+    outside = [
+        path
+        for path in FILES
+        # The benchmark compares NRMS with a naive form of it.
+        if path.stem not in names and path.parts[:2] != ("jobs", "bench")
+    ]
+    assert [path for path in outside if own & set(imported(path))] == []
+
+
 @pytest.mark.parametrize(
     ("library", "importers"),
     [
