@@ -38,7 +38,7 @@ class AgeRanker(keras.Model):
         self.out.build((None, 8))
 
     def call(self, articles, batch, training=False):
-        mask = keras.ops.cast(batch["mask"], "float32")
+        mask = keras.ops.cast(batch["mask"], batch["age"].dtype)
         mean = keras.ops.sum(batch["age"] * mask, 1) / keras.ops.sum(mask, 1)
         scores = self.out(self.hidden((batch["age"] - mean[:, None])[:, :, None]))[:, :, 0]
         return keras.ops.where(batch["mask"], keras.ops.cast(scores, "float32"), -1e9)

@@ -52,7 +52,7 @@ class CategoryConfig(ModelConfig):
 
 def build(config, inputs, dtype):
     count = 1 + len(inputs.articles[0].settings["known"])
-    return TwoTower(CategoryEncoder(count, 8, dtype=dtype), MeanOfClicks())
+    return TwoTower(CategoryEncoder(count, 8, dtype=dtype), MeanOfClicks(dtype=dtype), dtype=dtype)
 
 
 inputs = lambda config: Inputs([Category()], History(config.history_size))  # noqa: E731

@@ -2,8 +2,8 @@
 night and an upload.
 """
 
-import shutil
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import keras
@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from fastapi.testclient import TestClient
 
-from api.served_model import ServedModel
+from api.app import create_app
 from api.settings import Settings
 from nrms import bundles
 from nrms.architectures import architecture_of, architectures
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.split import Split
-from nrms.features.inputs import with_unknown
+from nrms.errors import ConfigError
+from nrms.features.inputs import Inputs, with_unknown
 from nrms.inference.loaded_model import Catalogue, LoadedModel
 from nrms.inference.parity import PARITY
 from nrms.models.registry import build_model
@@ -27,13 +29,18 @@ from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from nrms.sources.demo import DemoSite
 from nrms.sources.writer import write_dataset
+from nrms.training.batches import Position, TrainingBatches
 from nrms.training.config import TrainConfig
-from nrms.training.data import open_data
-from nrms.training.loop import make_train_step
+from nrms.training.data import TrainingData, open_data
 from nrms.training.run import train
-from nrms.training.samplers import Position, TrainingBatches
+from nrms.training.samplers import Sampler, sampler_of
+from nrms.training.step import make_train_step
+from tests.nrms.models import age_model, category_model
 
 pytestmark = pytest.mark.system
+
+# Two models, each in a short file of its own, are registered with those of the library.
+OWN = {"age": age_model, "category": category_model}
 
 
 def write_data(folder):
@@ -94,16 +101,27 @@ def assert_same(scores, expected, tolerance=PARITY):
     np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+@dataclass
+class Opened:
+    """What a training begins with."""
+
+    inputs: Inputs
+    sampler: Sampler
+    data: TrainingData
+
+
 @pytest.fixture(scope="module")
 def opened(config, tmp_path_factory):
-    """Inputs and data of a training."""
-    inputs = architecture_of(config.model_config).inputs(config)
-    return inputs, open_data(config, inputs, tmp_path_factory.mktemp("opened"))
+    architecture = architecture_of(config.model_config)
+    inputs = architecture.inputs(config)
+    sampler = sampler_of(architecture.sampler, config.npratio)
+    data = open_data(config, inputs, sampler, tmp_path_factory.mktemp("opened"))
+    return Opened(inputs, sampler, data)
 
 
 def losses(config, opened, precision, weights=None):
     """Those of one batch before and after a step, by the same dropout; and the first weights."""
-    inputs, data = opened
+    inputs, data = opened.inputs, opened.data
     keras.utils.set_random_seed(1)
     model = build_model(config.model_config, inputs, precision)
     if weights is not None:
@@ -114,14 +132,14 @@ def losses(config, opened, precision, weights=None):
     optimizer = keras.optimizers.Adam(1e-3)
     optimizer.build(model.trainable_variables)
     catalogue = {name: with_unknown(array) for name, array in data.encoded.items()}
-    step = make_train_step(model, optimizer, catalogue, tf.distribute.get_strategy())
-    batches = TrainingBatches(data.training, config.npratio, config.batch_size, config.seed)
+    step = make_train_step(model, optimizer, inputs, catalogue, tf.distribute.get_strategy())
+    batches = TrainingBatches(data.training, opened.sampler, config.batch_size, config.seed)
     _, batch = next(batches.epoch(Position()))
     drawn = [variable.numpy() for variable in model.non_trainable_variables]
-    before = float(step(batch.history, batch.candidates))
+    before = float(step(batch.arrays))
     for variable, value in zip(model.non_trainable_variables, drawn, strict=True):
         variable.assign(value)
-    return before, float(step(batch.history, batch.candidates)), weights
+    return before, float(step(batch.arrays)), weights
 
 
 def test_one_step_lowers_the_loss_in_float32_and_in_mixed_precision(config, opened):
@@ -208,13 +226,37 @@ def test_an_impression_scores_alone_as_among_others(trained):
         np.testing.assert_allclose(found, part, rtol=0, atol=PARITY * np.abs(expected).max())
 
 
-def test_a_night_gives_what_an_upload_is_given(config, night, tmp_path):
-    (tmp_path / "upload").mkdir()
-    for file in ("behaviors", "history"):
-        (path, *more) = Path(config.data, "validation").glob(f"{file}*.parquet")
-        assert not more
-        shutil.copy(path, tmp_path / "upload" / f"{file}.parquet")
-    served = ServedModel.load(Settings(model_uri=config.output), tmp_path / "cache")
-    uploaded = served.score(tmp_path, False, [])
+def test_a_night_gives_what_an_upload_is_given(config, night):
+    (behaviors,) = Path(config.data, "validation").glob("behaviors*.parquet")
+    (history,) = Path(config.data, "validation").glob("history*.parquet")
+    with TestClient(create_app(Settings(model_uri=config.output))) as client:
+        while client.get("/readyz").status_code != 200:
+            pass
+        files = {"file": behaviors.read_bytes(), "history": history.read_bytes()}
+        answer = client.post("/predict?format=parquet", files=files)
+        assert answer.status_code == 200, answer.text
+        tried = client.post("/predict/json", json=client.get("/example").json())
+        assert tried.status_code == 200, tried.text
+    scores = pq.read_table(BytesIO(answer.content))["scores"]
     expected = pq.read_table(night[0] / "part-00000.parquet")["scores"]
-    np.testing.assert_array_equal(uploaded.scores, np.concatenate(expected.to_numpy()))
+    np.testing.assert_array_equal(*(np.concatenate(each.to_numpy()) for each in (scores, expected)))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_model_can_be_one_short_file(name):
+    assert len(Path(OWN[name].__file__).read_text().splitlines()) <= 60
+
+
+def test_a_bundle_has_what_its_model_reads_and_no_more(config, trained):
+    meta = trained.bundle.meta
+    assert {f"{name}.onnx" for name in meta["graphs"]} <= set(meta["files"])
+    if config.model in OWN:
+        assert config.model in meta["inputs"]
+        assert "title" not in meta["inputs"]
+        assert "tokenizer.json" not in meta["files"]
+
+
+def test_npratio_is_refused_for_a_model_of_lists(tmp_path):
+    config = TrainConfig(model="age", data="data", output=str(tmp_path / "models"), npratio=2)
+    with pytest.raises(ConfigError, match="--npratio must be left out"):
+        train(config)
