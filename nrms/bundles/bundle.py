@@ -12,7 +12,7 @@ from textwrap import shorten
 import numpy as np
 
 from nrms import storage
-from nrms.bundles.parts import FORMAT, META, PRIOR, Parts
+from nrms.bundles.parts import LOADED, META, PRIOR, Parts
 from nrms.bundles.pointer import LATEST, VERSION, read_json, read_latest
 from nrms.errors import ArtifactError, ObjectNotFound
 
@@ -135,10 +135,10 @@ def load(uri: str, cache: Path, runtimes: Collection[str] = ("keras", "onnx")) -
     if expected is not None and expected != sha256:
         raise _altered(storage.join(uri, META), expected, sha256)
     meta = read_json(data, storage.join(uri, META))
-    if meta.get("format") != FORMAT:
+    if meta.get("format") not in LOADED:
         raise ArtifactError(
-            f"{uri}: a model must be of format {FORMAT}. Received: format {meta.get('format')!r}. "
-            "Train it again, or install the release that wrote it."
+            f"{uri}: a model must be of format {' or '.join(map(str, LOADED))}. Received: format "
+            f"{meta.get('format')!r}. Train it again, or install the release that wrote it."
         )
     for name in ("config", "data", "metrics"):
         if not isinstance(meta.get(name, {}), dict):

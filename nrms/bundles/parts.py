@@ -14,7 +14,8 @@ from typing import Any
 
 from nrms.errors import ArtifactError
 
-FORMAT = 1
+FORMAT = 2  # releases of format 1 feed a graph's inputs by other names
+LOADED = (1, 2)
 META = "meta.json"
 KERAS = "model.keras"
 PRIOR = "prior.npy"
@@ -75,6 +76,8 @@ def _first_release(meta: dict[str, Any], prior: bool) -> Parts:
     lacking = ["inputs and graphs, by those of NRMS on titles"]
     if not prior:
         lacking.append(f"{PRIOR}, so that readers without a history see no order")
+    if "joins" not in meta:
+        lacking.append("joins, by shares of 0, so that warnings about a split come sooner")
     title = {"size": config.get("title_size"), "min_count": config.get("min_word_count", 1)}
     return Parts(
         {

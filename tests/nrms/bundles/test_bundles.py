@@ -95,7 +95,7 @@ def test_a_broken_pointer_is_refused(models, folder, tmp_path, content, message)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "must be of format 1"),
+        ({"format": 99}, "must be of format 1 or 2"),
         ({"files": {}}, "must give the sha256"),
         ({"files": 3}, "must give the"),
     ],
