@@ -151,3 +151,42 @@ def test_what_jobs_leave_is_ignored_and_no_source_is():
 )
 def test_layers_and_models_use_keras_operations_only(path):
     assert not [name for name in imported(path) if name.startswith("tensorflow")]
+
+
+# Rooms that must not know which columns of an article a model reads, and the files that may name
+# one all the same.
+BLIND = ("nrms/training", "nrms/inference", "nrms/nights", "api")
+COLUMNS = {"title", "titles", "subtitle", "body", "category", "category_str", "subcategory"}
+SEES = {
+    "nrms/inference/article_vectors.py": "the column of the first release's files",
+    "nrms/inference/onnx_runtime.py": "the input of the first release's graphs",
+    "nrms/nights/scoring.py": "the report shows people the titles of some impressions",
+    "api/answers/response.py": "people may ask for titles",
+    "api/answers/rows.py": "people may ask for titles",
+    "api/routers/example.py": "people see the titles of the example",
+    "api/schemas.py": "articles of a JSON body, and the titles that people ask for",
+    "api/uploads/json_rows.py": "articles of a JSON body",
+    "api/uploads/parquet_files.py": "articles of an upload, in the contract",
+    "api/app.py": "the title of the OpenAPI document",
+}
+
+
+def names_of(path):
+    """Everything that a file's code names: attributes, variables, arguments, texts that are one
+    word. The body of an HTTP request is none of an article.
+    """
+    for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
+        match node:
+            case ast.Attribute(attr=name) | ast.Name(id=name) | ast.arg(arg=name):
+                yield name
+            case ast.keyword(arg=str(name)) | ast.Constant(value=str(name)):
+                yield name
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.as_posix().startswith(BLIND)], ids=str
+)
+def test_no_column_of_an_article_is_named_where_models_are_trained_and_score(path):
+    columns = COLUMNS - ({"body"} if path.parts[0] == "api" else set())
+    found = columns & set(names_of(path))
+    assert bool(found) == (path.as_posix() in SEES), found

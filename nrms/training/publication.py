@@ -127,8 +127,8 @@ def publish(
         checkpoint.delete()
         tries.end(config.output)
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
-        for title, path in images.items():
-            tracker.image(title, path)
+        for caption, path in images.items():
+            tracker.image(caption, path)
         about = {
             "metrics": {name: metrics[name] for name in METRICS},
             "data_fingerprint": data.fingerprint,

@@ -285,8 +285,8 @@ def _write_results(
     ]
     columns = {name: [trial.values[name] for trial in good] for name in varied}
     results = [trial.metrics[space.metric] for trial in good]
-    title = f"validation {space.metric}"
-    content = columns, results, title, space.logarithmic
+    caption = f"validation {space.metric}"
+    content = columns, results, caption, space.logarithmic
     figure = plots.attempt("parallel_coordinates", plots.parallel_coordinates, *content)
     plots.save_all({"parallel_coordinates": figure}, folder)
 
