@@ -160,7 +160,7 @@ COLUMNS = {"title", "titles", "subtitle", "body", "category", "category_str", "s
 SEES = {
     "nrms/inference/article_vectors.py": "the column of the first release's files",
     "nrms/inference/onnx_runtime.py": "the input of the first release's graphs",
-    "nrms/nights/scoring.py": "the report shows people the titles of some impressions",
+    "nrms/nights/examples.py": "the report shows people the titles of some impressions",
     "api/answers/response.py": "people may ask for titles",
     "api/answers/rows.py": "people may ask for titles",
     "api/routers/example.py": "people see the titles of the example",

@@ -25,7 +25,7 @@ from nrms.storage import commit, parquet
 _OURS = re.compile(r"part-\d{5,}\.parquet|metrics\.json|report\.html|predictions?\.zip")
 
 
-class Predictions(commit.Output):
+class NightOutput(commit.Output):
     """One output folder, local or in a bucket.
 
     Args:

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import logging
 import time
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from nrms import bundles, storage
 from nrms.config import as_dict
@@ -27,28 +24,24 @@ from nrms.data import joins
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
-from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 from nrms.evaluation import comparison, plots
 from nrms.evaluation.baselines import INPUTS, Popularity, standard_baselines
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.html_report import Example, write_report
-from nrms.evaluation.ranking import METRICS, ranks
+from nrms.evaluation.ranking import METRICS
 from nrms.inference.article_vectors import ArticleVectors, default_folder
 from nrms.inference.loaded_model import LoadedModel, Scorer
 from nrms.nights.config import ScoreConfig
-from nrms.nights.output import Predictions
+from nrms.nights.examples import examples
+from nrms.nights.output import NightOutput
+from nrms.nights.submission import SUBMISSIONS, refuse_line_breaks, submission
 from nrms.storage.commit import fingerprint
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
-# The zip file that --submission writes, and the one file in it.
-SUBMISSIONS = {
-    "ebnerd": ("predictions.zip", "predictions.txt"),
-    "mind": ("prediction.zip", "prediction.txt"),
-}
 _LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy", "pyarrow")
 # What computes scores, by runtime.
 _COMPUTE = {"keras": ("tensorflow", "keras", "numpy"), "onnx": ("onnxruntime", "numpy")}
@@ -56,9 +49,6 @@ _RULES = 2  # version of the scoring, raised by each change of this code that mo
 # seed of the random baseline, the same for every run, so that equal inputs give equal metrics
 _SEED = 42
 _EXAMPLES = 10
-_LINE_BREAK = r"[\n\v\f\r\x1c-\x1e\x85\x{2028}\x{2029}]"
-# a fixed time for the file in the zip, so that equal ranks give equal bytes
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -123,12 +113,12 @@ class _Scoring:
                 set_aside_bad=True,
             )
             self._inputs = self._files_read()
-        self._output = Predictions(storage.normal(config.output), self._plan())
+        self._output = NightOutput(storage.normal(config.output), self._plan())
 
     def run(self, progress: Callable[[int, int], None]) -> ScoringResult:
         """See `score`."""
-        submission = SUBMISSIONS.get(self._config.submission)
-        wanted = ["metrics.json", "report.html", *([submission[0]] if submission else [])]
+        names = SUBMISSIONS.get(self._config.submission)
+        wanted = ["metrics.json", "report.html", *([names[0]] if names else [])]
         if not self._output.claim(wanted, self._config.overwrite, self._config.verify):
             return ScoringResult(self._config.output, self._bundle.uri, None, 0)
         with self._timed("check"):
@@ -136,11 +126,9 @@ class _Scoring:
         evaluation = Evaluation(
             standard_baselines(popularity, self._dataset.articles.published, _SEED)
         )
-        examples: list[Example] = []
+        shown: list[Example] = []
         with scratch_folder() as folder, ExitStack() as stack:
-            write_ranks = (
-                stack.enter_context(_submission(folder, submission)) if submission else None
-            )
+            write_ranks = stack.enter_context(submission(folder, names)) if names else None
             done, total = (
                 0,
                 sum(self._split.file_rows[self._split.shards[i].uri] for i in self._good()),
@@ -156,7 +144,13 @@ class _Scoring:
                     evaluation.add(impressions, lengths, scores)
                     if write_ranks is not None:
                         write_ranks(impressions, scores)
-                    examples += self._examples(impressions, scores, _EXAMPLES - len(examples))
+                    shown += examples(
+                        impressions,
+                        scores,
+                        self._dataset.articles,
+                        self._split.histories,
+                        _EXAMPLES - len(shown),
+                    )
                 done += len(impressions)
                 progress(done, total)
             assert done == total, f"{total} rows in, {done} rows out"
@@ -167,7 +161,7 @@ class _Scoring:
             if "auc" in metrics:
                 logger.info("%s: %s", self._split.name, comparison.summary(metrics))
             metrics |= {"joins": self._joins.shares, "warnings": self._joins.warnings + doubts}
-            self._finish(folder, metrics, evaluation, examples)
+            self._finish(folder, metrics, evaluation, shown)
         return ScoringResult(
             self._config.output, self._bundle.uri, metrics, len(self._output.written)
         )
@@ -231,7 +225,7 @@ class _Scoring:
                 popularity.add(impressions)
                 self._occurring[impressions.user] = True
                 if self._config.submission != "none":
-                    _refuse_line_breaks(impressions, split.uri)
+                    refuse_line_breaks(impressions, split.uri)
         for error in split.bad.values():
             logger.error("not scored: %s", error)
         for line in split.report.lines():
@@ -295,37 +289,6 @@ class _Scoring:
             # batch it is encoded in.
             scorer.prepare(np.flatnonzero(self._occurring))
         return scorer
-
-    def _examples(self, impressions: Impressions, scores: np.ndarray, wanted: int) -> list[Example]:
-        """Impressions for people to look at: the first that show the model a choice
-        and a history.
-        """
-        lengths = np.diff(impressions.offsets)
-        telling = (lengths > 1) & (self._split.histories.lengths[impressions.user] > 0)
-        chosen = np.flatnonzero(telling)[: max(0, wanted)]
-        return [self._example(impressions, scores, row) for row in chosen]
-
-    def _example(self, impressions: Impressions, scores: np.ndarray, row: int) -> Example:
-        def title(article: int) -> str | None:
-            return self._dataset.articles.titles[article - 1].as_py() if article else None
-
-        start, end = impressions.offsets[row], impressions.offsets[row + 1]
-        history = self._split.histories.rows[impressions.user[row]]
-        clicked = impressions.clicked
-        return Example(
-            impression_id=impressions.impression_id[row].as_py(),
-            user_id=impressions.user_id[row].as_py(),
-            time=None if impressions.time is None else impressions.time[row],
-            history=[title(int(article)) for article in history[history > 0]],
-            candidates=[
-                (
-                    title(int(impressions.candidates[i])),
-                    float(scores[i]),
-                    None if clicked is None else bool(clicked[i]),
-                )
-                for i in start + np.argsort(-scores[start:end], kind="stable")
-            ],
-        )
 
     def _finish(
         self, folder: Path, metrics: dict, evaluation: Evaluation, examples: list[Example]
@@ -421,50 +384,3 @@ class _Scoring:
             seconds = time.perf_counter() - start
             self._seconds[stage] += seconds - self._inner_seconds
             self._inner_seconds = outer + seconds
-
-
-def _refuse_line_breaks(impressions: Impressions, uri: str) -> None:
-    """Refuses ids with line breaks, because a submission has one line for each impression."""
-    ids = impressions.impression_id
-    if pa.types.is_integer(ids.type):
-        return
-    broken = pc.match_substring_regex(ids.cast(pa.large_string()), _LINE_BREAK)
-    if pc.any(broken).as_py():
-        first = ids.filter(broken)[0].as_py()
-        raise schema_error(
-            "Column `impression_id` must hold no line break where a submission is written.",
-            f"{first!r}, the first of {pc.sum(broken).as_py():,}",
-            uri,
-            "Rename the impressions, or leave --submission out.",
-        )
-
-
-@contextmanager
-def _submission(
-    folder: Path, names: tuple[str, str]
-) -> Iterator[Callable[[Impressions, np.ndarray], None]]:
-    """Writes the zip file of a challenge, shard by shard, with a line `impression_id [rank,...]`
-    for each impression.
-    """
-    archive, member = names
-    entry = zipfile.ZipInfo(member, _EPOCH)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    with (
-        zipfile.ZipFile(folder / archive, "w") as file,
-        file.open(entry, "w", force_zip64=True) as stream,
-    ):
-
-        def write(impressions: Impressions, scores: np.ndarray) -> None:
-            offsets = pa.array(impressions.offsets, pa.int32())
-            text = pa.array(ranks(impressions.offsets, scores)).cast(pa.string())
-            joined = pc.binary_join(pa.ListArray.from_arrays(offsets, text), ",")
-            parts = (impressions.impression_id, " [", joined, "]\n", "")
-            wide = (
-                pc.cast(pa.scalar(part) if isinstance(part, str) else part, pa.large_string())
-                for part in parts
-            )
-            lines = pc.binary_join_element_wise(*wide)
-            if len(lines):
-                stream.write(lines.buffers()[2])  # all lines, one after the other
-
-        yield write

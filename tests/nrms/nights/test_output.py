@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nrms import storage
-from nrms.nights.output import Predictions
+from nrms.nights.output import NightOutput
 from nrms.storage import parquet
 from tests import scale
 from tests.damage import flipped
@@ -22,7 +22,7 @@ PART = "part-00000.parquet"
 
 def scored(uri, plan="a plan", scores=SCORES):
     """The scores of the shard, and whether they were made now."""
-    output, made = Predictions(uri, {"of": plan}), []
+    output, made = NightOutput(uri, {"of": plan}), []
     output.claim(overwrite=True)
 
     def score():
