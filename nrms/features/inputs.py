@@ -187,13 +187,18 @@ class Inputs:
     @property
     def declared(self) -> dict[str, Any]:
         """What a bundle's meta.json says of them, by name, JSON-ready."""
+        every: list[ArticleInput | History | MomentInput] = [
+            *self.articles,
+            self.history,
+            *self.moment,
+        ]
         return {
             one.name: {
                 "kind": one.kind,
                 "settings": dict(one.settings),
                 "files": list(getattr(one, "files", ())),
             }
-            for one in (*self.articles, self.history, *self.moment)
+            for one in every
         }
 
     @property
