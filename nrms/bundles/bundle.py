@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from textwrap import shorten
 
 import numpy as np
 
-from nrms import storage
+from nrms import __version__, storage
 from nrms.bundles.parts import LOADED, META, PRIOR, Parts
 from nrms.bundles.pointer import LATEST, VERSION, read_json, read_latest
 from nrms.errors import ArtifactError, ObjectNotFound
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Of a size in the configuration: what is larger is damage, and would take all memory.
 _LARGEST = 100_000
+_RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,2}(\.?[a-z]{1,4}\d{1,4})?")
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,12 @@ def load(uri: str, cache: Path, runtimes: Collection[str] = ("keras", "onnx")) -
         raise _altered(storage.join(uri, META), expected, sha256)
     meta = read_json(data, storage.join(uri, META))
     if meta.get("format") not in LOADED:
+        release = str(meta.get("release"))
+        named = f"nrms {release}" if _RELEASE.fullmatch(release) else "the release that wrote it"
         raise ArtifactError(
-            f"{uri}: a model must be of format {' or '.join(map(str, LOADED))}. Received: format "
-            f"{meta.get('format')!r}. Train it again, or install the release that wrote it."
+            f"{uri}: a model must be of format {' or '.join(map(str, LOADED))} for nrms "
+            f"{__version__}. Received: format {shorten(repr(meta.get('format')), 60)}. "
+            f"Install {named}, or train the model again."
         )
     for name in ("config", "data", "metrics"):
         if not isinstance(meta.get(name, {}), dict):

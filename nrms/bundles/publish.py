@@ -8,7 +8,7 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nrms import storage
+from nrms import __version__, storage
 from nrms.bundles.bundle import sha256_of
 from nrms.bundles.parts import FORMAT, META, Parts
 from nrms.bundles.pointer import VERSION, point
@@ -104,6 +104,7 @@ def _write_version(models: str, folder: Path, meta: dict, tries: Tries | None) -
         )
     content = {
         "format": FORMAT,
+        "release": __version__,
         "version": version,
         "trained_at": now.isoformat(timespec="seconds"),
         **meta,

@@ -95,7 +95,12 @@ def test_a_broken_pointer_is_refused(models, folder, tmp_path, content, message)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "must be of format 1 or 2"),
+        (
+            {"format": 99, "release": "7.1.0"},
+            r"must be of format 1 or 2 for nrms .* Received: format 99\. Install nrms 7\.1\.0, or",
+        ),
+        ({"format": 99, "release": "7; evil"}, "Install the release that wrote it, or train"),
+        ({"format": "9" * 500}, "Received: format .{1,60} Install"),
         ({"files": {}}, "must give the sha256"),
         ({"files": 3}, "must give the"),
     ],
