@@ -11,7 +11,6 @@ import importlib
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +29,7 @@ from nrms.config import parse
 from tests.processes import send
 from tests.small_training import REPOSITORY
 from tests.test_architecture import ORDER
-from tests.tools import checked, tool
+from tests.tools import check_out, checked, tool
 
 PAGES = {
     path.relative_to(REPOSITORY): path.read_text("utf-8")
@@ -124,14 +123,11 @@ def test_every_block_is_run_or_says_what_it_needs():
     assert comments == sum(block.marker is not None for block in BLOCKS)
 
 
-def check_out(folder: Path) -> Path:
+def ready(folder: Path) -> Path:
     """A copy of the working tree in which `make` finds this interpreter installed, and so installs
     nothing.
     """
-    for name in checked("git", "ls-files", "-z", cwd=REPOSITORY).split("\0")[:-1]:
-        if (REPOSITORY / name).is_file():  # not one that is deleted and not committed yet
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / name)
+    check_out(folder)
     # Not a link to the environment's folder: `make` looks at the age of .installed in it, and would
     # renew it.
     python = folder / ".venv/bin/python"
@@ -215,7 +211,7 @@ def test_unmarked_blocks_run(tmp_path):
     """
     tool("make")
     tool("curl")
-    folder = check_out(tmp_path / "repository")
+    folder = ready(tmp_path / "repository")
     make_model_small(folder)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
