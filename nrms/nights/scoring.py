@@ -102,7 +102,7 @@ class _Scoring:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._inner_seconds = 0.0
         with self._timed("model"):
-            self._bundle = bundles.load(config.model, cache)
+            self._bundle = bundles.load(config.model, cache, [config.runtime])
             self._model = LoadedModel.open(self._bundle, config.runtime)
         with self._timed("open"):
             self._dataset = Dataset.open(config.data, cache, self._model.inputs.columns)
