@@ -428,9 +428,9 @@ def test_neither_report_nor_picture_costs_the_scores(config, monkeypatch, caplog
 def test_a_model_without_its_configuration_is_refused(config, tmp_path):
     models = Path(copied(config.model, str(tmp_path / "models")))
     meta = json.loads((models / "meta.json").read_text())
-    del meta["config"]["history_size"]
+    del meta["inputs"]["history"]
     (models / "meta.json").write_text(json.dumps(meta))
-    with pytest.raises(ArtifactError, match=r"must give history_size .* Received: None"):
+    with pytest.raises(ArtifactError, match=r"must declare one history. Received: title"):
         score(replace(config, model=str(models)))
 
 
