@@ -23,6 +23,7 @@ ORDER = (
     "evaluation",
     "bundles",
     "inference",
+    "library",
     "tracking",
     "training",
     "nights",

@@ -105,13 +105,27 @@ def test_an_installed_job_works_and_sets_keras_up(installed):
     assert installed("python", "-c", code) == "['keras.json']\n"
 
 
+# pandas is not in the environment of the other tests: pyarrow imports it wherever it is, in every
+# process.
+PANDAS = """
+import nrms, pandas, polars
+names = "articles.parquet", "validation/history.parquet", "validation/behaviors-00000.parquet"
+tables = [pandas.read_parquet(f"data/{name}") for name in names]
+model = nrms.load("models", runtime="keras")
+scored = model.score(*tables)
+night = polars.read_parquet("night/part-00000.parquet")
+assert scored.equals(night), (scored, night)
+assert model.encode(tables[0].set_index("title", drop=False)).shape == (len(tables[0]), 16)
+"""
+
+
 @pytest.mark.long
 def test_pip_installs_it_into_an_empty_environment(tmp_path):
     """With all that it needs, by ranges, as a user does."""
     source = check_out(tmp_path / "source")
     venv.create(tmp_path / "venv", with_pip=True)
     pip = [commands(tmp_path / "venv") / "python", "-m", "pip", "install", "--quiet"]
-    checked(*pip, f"{source}[api]", cwd=tmp_path)
+    checked(*pip, f"{source}[api]", "pandas", cwd=tmp_path)
     nrms = commands(tmp_path / "venv") / "nrms"
     data = ["--articles", "500", "--users", "60", "--impressions", "250"]
     checked(nrms, "prepare", "--source", "demo", *data, "--output", "data", cwd=tmp_path)
@@ -122,6 +136,7 @@ def test_pip_installs_it_into_an_empty_environment(tmp_path):
     printed = checked(nrms, "score", *paths, "--wandb-mode", "disabled", cwd=tmp_path)
     assert re.search(r"^predictions: night$", printed, re.MULTILINE)
     assert "MODEL_URI" in checked(nrms, "serve", "--help", cwd=tmp_path)
+    checked(commands(tmp_path / "venv") / "python", "-c", PANDAS, cwd=tmp_path)
 
 
 FILES = ["CHANGELOG.md", "CONTRIBUTING.md"]

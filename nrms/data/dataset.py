@@ -18,7 +18,7 @@ from nrms.data.articles import Articles
 from nrms.data.footers import Footers
 from nrms.data.histories import read_histories, read_users
 from nrms.data.impressions import ShardInput, behaviors_contract
-from nrms.data.layout import describe, find_files
+from nrms.data.layout import SplitFiles, describe, find_files
 from nrms.data.leakage import LateClicks, first_impressions
 from nrms.data.schema import Column, schema_error
 from nrms.data.split import Split
@@ -71,6 +71,7 @@ class Dataset:
         history_size: int,
         inputs: Sequence[ShardInput] = (),
         set_aside_bad: bool = False,
+        files: SplitFiles | None = None,
     ) -> Split:
         """Open the split in the folder `name`: each history file twice, each behaviours file once.
 
@@ -80,6 +81,7 @@ class Dataset:
             inputs: What fills the named arrays of its impressions.
             set_aside_bad: Whether a behaviours file that breaks the contract is noted in
                 `Split.bad`, not raised.
+            files: Its files, where they do not lie in its folder.
 
         Raises:
             SchemaError: no behaviours or history file, or one that breaks the contract.
@@ -87,7 +89,7 @@ class Dataset:
         name = str(PurePosixPath(name))  # as it is in names of files, however it was written
         uri = storage.join(self.uri, name)
         bad: dict[str, SchemaError] = {}
-        found = find_files(uri, but=self.articles_file.uri)
+        found = files or find_files(uri, but=self.articles_file.uri)
         shards, history_files = found.files["behaviors"], found.files["history"]
         footers = Footers(name, self.cache, self.articles.ids)
         users = read_users(history_files, footers)

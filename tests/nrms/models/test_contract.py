@@ -8,11 +8,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from fastapi.testclient import TestClient
+from polars.testing import assert_frame_equal
 
+import nrms
 from api.app import create_app
 from api.settings import Settings
 from nrms import bundles
@@ -240,6 +243,25 @@ def test_a_night_gives_what_an_upload_is_given(config, night):
     scores = pq.read_table(BytesIO(answer.content))["scores"]
     expected = pq.read_table(night[0] / "part-00000.parquet")["scores"]
     np.testing.assert_array_equal(*(np.concatenate(each.to_numpy()) for each in (scores, expected)))
+
+
+def test_the_library_gives_what_a_night_gives(config, trained, night):
+    model = nrms.load(config.output)
+    articles = Path(config.data, "articles.parquet")
+    (behaviors,) = Path(config.data, "validation").glob("behaviors*.parquet")
+    (history,) = Path(config.data, "validation").glob("history*.parquet")
+    assert_frame_equal(
+        model.score(articles, history, behaviors),
+        pl.read_parquet(night[0] / "part-00000.parquet"),
+        check_exact=True,
+    )
+    if trained.bundle.parts.scoring == "vectors":
+        assert len(model.encode(articles)) == len(trained.dataset.articles)
+    else:
+        with pytest.raises(
+            ConfigError, match=r"must have news vectors .* scores lists\. Use score"
+        ):
+            model.encode(articles)
 
 
 @pytest.mark.parametrize("name", OWN)
