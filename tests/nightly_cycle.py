@@ -85,7 +85,7 @@ class Cycle:
         assert meta["metrics"]["auc"] > meta["metrics"]["baselines"]["random"]["auc"]
         return meta
 
-    def score(self, day: str, meta: dict) -> dict:
+    def score(self, day: str, meta: dict, runtime: str) -> dict:
         """The night's metrics."""
         flags = (
             "--model",
@@ -96,6 +96,8 @@ class Cycle:
             day,
             "--wandb-mode",
             "disabled",
+            "--runtime",
+            runtime,
         )
         output = ("--output", self.predictions + "/date={date}")
         printed = self.job("score", *flags, *output)
@@ -145,7 +147,7 @@ def run(bucket: str, folder: Path) -> None:
     cycle.prepare(first, 400)
     old = cycle.train(first, seed=1)
     with RunningService(folder / "service.log", MODEL_URI=cycle.models) as service:
-        metrics = cycle.score(first, old)
+        metrics = cycle.score(first, old, "keras")
         for name in METRICS:
             assert abs(metrics[name] - old["metrics"][name]) < 1e-6
         version, scores = cycle.upload(service, first)
@@ -153,7 +155,7 @@ def run(bucket: str, folder: Path) -> None:
         np.testing.assert_allclose(scores, cycle.first_part(first), atol=1e-5)
 
         cycle.prepare(second, 500)
-        metrics = cycle.score(second, old)
+        metrics = cycle.score(second, old, "onnx")
         assert metrics["impressions"] == 500
         assert "600 articles, 0 of them encoded now" in metrics["log"]
 

@@ -2,6 +2,7 @@
 night and an upload.
 """
 
+import time
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_a_night_gives_what_an_upload_is_given(config, night):
     (history,) = Path(config.data, "validation").glob("history*.parquet")
     with TestClient(create_app(Settings(model_uri=config.output))) as client:
         while client.get("/readyz").status_code != 200:
-            pass
+            time.sleep(0.01)
         files = {"file": behaviors.read_bytes(), "history": history.read_bytes()}
         answer = client.post("/predict?format=parquet", files=files)
         assert answer.status_code == 200, answer.text
