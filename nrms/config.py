@@ -1,8 +1,8 @@
 """What can be configured, and how a command line and a TOML file become a configuration.
 
 A configuration is a frozen dataclass whose fields are made by `option` and `required`; flags, keys
-of the file and `--help` follow from it. Precedence: defaults < `--config` file < flags. Which class
-it is may depend on one of the values (`Variants`).
+of the file and `--help` follow from it. Precedence: defaults < `--config` file < flags. The class
+may depend on the value of one field (`Variants`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config", bound="DataclassInstance")
 
-if TYPE_CHECKING:  # to a checker they are the types of their values
+if TYPE_CHECKING:  # a type checker takes them for the types of their values
     PositiveInt = int
     PositiveFloat = float
     LearningRate = float
@@ -42,8 +42,8 @@ if TYPE_CHECKING:  # to a checker they are the types of their values
     Seed = int
     Text = str
     DateText = str
-# their docstrings say in --help and in errors what is allowed; jsonargparse has some of its
-# own
+# --help and errors show the docstrings, which say what is allowed. This is why some of these types
+# replace types of jsonargparse.
 else:
     PositiveInt = restricted_number_type(
         "AtLeastOne", int, (">=", 1), docstring="a whole number >= 1"
@@ -67,7 +67,7 @@ else:
     )
 
 
-# What other programs call them, where it looks like nothing of ours.
+# What other programs call these flags, if the name is too different to be recognized.
 _SYNONYMS = {
     "lr": ("learning_rate", "lr_rate", "alpha"),
     "batch_size": ("bs", "batch", "train_batch_size", "minibatch_size"),
@@ -120,23 +120,23 @@ def required(help: str) -> Any:
 
 
 class Variants:
-    """A configuration whose fields depend on the value of one of them, as `--model` has it.
+    """A configuration whose fields depend on the value of one of them, such as `model`.
 
     Attributes:
-        choice: that field, which has a default.
+        choice: the name of that field, which must have a default.
     """
 
     choice: ClassVar[str]
 
     @classmethod
     def variants(cls) -> Mapping[str, Any]:
-        """The class for each value of it."""
+        """The configuration's class for each value of `choice`."""
         raise NotImplementedError
 
 
 def put_date(config: Any, *names: str) -> None:
-    """Puts `config.date` in the place of `{date}` in these fields. Raises ConfigError: no such day,
-    or none given.
+    """Replaces `{date}` in these fields by `config.date`. Raises ConfigError where the date is not
+    a day of the calendar, or is needed and not given.
     """
     check_date(config.date)
     for name in names:
@@ -149,7 +149,7 @@ def put_date(config: Any, *names: str) -> None:
 
 
 def check_date(date: str | None) -> None:
-    """Raises ConfigError where it is no day of the calendar."""
+    """Raises ConfigError for a date that is not a day of the calendar; None is allowed."""
     if date is not None:
         try:
             calendar_date.fromisoformat(date)
@@ -185,8 +185,8 @@ def changed_lines(config: Any) -> list[str]:
 
 
 class Option(NamedTuple):
-    """What there is to say about a field: what it is, which values it takes, its default in words
-    (None where it must be given).
+    """A field in words: its name, what it means, which values it takes, and its default (None for
+    a field that must be given).
     """
 
     name: str
@@ -224,13 +224,13 @@ def parse(
         config_class: a frozen dataclass; each of its dataclass bases is a group in `--help`, named
             by its docstring.
         argv: the arguments; None for those of this process. A flag may be spelled with hyphens or
-            underscores; the word null takes back an optional value that the file sets.
+            underscores; the word null unsets an optional value that the file sets.
         prog: the command, for `--help` and errors.
         description: what the command does, for `--help`.
 
     Raises:
         ConfigError: an unknown flag or key, a value of a wrong type or out of range, a required one
-            that is missing, a file that is missing or no TOML.
+            that is missing, a file that is missing or not TOML.
     """
     config_class, values = parse_values(config_class, argv, prog, description)
     lacking = {f.name for f in dataclasses.fields(config_class) if _is_required(f)} - values.keys()
@@ -246,7 +246,9 @@ def parse(
 def parse_values(
     config_class: type[Config], argv: Sequence[str] | None, prog: str, description: str
 ) -> tuple[type[Config], dict[str, Any]]:
-    """What `parse` makes a configuration of: the class, and the values that flags and file give."""
+    """What `parse` builds a configuration from: its class, and the values of the flags and the
+    file.
+    """
     words = [_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)]
     file, content, config_class = _first_look(config_class, words, prog)
     flags, unknown = _flag_parser(config_class, prog, description).parse_known_args(words)
@@ -265,8 +267,8 @@ def parse_values(
 def _first_look(
     config_class: type[Config], words: list[str], prog: str
 ) -> tuple[Path | None, dict[str, Any], type[Config]]:
-    """The `--config` file, its content, and the class that flags and file choose: known before any
-    other flag is looked at, `--help` among them.
+    """The `--config` file, its content, and the class that flags and file choose. The other flags,
+    `--help` among them, are parsed later, because they depend on the class.
     """
     varied = config_class if issubclass(config_class, Variants) else None
     parser = _FlagParser(
@@ -287,12 +289,12 @@ def _first_look(
 
 
 def parse_environment(config_class: type[Config], environ: Mapping[str, str]) -> Config:
-    """Builds a configuration from environment variables: a field's name in capitals; an empty one
-    counts as not set.
+    """Builds a configuration from environment variables, named like the fields in capitals; an
+    empty one counts as not set.
 
     Args:
         config_class: a frozen dataclass.
-        environ: the variables; others than the fields' are left alone.
+        environ: the variables; those that no field is named after are ignored.
 
     Raises:
         ConfigError: a value of a wrong type or out of range, a required one that is missing.
@@ -314,8 +316,8 @@ def parse_environment(config_class: type[Config], environ: Mapping[str, str]) ->
 
 
 def environment_help(config_class: type, prog: str, description: str) -> str:
-    """What `parse_environment` reads, in the form of `--help`: each variable, its meaning and
-    default.
+    """The variables that `parse_environment` reads, each with its meaning and default, in the form
+    of `--help`.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -335,7 +337,7 @@ def environment_help(config_class: type, prog: str, description: str) -> str:
 
 
 class _Converter:
-    """Brings one value, a word of the command line or one of TOML's types, to the type of its
+    """Converts one value, a word of the command line or a value of TOML, to the type of its
     field.
     """
 
@@ -343,7 +345,7 @@ class _Converter:
         self._class = config_class
         self._names = _names(config_class)
         self._types = _types(config_class)
-        # Values go through one at a time: only so is it certain which one an error is about and
+        # Values are parsed one at a time, so that it is certain which one an error is about and
         # where it came from.
         self._parser = ArgumentParser(exit_on_error=False, parser_mode="json")
         for name in self._names:
@@ -375,8 +377,8 @@ class _Converter:
         except ArgumentError:
             pass
         else:
-            # A word becomes a number or a truth value on the command line; TOML has its own for
-            # these.
+            # On the command line a word may become a number or a truth value. In a file it may not,
+            # because TOML has types for these.
             if (
                 file in (None, ENVIRONMENT)
                 or not isinstance(value, str)
@@ -387,7 +389,7 @@ class _Converter:
 
 
 def _plain(value: Any) -> Any:
-    """Without the restricted type, which is a subclass."""
+    """The value as an int, float or str where its type is restricted, a subclass of one of them."""
     kind = next((kind for kind in (int, float, str) if isinstance(value, kind)), None)
     return value if kind is None or isinstance(value, bool) else kind(value)
 
@@ -398,7 +400,9 @@ class _FlagParser(argparse.ArgumentParser):
 
 
 def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser:
-    """Leaves the words as they are: `_Converter` gives them their types."""
+    """The parser of the command line. It leaves all words as they are, and `_Converter` gives them
+    their types.
+    """
     parser = _FlagParser(
         prog=prog,
         usage="%(prog)s [--config FILE] [--FLAG VALUE ...]",
@@ -425,7 +429,7 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        # Windows' editors put a byte order mark first
+        # Editors on Windows put a byte order mark first.
         return tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
@@ -436,7 +440,7 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 
 def _groups(config_class: type) -> list[tuple[str, list[Field]]]:
-    """The fields by the class that declares them first, with its docstring."""
+    """The fields in groups by the class that declares them first, each with its docstring."""
     groups: dict[type, list[Field]] = {c: [] for c in config_class.__mro__}
     for f in dataclasses.fields(config_class):
         groups[next(c for c in reversed(groups) if f.name in inspect.get_annotations(c))].append(f)
@@ -455,7 +459,9 @@ def _types(config_class: type) -> dict[str, Any]:
 
 
 def _elsewhere(config_class: type, name: str, where: str) -> str | None:
-    """The line about a flag or key that other variants have; None where none has."""
+    """The error's line about a flag or key that belongs to other variants; None where it belongs
+    to no variant.
+    """
     if not issubclass(config_class, Variants):
         return None
     variants, choice = config_class.variants(), flag(config_class.choice)
@@ -502,7 +508,7 @@ def _is_required(f: Field) -> bool:
 
 
 def flag(name: str) -> str:
-    """A field's name as it is typed."""
+    """The flag of a field, as a user types it."""
     return "--" + name.replace("_", "-")
 
 
@@ -514,7 +520,7 @@ def _hyphens(word: str) -> str:
 def _near(name: str, known: list[str]) -> str:
     bare = name.removeprefix("--").replace("-", "_").lower()
     meant = [ours for ours, others in _SYNONYMS.items() if bare in others]
-    # Spelled as the caller spells: flags with hyphens, keys without.
+    # The caller decides the spelling: flags with hyphens, keys with underscores.
     near = [ours for ours in known if ours.removeprefix("--").replace("-", "_") in meant]
     near = near or difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]}? " if near else ""

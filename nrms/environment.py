@@ -5,13 +5,13 @@ import sys
 
 
 def require(packages: tuple[str, ...], what: str, todo: str) -> None:
-    """Ends the process with one line where a package is missing: a traceback about the first one
-    says nothing to whoever forgot the environment.
+    """Ends the process with one line where packages are missing, because a traceback about one of
+    them does not help a user who forgot to activate the environment.
 
     Args:
-        packages: names as they are imported.
-        what: the program, for the line.
-        todo: how to run it.
+        packages: the names under which they are imported.
+        what: the program's name, for the line.
+        todo: how to run the program, for the line.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

@@ -16,8 +16,8 @@
 
 
 class NrmsError(Exception):
-    """Base of all errors this package raises on purpose. The message is one line: the rule, what
-    arrived, where, what to do.
+    """Base of all errors that this package raises on purpose. The message is one line: the rule,
+    what arrived and where, what to do.
     """
 
 
@@ -29,8 +29,8 @@ class SchemaError(NrmsError):
     """Data that breaks the Parquet contract.
 
     Attributes:
-        parts: the message taken apart: `rule`, `received`, `where` and `todo`; empty where it has
-            no such parts.
+        parts: the parts of the message, `rule`, `received`, `where` and `todo`; empty for a message
+            without these parts.
     """
 
     def __init__(self, message: str, parts: dict[str, str] | None = None) -> None:
@@ -73,5 +73,5 @@ class Interrupted(TrainingError):
 
 
 def shown(name: str) -> str:
-    """A name as a message, a log and a manifest can hold it: bytes that are no UTF-8 as `\\xe9`."""
+    """A name for messages, logs and manifests, with `\\xe9` for a byte that is not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

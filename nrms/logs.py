@@ -1,4 +1,4 @@
-"""Log lines of jobs and service: for people where they go to a terminal, for programs everywhere
+"""Log lines of jobs and the service: text for people on a terminal, JSON for programs everywhere
 else.
 """
 
@@ -11,19 +11,21 @@ from datetime import UTC, datetime
 
 
 def to_stderr() -> None:
-    """Sends this process' log there: from INFO on what is ours, from WARNING on what others say."""
+    """Sends this process' log to standard error: INFO and above of this project, WARNING and above
+    of other packages.
+    """
     handler = logging.StreamHandler(sys.stderr)
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(lines if sys.stderr.isatty() else JsonLines())
     logging.basicConfig(handlers=[handler])
-    logging.captureWarnings(True)  # Python's own would be lines that are no JSON
+    logging.captureWarnings(True)  # otherwise they would be lines that are not JSON
     for name in ("nrms", "api"):
         logging.getLogger(name).setLevel(logging.INFO)
 
 
 class JsonLines(logging.Formatter):
-    """A JSON object for each line, for what collects logs: `time` (ISO 8601, UTC), `level`,
-    `logger`, `message`.
+    """Formats each record as a line of JSON, for programs that collect logs: `time` (ISO 8601,
+    UTC), `level`, `logger`, `message`, and `exception` where there is one.
     """
 
     def format(self, record: logging.LogRecord) -> str:

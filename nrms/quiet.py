@@ -1,7 +1,7 @@
-"""TensorFlow's lines about itself, kept from the terminal and the log of a job.
+"""Keeps TensorFlow's lines about itself out of the terminal and the log of a job.
 
-Its C++ parts write to file descriptor 2, past Python and before `TF_CPP_MIN_LOG_LEVEL` is looked
-at.
+Its C++ parts write them to file descriptor 2, which Python does not see, and before they read
+`TF_CPP_MIN_LOG_LEVEL`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import ModuleType
 
-# A process of its own: what a crash of this one says last must still arrive.
+# It runs in a process of its own, so that the last words of this one still arrive if it crashes.
 _FILTER = """
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -29,8 +29,8 @@ for line in sys.stdin.buffer:
 
 
 def quiet_tensorflow() -> None:
-    """Leaves out, from now on, what TensorFlow says when it is imported, and what is no error
-    later.
+    """Hides, from now on, what TensorFlow writes when it is imported, and afterwards all lines but
+    errors.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl"):
@@ -42,7 +42,7 @@ def quiet_tensorflow() -> None:
 
 
 class _Finder:
-    """Finds TensorFlow where it is, and filters what its import writes."""
+    """Finds TensorFlow by the other finders, and filters what its import writes."""
 
     _searching = False
 
@@ -51,7 +51,7 @@ class _Finder:
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "tensorflow" or self._searching:
             return None
-        self._searching = True  # the other finders are asked
+        self._searching = True  # so that only the other finders answer
         try:
             spec = importlib.util.find_spec(name)
         finally:
@@ -74,7 +74,7 @@ def _filtered_stderr() -> Iterator[None]:
         stderr = os.dup(2)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, stderr=stderr)
         assert process.stdin is not None
-    except Exception:  # no standard error, no process allowed: these lines are no reason to stop
+    except Exception:  # for example no standard error: hiding lines is not worth an error
         yield
         return
     sys.stderr.flush()
@@ -86,6 +86,6 @@ def _filtered_stderr() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         os.close(stderr)
-        # another thread's child may have inherited what it reads from
+        # The filter ends late if the child of another thread has inherited the pipe that it reads.
         with suppress(subprocess.TimeoutExpired):
             process.wait(5)

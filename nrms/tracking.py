@@ -1,4 +1,4 @@
-"""Weights & Biases, kept at arm's length: whatever happens to it, training goes on."""
+"""Records runs in Weights & Biases. Whatever goes wrong there, training goes on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ARTIFACT_NAME = 128  # characters of an artifact's name, at most
+_ARTIFACT_NAME = 128  # most characters of an artifact's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +55,26 @@ class Tracker:
     online is recorded offline instead; after any other failure every call does nothing.
 
     Args:
-        mode: `online`, `offline`, `disabled`, or None: what `WANDB_MODE` says, else online if there
-            is an API key (`WANDB_API_KEY`, `wandb login`), else offline.
+        mode: `online`, `offline` or `disabled`. None means what `WANDB_MODE` says, else online if
+            there is an API key (`WANDB_API_KEY`, `wandb login`), else offline.
         project: the project that the run belongs to.
         job_type: `train`, `score`, ...
         config: the run's configuration, JSON-ready.
         run_name: the run's name, or None for one that Weights & Biases makes up.
         folder: where `wandb/` with the run's files goes; None for `WANDB_DIR`, else `runs`.
-        run_id: recorded again under the same id, a run goes on from the earlier one, or takes its
-            place; None for a new id. One that `WANDB_RUN_ID` gives, as the agent of a sweep does,
-            goes first.
-        group: what the run is shown with, or None; `WANDB_RUN_GROUP` goes first.
-        summarized: metrics, `val_*` for example, whose result `summary` gives: not the last value
-            logged.
-        init_seconds: bound on starting, in seconds.
-        call_seconds: bound on every call between, in seconds.
-        finish_seconds: bound on the last upload, in seconds. What it does not reach stays in the
+        run_id: the id of an earlier run that this one continues or replaces; None for a new id. An
+            id in `WANDB_RUN_ID`, which the agent of a sweep sets, has precedence.
+        group: the group that the run is shown in, or None; `WANDB_RUN_GROUP` has precedence.
+        summarized: metrics, such as `val_*`, whose result is what `summary` says and not the last
+            value logged.
+        init_seconds: most seconds for the start.
+        call_seconds: most seconds for each call between.
+        finish_seconds: most seconds for the last upload. What is not uploaded by then stays in the
             folder.
 
     Attributes:
-        run_id: the run's id; None where there is no run.
-        sync_command: the shell command that uploads the run from the folder; None before there is a
+        run_id: the run's id; None until there is a run.
+        sync_command: the shell command that uploads the run from the folder; None until there is a
             run.
     """
 
@@ -118,7 +117,7 @@ class Tracker:
 
     def __enter__(self) -> Self:
         if self._mode != "disabled":
-            # Online, then offline, each of which ends by itself at `init_seconds`.
+            # It tries online, then offline, and each try ends by itself after `init_seconds`.
             self._guard(self._start, 2 * self._init_seconds + 30)
         return self
 
@@ -131,7 +130,7 @@ class Tracker:
         self.finish(0 if error is None else 1)
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Records metrics at a step; a step never goes back."""
+        """Records metrics at a step; steps must not go back."""
         self._call(lambda run: run.log(dict(metrics), step=step))
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
@@ -139,7 +138,7 @@ class Tracker:
         self._call(lambda run: run.summary.update(dict(metrics)))
 
     def image(self, name: str, path: Path) -> None:
-        """Records a picture. The file may go afterwards."""
+        """Records a picture. The file may be deleted afterwards."""
 
         def record(run: Run) -> None:
             import wandb
@@ -149,7 +148,9 @@ class Tracker:
         self._call(record)
 
     def data(self, uri: str, fingerprint: str) -> None:
-        """Records the data set that the run reads: where it is and what it is, not its files."""
+        """Records the data set that the run reads, by its place and fingerprint, without its
+        files.
+        """
 
         def record(run: Run) -> None:
             import wandb
@@ -165,22 +166,21 @@ class Tracker:
             artifact = wandb.Artifact(
                 name, "dataset", metadata={"uri": uri, "fingerprint": fingerprint}
             )
-            # By hand: `add_reference` would list the whole folder, and other data there would be
-            # the same version.
+            # The entry is made by hand, because `add_reference` would list the whole folder, and
+            # its version would be the same for other data in the same place.
             ref = uri if uri.startswith("gs://") else Path(uri).absolute().as_uri()
             artifact.manifest.add_entry(
                 ArtifactManifestEntry(path=LogicalPath("data"), ref=ref, digest=fingerprint)
             )
-            # What `use_artifact` does with an artifact that is not logged yet; it refuses to do it
-            # offline.
+            # `use_artifact` does the same with an artifact that is not logged yet, but not offline.
             run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
         self._call(record)
 
     def artifact(self, name: str, type: str, uri: str, metadata: Mapping[str, Any]) -> None:
-        """Records a folder, with its files, or a `gs://` URI, as references to the objects under
-        it. To the metadata (JSON-ready) comes the `commit` of the working directory, where there is
-        one.
+        """Records a folder with its files, or a `gs://` URI as references to the objects below it.
+        The `commit` of the working directory, if there is one, is added to the metadata
+        (JSON-ready).
         """
 
         def record(run: Run) -> None:
@@ -190,23 +190,23 @@ class Tracker:
             if uri.startswith("gs://"):
                 artifact.add_reference(uri)
             else:
-                # Immutable: uploaded from where the files lie, without a copy in the home
-                # directory.
+                # With this policy files are uploaded from where they are, without a copy in the
+                # home directory.
                 artifact.add_dir(uri, policy="immutable", skip_cache=True)
             run.log_artifact(artifact)
 
         self._call(record)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Ends the run; online, waits for what is still to be uploaded. A second
-        call does nothing.
+        """Ends the run. An online run waits for what is still to be uploaded. A second call does
+        nothing.
         """
 
         def end(run: Run) -> None:
             import wandb
 
             run.finish(exit_code)
-            # Only the end of its service process says that the last records are on disk.
+            # The last records are surely on disk only when its service process has ended.
             wandb.teardown()
 
         run = self._run
@@ -224,22 +224,22 @@ class Tracker:
             logger.info("Weights & Biases: recorded offline. To upload: %s", self.sync_command)
 
     def _start(self) -> None:
-        # Reporting its own errors to its makers holds up the end of a process for half a minute
-        # without a network.
+        # It reports its own errors to its makers, and without a network this delays the end of the
+        # process by half a minute.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        # The logs of its service process; by default in the home directory, which a container may
-        # lack.
+        # The logs of its service process go there. By default they go to the home directory, which
+        # a container may lack.
         os.environ.setdefault("WANDB_CACHE_DIR", str(self._folder / "wandb" / "cache"))
         import wandb
 
-        # Else each line of its debug.log comes with a traceback on stderr once the disk is full.
-        # And a line for each line of the console once its service process is gone.
+        # Otherwise a full disk puts a traceback on stderr for each line of its debug.log, and a
+        # service process that is gone puts a line there for each line of the console.
         logging.getLogger("wandb").setLevel(logging.CRITICAL)
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.setup(wandb.Settings(silent=True)).settings
         key = settings.api_key or settings.identity_token_file or _netrc_has(settings.base_url)
         mode = self._mode or ("online" if key else "offline")
-        if mode == "online" and not key:  # it would ask for one where there is a terminal
+        if mode == "online" and not key:  # on a terminal it would ask for a key
             self._warn("no API key, recording offline. Set WANDB_API_KEY or run `wandb login`")
             mode = "offline"
         try:
@@ -253,7 +253,7 @@ class Tracker:
             self._run.define_metric(name, summary="none")
         self.run_id = self._run.id
         folder = Path(self._run.dir).parent
-        # A run that goes on is a folder for each time.
+        # A run that was resumed has a folder for each time.
         folders = (
             sorted(folder.parent.glob(f"offline-run-*-{glob.escape(self.run_id)}"))
             if self._run.offline
@@ -268,7 +268,7 @@ class Tracker:
 
         settings = wandb.Settings(
             silent=True,
-            # what is written to stdout and stderr goes there first, and is never waited for
+            # Lines for stdout and stderr are written there first, and nothing waits for the copy.
             console="wrap",
             init_timeout=self._init_seconds,
             finish_timeout=self._finish_seconds,
@@ -282,7 +282,9 @@ class Tracker:
             self._guard(lambda: action(run), seconds or self._call_seconds)
 
     def _guard(self, action: Callable[[], object], seconds: float) -> None:
-        """Does it in a thread of its own: a service process that hangs must not hang training."""
+        """Runs the action in a thread of its own, so that training goes on if the service process
+        hangs.
+        """
         outcome: list[BaseException | None] = []
 
         def work() -> None:
@@ -311,8 +313,8 @@ class Tracker:
 
 
 def _tear_down() -> None:
-    """Saves what can be saved, and takes back its hook at exit, which would wait for a process that
-    hangs and print a traceback about one that is dead.
+    """Saves what can be saved, and removes its hook at exit, which would wait for a process that
+    hangs and print a traceback about one that has died.
     """
     import wandb
 
@@ -341,15 +343,15 @@ def _netrc_has(base_url: str) -> bool:
 
 
 def _first_error(log: Path) -> str:
-    """The first error in its service process's log, or "": only it knows of a full disk or a failed
-    upload.
+    """The first error in the log of its service process, or "". A full disk or a failed upload is
+    reported nowhere else.
     """
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
             line = next((line for line in lines if '"level":"ERROR"' in line), None)
         content = json.loads(line or "{}")
         return ": ".join(content[key] for key in ("msg", "error") if key in content)
-    except (OSError, ValueError) as error:  # a full disk cuts the log itself
+    except (OSError, ValueError) as error:  # a full disk also cuts the log short
         return f"{log}: {_line(error)}"
 
 
