@@ -1,9 +1,10 @@
 """The model bundle: `<models>/<version>/` and the pointer `<models>/latest.json`.
 
-A version holds `model.keras`, its graphs for ONNX Runtime, the files of its inputs, `prior.npy` and
-`meta.json`, which is written last, lists them (see `nrms.bundles.parts`) and carries the sha256 of
-the others: a version without it does not exist. Nothing in a version ever changes. Loading verifies
-every checksum before any file is parsed, since `.keras` files carry code.
+A version holds `model.keras`, its graphs for ONNX Runtime, the files of its inputs, perhaps
+`prior.npy`, and `meta.json`, which lists them (see `nrms.bundles.parts`) with the sha256 of each
+file. `meta.json` is written last, and a version without it does not exist. Nothing in a version
+ever changes. Loading verifies every checksum before any file is parsed, since `.keras` files carry
+code.
 """
 
 from nrms.bundles.bundle import Bundle, load

@@ -19,7 +19,7 @@ from nrms.errors import ArtifactError, ObjectNotFound
 
 logger = logging.getLogger(__name__)
 
-# Of a size in the configuration: what is larger is damage, and would take all memory.
+# The largest size that a configuration may give. A larger one is damage, and would take all memory.
 _LARGEST = 100_000
 _RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,2}(\.?[a-z]{1,4}\d{1,4})?")
 
@@ -30,12 +30,12 @@ class Bundle:
 
     Attributes:
         uri: the version's folder.
-        version: its name, `YYYYMMDDTHHMMSSZ-` and eight hex digits: when it was published, by that
-            machine's clock.
-        sha256: of `meta.json`, and through it of everything in the version.
+        version: its name, `YYYYMMDDTHHMMSSZ-` and eight hex digits. The time is that of publishing,
+            by the clock of the machine that did it.
+        sha256: checksum of `meta.json`, and through it of everything in the version.
         meta: the content of `meta.json`.
         files: local path of each verified file, by name.
-        parts: what the version says of its parts.
+        parts: the parts that the version lists.
     """
 
     uri: str
@@ -47,7 +47,9 @@ class Bundle:
 
     @property
     def history_size(self) -> int:
-        """Clicks of a reader that the model sees. Raises ArtifactError: there is none."""
+        """Clicks of a reader that the model sees. Raises ArtifactError where the version does not
+        say.
+        """
         for declared in self.parts.inputs.values():
             if declared["kind"] == "history":
                 return int(declared["settings"]["size"])
@@ -55,8 +57,8 @@ class Bundle:
 
     @property
     def joins(self) -> dict[str, float]:
-        """The training split's own shares, see `nrms.data.joins`. Raises ArtifactError where they
-        are none.
+        """The shares of the training split, see `nrms.data.joins`; empty in a model of an earlier
+        release. Raises ArtifactError for other values than shares.
         """
         shares = self.meta.get("joins", {})  # a model of an earlier release has none
         if not isinstance(shares, dict) or not all(
@@ -69,8 +71,8 @@ class Bundle:
         return shares
 
     def number(self, name: str) -> int:
-        """A whole number of the training's configuration, from 1 to 100,000. Raises ArtifactError:
-        there is none.
+        """A whole number of the training's configuration, from 1 to 100,000. Raises ArtifactError
+        where it is missing or another value.
         """
         value = self.meta.get("config", {}).get(name)
         if type(value) is not int or not 1 <= value <= _LARGEST:
@@ -82,11 +84,11 @@ class Bundle:
         return value
 
     def prior(self) -> np.ndarray | None:
-        """The vector of a reader of whom nothing is known, float32 `(dim,)`; None in a version that
-        has none.
+        """The vector of a reader without a history, float32 `(dim,)`; None in a version without
+        one.
 
         Raises:
-            ArtifactError: the file holds no such vector.
+            ArtifactError: the file does not hold such a vector.
         """
         path = self.files.get(PRIOR)
         if path is None:
@@ -115,13 +117,13 @@ def load(uri: str, cache: Path, runtimes: Collection[str] = ("keras", "onnx")) -
     """Fetches and verifies a model.
 
     Args:
-        uri: a version's folder, or a model root, whose `latest.json` then says which version.
-        cache: local folder for what comes from a bucket.
-        runtimes: what shall execute it; files that only others need are neither fetched nor
-            verified.
+        uri: a version's folder, or a model root, whose `latest.json` then names the version.
+        cache: local folder for files from a bucket.
+        runtimes: those that shall execute it. Files that only other runtimes need are neither
+            fetched nor verified.
 
     Raises:
-        ArtifactError: no model there, or one that is incomplete, altered or of another format.
+        ArtifactError: there is no model, or it is incomplete, altered or of another format.
         StorageError: the storage cannot be read.
     """
     uri = storage.normal(uri)

@@ -1,4 +1,4 @@
-"""A trained model to the files that others load: Keras and ONNX."""
+"""Writes a trained model as the files that others load, for Keras and for ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nrms.architectures.model_graph import Graph
 from nrms.bundles.parts import KERAS
 from nrms.features.spec import Spec
 
-# A graph of an eighth of the size: it exports in a third of the time and runs small batches twice
-# as fast.
+# With one bucket a graph has an eighth of the size, is exported in a third of the time, and runs
+# small batches twice as fast.
 _BUCKETS = 1
 
 
@@ -25,11 +25,11 @@ def export_model(model: keras.Model, folder: Path, articles: Mapping[str, Spec])
     Args:
         model: a float32 model.
         folder: an existing local folder.
-        articles: what it reads of articles, by name.
+        articles: what the model reads of articles, by name.
 
     Returns:
-        What a bundle's `meta.json` says of the graphs: by name, the axes and the dtype of each
-        input and of the output.
+        The graphs by name, as a bundle's `meta.json` lists them: of each input its dtype and axes,
+        and the axes of the output, JSON-ready.
     """
     model.save(folder / KERAS)
     graphs = model.graphs(articles, buckets=_BUCKETS)
@@ -38,7 +38,7 @@ def export_model(model: keras.Model, folder: Path, articles: Mapping[str, Spec])
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # tf2onnx 1.17 looks for `np.object`, which NumPy warns about.
+            # tf2onnx 1.17 reads `np.object`, about which NumPy warns.
             warnings.simplefilter("ignore", FutureWarning)
             for name, graph in graphs.items():
                 _export(model, graph, folder / f"{name}.onnx")
@@ -75,7 +75,7 @@ def _export(model: keras.Model, graph: Graph, path: Path) -> None:
 
 
 class _Exported(keras.Model):
-    """A graph as the model that Keras exports."""
+    """A graph in the form of a model, which is what Keras exports."""
 
     def __init__(self, model: keras.Model, graph: Graph) -> None:
         super().__init__(name="exported")

@@ -1,8 +1,8 @@
-"""What a version is made of, as its `meta.json` lists it.
+"""The parts of a version, as its `meta.json` lists them.
 
-`inputs` declare what the model reads (see `nrms.features.inputs`), `graphs` what a runtime
-executes, each a file `<name>.onnx` beside `model.keras`, which holds all of them; `scoring` says
-how scores are made of these. No graph and no file of an input is required by its name.
+`inputs` declares what the model reads (see `nrms.features.inputs`). `graphs` names what a runtime
+executes: each graph is a file `<name>.onnx`, and `model.keras` holds all of them. `scoring` says
+how scores are made from the graphs. No graph and no file of an input is required by its name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from nrms.errors import ArtifactError
 
-FORMAT = 2  # releases of format 1 feed a graph's inputs by other names
+FORMAT = 2  # the releases that wrote format 1 give a graph's inputs other names
 LOADED = (1, 2)
 META = "meta.json"
 KERAS = "model.keras"
 PRIOR = "prior.npy"
-_NAME = re.compile(r"\w[\w.-]*")  # never a path
-# Files of a version of the releases that knew NRMS on titles alone and did not list its parts.
+_NAME = re.compile(r"\w[\w.-]*")  # a name and not a path
+# The files of a version in the first releases, which had NRMS on titles alone and listed no parts.
 FIRST_RELEASE = (KERAS, "news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
 
 
@@ -29,11 +29,11 @@ class Parts:
     """The parts of a version.
 
     Attributes:
-        inputs: what the model reads, as declared, by name.
-        graphs: names of its graphs.
-        scoring: how scores are made.
-        prior: whether it has the vector of a reader of whom nothing is known.
-        lacking: what an older version lacks and what stands for it, one text each.
+        inputs: what the model reads, by name, as `Inputs.declared` gives it.
+        graphs: the names of its graphs.
+        scoring: how scores are made, see `nrms.inference.loaded_model`.
+        prior: whether there is a vector for readers without a history.
+        lacking: what an older version lacks and what is used instead, one text each.
     """
 
     inputs: dict[str, Any]
@@ -44,7 +44,7 @@ class Parts:
 
     @classmethod
     def of(cls, meta: dict[str, Any], where: str) -> Parts:
-        """Those that a `meta.json` lists.
+        """The parts that a `meta.json` lists; `where` is the version, for messages.
 
         Raises:
             ArtifactError: it lists something else.
@@ -61,7 +61,7 @@ class Parts:
         return cls(inputs, tuple(graphs), str(meta.get("scoring")), prior)
 
     def files(self, runtimes: Collection[str]) -> list[str]:
-        """The files that these runtimes need, `keras` or `onnx`."""
+        """The names of the files that these runtimes, `keras` or `onnx`, need."""
         return [
             *([KERAS] if "keras" in runtimes else []),
             *([f"{name}.onnx" for name in self.graphs] if "onnx" in runtimes else []),

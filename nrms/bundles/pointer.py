@@ -1,4 +1,4 @@
-"""`latest.json` of a model root: which version serves."""
+"""`latest.json` of a model root, which names the version to use."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
 def point(models: str, version: str, sha256: str) -> None:
-    """Moves `latest.json` to a version, unless it has moved to another since, whose training began
-    to point later.
+    """Moves `latest.json` to a version, unless another training that began to point later has moved
+    it in the meantime.
 
-    A pointer's number is one more than that of the pointer that it set out to replace: so whoever
-    sees another's pointer comes after it, whatever clocks say. Of two that set out from the same
-    one, the version that sorts later stays.
+    Each pointer has a number, one more than that of the pointer that it found at first and set out
+    to replace. So a training that finds another's pointer comes after it, whatever clocks say. Of
+    two that found the same pointer, the one stays whose version sorts later.
 
     Args:
         models: the model root.
-        version: name of the version.
-        sha256: of its `meta.json`.
+        version: the version's name.
+        sha256: checksum of its `meta.json`.
 
     Raises:
         StorageError: writing failed; `latest.json` then points where it did.
@@ -41,7 +41,7 @@ def point(models: str, version: str, sha256: str) -> None:
         try:
             current = None if stored is None else _pointer(stored[0], models)
         except ArtifactError:
-            current = None  # a damaged pointer shall not stop a training from being published
+            current = None  # a damaged pointer must not stop a training from publishing
         number, name = (0, "") if current is None else (_number(current), current["version"])
         ours = ours or (number + 1, version)
         if ours <= (number, name) or name == version:
@@ -60,25 +60,27 @@ def point(models: str, version: str, sha256: str) -> None:
             storage.write_bytes(json.dumps(pointer).encode(), uri, if_generation=generation)
             return
         except PreconditionFailed:
-            continue  # another training moved it first: look again
+            continue  # another training moved it first, so it is read again
 
 
 def latest_version(models: str) -> str | None:
-    """The version that `latest.json` of a model root names; None where there is none, as in a
-    version's folder.
+    """The version that `latest.json` of a model root names; None where there is no such file, as in
+    a version's folder.
     """
     latest = read_latest(models)
     return None if latest is None else latest["version"]
 
 
 def read_latest(models: str) -> dict | None:
-    """The pointer; None where there is none."""
+    """The content of `latest.json`; None where there is no such file. Raises ArtifactError: it is
+    damaged.
+    """
     stored = _stored_latest(models)
     return None if stored is None else _pointer(stored[0], models)
 
 
 def _stored_latest(models: str) -> tuple[bytes, str] | None:
-    """What lies where the pointer belongs, and its generation; None where nothing does."""
+    """The bytes of `latest.json`, and their generation; None where there is no such file."""
     while True:
         try:
             info = storage.stat(storage.join(models, LATEST))
@@ -86,7 +88,7 @@ def _stored_latest(models: str) -> tuple[bytes, str] | None:
         except ObjectNotFound:
             return None
         except PreconditionFailed:
-            continue  # it moved in between
+            continue  # it was replaced between the two calls
 
 
 def _pointer(data: bytes, models: str) -> dict:
@@ -100,13 +102,13 @@ def _pointer(data: bytes, models: str) -> dict:
 
 
 def _number(pointer: dict) -> int:
-    """How many pointers came before it, as far as they said so: the first release's did not."""
+    """The pointer's number; 0 for one of the first release, which wrote none."""
     number = pointer.get("number")
     return number if type(number) is int else 0
 
 
 def read_json(data: bytes, uri: str) -> dict:
-    """A JSON object of a bundle. Raises ArtifactError: it is none."""
+    """A JSON object from a bundle's file. Raises ArtifactError for other content."""
     content = commit.read_json(data)
     if content is None:
         raise ArtifactError(

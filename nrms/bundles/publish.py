@@ -1,4 +1,4 @@
-"""How a training's files become a version."""
+"""Publishes the files of a training as a version."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nrms.storage import commit
 
 
 class Tries:
-    """What earlier tries of the same training began to publish: a file for each version, until one
-    of them is done.
+    """The versions that this and earlier tries of a training began to publish. Each is marked by an
+    empty file, until one of the tries is done.
 
     Args:
-        folder: where these files are, a folder or `gs://` URI.
-        key: the same for each try of a training, and of no other.
+        folder: where the marks are, a folder or `gs://` URI.
+        key: identifies the training; all its tries have the same.
     """
 
     def __init__(self, folder: str, key: str) -> None:
@@ -32,13 +32,13 @@ class Tries:
         self._before = [name for name in marks if VERSION.fullmatch(name)]
 
     def begin(self, version: str) -> None:
-        """Before anything of the version is written."""
+        """Marks a version, before anything of it is written."""
         self._own.append(version)
         storage.write_bytes(b"", self._marks + version)
 
     def finished(self, models: str, meta: dict) -> tuple[str, str] | None:
-        """A version that an earlier try wrote whole, of the same metrics; its name, and the sha256
-        of `meta.json`.
+        """The version that an earlier try wrote whole, with the data, metrics and epochs of `meta`:
+        its name, and the sha256 of its `meta.json`. None where there is no such version.
         """
         ours = json.loads(json.dumps(meta))
         for version in self._before:
@@ -52,8 +52,8 @@ class Tries:
         return None
 
     def end(self, models: str) -> None:
-        """When the training is done: removes what earlier tries left unfinished, and its own
-        traces.
+        """Removes, when the training is done, the unfinished versions of all tries, and all
+        marks.
         """
         for name in [*self._before, *self._own]:
             if not storage.exists(storage.join(models, name, META)):
@@ -68,17 +68,18 @@ def publish(
 
     Args:
         models: the model root, a folder or `gs://` URI.
-        folder: local folder with `model.keras` and every file of the parts that `meta` lists; what
-            else it holds, such as plots, is published beside them.
-        meta: what else `meta.json` shall say, JSON-ready.
-        promote: False leaves `latest.json` where it is.
-        tries: those before this one, looked up when the training began: what they finished is not
-            written again.
+        folder: local folder with `model.keras` and all files of the parts that `meta` lists. Its
+            other files, such as plots, are published beside them.
+        meta: the content of `meta.json`, JSON-ready, without format, version, time and checksums.
+        promote: False leaves `latest.json` as it is.
+        tries: the tries of this training; a version that an earlier one finished is not written
+            again.
 
     Returns:
         The URI of the version.
 
     Raises:
+        ArtifactError: `folder` lacks a file.
         StorageError: writing failed; `latest.json` then points where it did.
     """
     earlier = tries.finished(models, meta) if tries else None
@@ -89,7 +90,7 @@ def publish(
 
 
 def _write_version(models: str, folder: Path, meta: dict, tries: Tries | None) -> tuple[str, str]:
-    """Writes a version; its name, and the sha256 of its `meta.json`."""
+    """Writes a version. Gives its name, and the sha256 of its `meta.json`."""
     now = datetime.now(UTC)
     version = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     uri = storage.join(models, version)

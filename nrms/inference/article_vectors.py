@@ -1,5 +1,5 @@
-"""News vectors by content, from one night to the next: what a model encoded once, it does not
-encode again.
+"""Keeps news vectors by content from one night to the next, so that a model encodes an article
+once.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from nrms.storage.scratch import scratch_folder
 logger = logging.getLogger(__name__)
 
 _KEY_BYTES = 16
-_FLOATS = np.dtype("<f4")  # of a vector, as bytes: a tenth of the time that Parquet's lists take
+_FLOATS = np.dtype("<f4")  # stored as bytes, in a tenth of the time that Parquet's lists take
 _MODEL = b"nrms.model"  # key of the Parquet metadata
-# for which a vector is kept that nobody uses: nights further back are seldom caught up on
+# A vector that is not used is kept for so many days, because a night is seldom scored later.
 _KEPT_DAYS = 30
 
 
 def default_folder(version: str) -> str:
-    """Where the vectors of a model's version (its URI) are kept unless said otherwise: beside the
+    """Where the vectors of a version (its URI) are kept by default: in a folder beside the
     versions.
     """
     return storage.join(storage.parent(version), "article_vectors")
 
 
 class ArticleVectors:
-    """The news vectors of one model, by the content of all that it reads of an article.
+    """The news vectors of one model. Their keys are hashes of all that it reads of an article.
 
     Args:
         model: the model's sha256.
 
     Attributes:
-        encoded: how many vectors were made for `of`.
+        encoded: how many vectors `of` had to encode.
     """
 
     def __init__(self, model: str) -> None:
         self._model = model
         self._rows: dict[bytes, int] = {}
         self._vectors = np.zeros((0, 0), np.float32)
-        self._days = np.zeros(0, np.int32)  # on which each was used last, counted from 1970
+        self._days = np.zeros(0, np.int32)  # when each was last used, counted from 1970
         self._generation = storage.ABSENT
         self._unsaved = False
         self.encoded = 0
@@ -55,13 +55,13 @@ class ArticleVectors:
     def of(self, keys: Sequence[bytes], encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The vectors of at least one article: float32 `(articles, dim)`.
 
-        Args:
-            keys: the content of each, 16 bytes (see `nrms.features.inputs.Inputs.keys`).
-            encode: the vectors, float32 `(rows, dim)`, of those that are not kept yet, places in
-                `keys`; at least one.
+        Of the vectors of other articles, those are forgotten that were not used for 30 days. Of the
+        rest, the latest stay, at most as many as there are different keys.
 
-        Forgotten are those that were not used for a month, and of the others all but as many as
-        these, the latest.
+        Args:
+            keys: the key of each article, 16 bytes (see `nrms.features.inputs.Inputs.keys`).
+            encode: gives the vectors, float32 `(rows, dim)`, of articles that are not kept yet. It
+                takes their positions in `keys`, int64, at least one.
         """
         new: dict[bytes, int] = {}
         for row, key in enumerate(keys):
@@ -73,8 +73,8 @@ class ArticleVectors:
             self._keep(list(new), vectors, np.full(len(new), today, np.int32))
             self.encoded += len(new)
         rows = np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))
-        # Now and then their day alone is worth a write: else they were forgotten with all that is
-        # used no more.
+        # Days alone are saved once one of them is older than half of `_KEPT_DAYS`. Otherwise the
+        # vectors that are used every night would be forgotten like unused ones.
         self._unsaved |= bool(new) or bool((self._days[rows] < today - _KEPT_DAYS // 2).any())
         self._days[rows] = today
         vectors = self._vectors[rows]
@@ -82,12 +82,12 @@ class ArticleVectors:
         return vectors
 
     def load(self, folder: str, cache: Path) -> None:
-        """Adds what `save` wrote into `folder` for this model; where that is nothing or damaged,
-        nothing.
+        """Adds the vectors that `save` wrote into `folder` for this model. A missing file adds
+        nothing; so does one that cannot be read, with a warning.
 
         Args:
             folder: local path or `gs://` URI.
-            cache: local folder for what comes from a bucket.
+            cache: local folder for files from a bucket.
         """
         try:
             storage.tidy(folder)
@@ -103,8 +103,8 @@ class ArticleVectors:
         self._keep([keys[row] for row in lacking], vectors[lacking], days[lacking])
 
     def save(self, folder: str) -> None:
-        """Writes the vectors, if any is new. Whatever fails is logged: the next night then encodes
-        these again.
+        """Writes the vectors, if there is something new. An error is logged and not raised; the
+        next night then encodes these articles again.
         """
         if not self._unsaved:
             return
@@ -160,7 +160,7 @@ class ArticleVectors:
         table = parquet.read(path).combine_chunks()
         if (table.schema.metadata or {}).get(_MODEL) != self._model.encode():
             raise ValueError("it is of another model")
-        # Releases that knew models of titles alone called the key by what it was made of.
+        # The first releases, whose models read titles alone, called this column `title`.
         key = "key" if "key" in table.column_names else "title"
         keys, column = table[key].combine_chunks(), table["vector"].combine_chunks()
         if keys.type != pa.binary(_KEY_BYTES) or not pa.types.is_fixed_size_binary(column.type):

@@ -1,4 +1,4 @@
-"""The Keras runtime."""
+"""Executes graphs with Keras."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import nrms.models  # noqa: F401  the layers of every model must be known before one is loaded
+import nrms.models  # noqa: F401  registers the layers that a saved model is made of
 from nrms.architectures.model_graph import Graph, HasGraphs
 from nrms.features.spec import Spec
 
@@ -18,11 +18,11 @@ class KerasRuntime:
     """Executes the graphs of a Keras model (see `nrms.inference.runtime.Runtime`).
 
     Args:
-        model: the model; its current weights are used at each call.
-        articles: what it reads of articles, by name.
+        model: the model. Each call uses the weights that it has then.
+        articles: what the model reads of articles, by name.
     """
 
-    positions = 65_536  # tensors of 100 MB at 400 dimensions, worked on in 8 buckets
+    positions = 65_536  # tensors have 100 MB at 400 dimensions, and 8 buckets divide them
 
     def __init__(self, model: HasGraphs, articles: Mapping[str, Spec]):
         graphs = model.graphs(articles)
@@ -31,10 +31,10 @@ class KerasRuntime:
 
     @classmethod
     def load(cls, path: Path, articles: Mapping[str, Spec]) -> KerasRuntime:
-        """Executes a `model.keras`, which must be verified: such a file carries code."""
+        """Loads a `model.keras`, which must be verified, because such a file carries code."""
         runtime = cls(keras.models.load_model(path, compile=False), articles)
         for function in runtime._functions.values():
-            # Now and not in the first batch, whose time would say nothing.
+            # Traced now, so that the time of the first batch is that of its own work.
             function.get_concrete_function()
         return runtime
 
@@ -44,7 +44,7 @@ class KerasRuntime:
 
 
 def _function(graph: Graph) -> tf.types.experimental.PolymorphicFunction:
-    # Traced once for every shape: batches differ in size and length.
+    # All axes are of any length, so that a graph is traced once for batches of all sizes.
     signature = {
         name: tf.TensorSpec([None] * len(spec.axes), spec.dtype)
         for name, spec in graph.inputs.items()

@@ -1,4 +1,4 @@
-"""Scoring by lists: a model that looks at all candidates of an impression at once."""
+"""Scores with a model that reads all candidates of an impression at once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ LIST_SCORER, MASK = "list_scorer", "mask"
 
 class ListScorer:
     """Scores impressions list by list. An unknown candidate is scored like the others, by what the
-    model reads of the moment. Pure: no file, bucket or clock is touched.
+    model reads of the moment. Scores depend on the arguments alone: no file, bucket or clock is
+    read.
 
     Args:
-        runtime: has the graph `list_scorer`. Its inputs, `(lists, candidates, ...)` but for those
-            of an impression, are arrays of the catalogue, of the moment, and `mask`, bool, False
-            where a list has no candidate.
-        catalogue: what the model reads of articles, `(articles + 1, ...)` by name, row 0 zeros.
-        moment: what the arrays of the moment look like, by name: zeros stand for those that a
-            shard lacks.
+        runtime: has the graph `list_scorer`, which gives scores, float32 `(lists, candidates)`. Its
+            inputs are those of articles and of candidates, `(lists, candidates, ...)`, those of
+            impressions, `(lists, ...)`, and `mask`, bool `(lists, candidates)`, False where a list
+            has no candidate.
+        catalogue: what the model reads of articles, `(articles + 1, ...)` by name; row 0 is zeros.
+        moment: the form of the inputs of impressions and candidates, by name. Where a shard lacks
+            one of them, zeros are used.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class ListScorer:
         self._names = runtime.inputs[LIST_SCORER]
 
     def prepare(self, users: np.ndarray) -> None:
-        """Nothing is known of a reader beforehand."""
+        """Does nothing, because readers are not encoded beforehand."""
 
     def score(self, impressions: Scorable) -> np.ndarray:
         """Scores every candidate of a shard: float32 `(c,)`, in their order; higher is better."""

@@ -1,6 +1,6 @@
-"""A model opened to score: the only thing that joins a bundle's files to scores.
+"""A model opened to score. Only this module turns a bundle's files into scores.
 
-Validation, the nightly job, the service and the benchmarks use it, and nothing below it:
+Validation, the nightly job, the service and the benchmarks use it and not the modules below it:
 
     model = LoadedModel.open(bundles.load("gs://bucket/models", cache), "onnx")
     catalogue = model.catalogue(articles)
@@ -35,15 +35,15 @@ from nrms.inference.vectors import (
 
 RuntimeName = Literal["keras", "onnx"]
 
-# The graphs that each way of scoring needs.
+# The graphs that a bundle must have for each way of scoring.
 _GRAPHS = {"vectors": (NEWS_ENCODER, USER_ENCODER), "lists": (LIST_SCORER,)}
 
 
 class Scorer(Protocol):
-    """Scores impressions of the readers and articles that it was made for."""
+    """Scores impressions of one catalogue and one set of readers."""
 
     def prepare(self, users: np.ndarray) -> None:
-        """Does beforehand what can be done for these users, rows of the histories."""
+        """Does now what can be done in advance for these users, rows of the histories."""
 
     def score(self, impressions: Scorable) -> np.ndarray:
         """Scores every candidate of a shard: float32 `(c,)`, in their order; higher is better."""
@@ -51,18 +51,18 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Articles, and what scoring looks up of them.
+    """Articles with the arrays in which scoring looks them up.
 
     Attributes:
         articles: the articles.
-        arrays: of shape `(articles + 1, ...)` by name; row 0 is the unknown article.
+        arrays: arrays of shape `(articles + 1, ...)`, by name; row 0 is the unknown article.
     """
 
     articles: Articles
     arrays: Mapping[str, np.ndarray]
 
     def extended(self, others: Catalogue) -> Catalogue:
-        """With other articles after these."""
+        """These articles followed by others, of a catalogue of the same model."""
         arrays = {
             name: np.concatenate([array, others.arrays[name][1:]])
             for name, array in self.arrays.items()
@@ -71,16 +71,21 @@ class Catalogue:
 
 
 class LoadedModel:
-    """A model with what executes it.
+    """A model with the runtime that executes it.
 
     Args:
-        inputs: what it reads.
-        runtime: gives what executes its graphs, when it is needed first.
-        scoring: how it scores: `vectors`, those of articles and readers; or `lists`, the candidates
-            of an impression at once.
-        prior: of a model of vectors, that of a reader of whom nothing is known, float32 `(dim,)`;
-            None leaves such readers with zeros, by which all candidates are equal.
+        inputs: what the model reads.
+        runtime: makes the runtime; called when it is first needed.
+        scoring: `vectors`: dot products of the vectors of articles and readers; `lists`: all
+            candidates of an impression at once.
+        prior: where scoring is `vectors`, the vector of readers without a history, float32
+            `(dim,)`. With None their vector is zeros, and all their candidates have equal scores.
         where: the bundle, for messages.
+
+    Attributes:
+        inputs: as given.
+        scoring: as given.
+        prior: as given, or what `fit_prior` found.
     """
 
     def __init__(
@@ -102,8 +107,9 @@ class LoadedModel:
         """Opens a verified bundle that was loaded for this runtime.
 
         Raises:
-            ArtifactError: it lacks what its way of scoring needs, or, when the runtime is needed
-                first, cannot be executed.
+            ArtifactError: a part is damaged, or the graphs that its way of scoring needs are
+                missing. A graph that ONNX Runtime cannot load raises it when the runtime is first
+                needed.
         """
         inputs = Inputs.load(bundle.parts.inputs, bundle.files, bundle.uri)
         scoring, graphs = bundle.parts.scoring, bundle.parts.graphs
@@ -115,7 +121,8 @@ class LoadedModel:
             )
 
         def make() -> Runtime:
-            # Imported here: TensorFlow takes seconds, and one of the two is enough.
+            # Imported here, because importing TensorFlow takes seconds, and ONNX Runtime does not
+            # need it.
             if runtime == "onnx":
                 from nrms.inference.onnx_runtime import OnnxRuntime
 
@@ -128,22 +135,25 @@ class LoadedModel:
 
     @classmethod
     def of(cls, model: HasGraphs, inputs: Inputs) -> LoadedModel:
-        """A Keras model in memory, in float32; its current weights are used at each call."""
+        """A float32 Keras model in memory. Each call uses the weights that it has then."""
         from nrms.inference.keras_runtime import KerasRuntime
 
         return cls(inputs, lambda: KerasRuntime(model, inputs.specs), model.scoring)
 
     @functools.cached_property
     def runtime(self) -> Runtime:
-        """What executes its graphs."""
+        """The runtime that executes the graphs, made when it is first needed. Raises ArtifactError:
+        ONNX Runtime cannot load a graph.
+        """
         return self._make_runtime()
 
     def catalogue(self, articles: Articles, kept: ArticleVectors | None = None) -> Catalogue:
-        """What scoring looks up of these articles, at least one.
+        """Encodes at least one article for scoring.
 
         Args:
-            articles: read with `inputs.columns`.
-            kept: vectors of earlier times by content, added to; None encodes every article.
+            articles: the articles, read with `inputs.columns`.
+            kept: vectors that were made earlier; new ones are added. With None every article is
+                encoded.
         """
         if self.scoring != "vectors" or kept is None:
             return self.catalogue_of(articles, self.inputs.encode(articles))
@@ -154,7 +164,7 @@ class LoadedModel:
         return Catalogue(articles, {NEWS_VECTORS: with_unknown(vectors)})
 
     def catalogue_of(self, articles: Articles, arrays: Mapping[str, np.ndarray]) -> Catalogue:
-        """The same of articles that `inputs.encode` has encoded already."""
+        """The same for articles whose `arrays` `inputs.encode` has already made."""
         if self.scoring == "vectors":
             arrays = {NEWS_VECTORS: encode_news(self.runtime, arrays)}
         return Catalogue(articles, {name: with_unknown(array) for name, array in arrays.items()})
@@ -162,15 +172,15 @@ class LoadedModel:
     def scorer(
         self, catalogue: Catalogue, histories: np.ndarray, state: object | None = None
     ) -> Scorer:
-        """What scores impressions of these articles and readers.
+        """Makes the scorer of impressions of these articles and readers.
 
         Args:
-            catalogue: of this model.
+            catalogue: articles encoded by this model.
             histories: int32 `(users + 1, history)`, rows of articles, 0 = padding; row 0 is empty.
             state: what happened before; no model reads it yet.
 
         Raises:
-            ArtifactError: the bundle's prior is not as long as a vector.
+            ArtifactError: the prior is not as long as a user vector.
         """
         if self.scoring == "lists":
             return ListScorer(self.runtime, catalogue.arrays, self.inputs.moment_specs)
@@ -183,8 +193,8 @@ class LoadedModel:
         return VectorScorer(self.runtime, catalogue.arrays, histories, self.prior)
 
     def fit_prior(self, catalogue: Catalogue, histories: np.ndarray, users: np.ndarray) -> None:
-        """Takes the mean vector of these users, rows of `histories`, as its prior; nothing where
-        it has no vectors.
+        """Sets `prior` to the mean vector of these users, rows of `histories`; to None for a model
+        without vectors.
         """
         self.prior = None
         scorer = self.scorer(catalogue, histories)
@@ -192,11 +202,11 @@ class LoadedModel:
             self.prior = scorer.prior_vector(users)
 
     def try_out(self, articles: Articles, kept: ArticleVectors | None = None) -> Catalogue:
-        """The catalogue of these articles, after all have been scored once for a reader of the
-        first ones: so a model that cannot score is found before it is served.
+        """The catalogue of these articles, after all of them have been scored once for a reader of
+        the first ones, so that a model that cannot score is found before it is used.
 
         Raises:
-            ArtifactError: scores are no numbers; and what `scorer` raises.
+            ArtifactError: a score is not a finite number; or as `scorer` and `runtime` raise it.
         """
         catalogue = self.catalogue(articles, kept)
         candidates = np.arange(1, len(articles) + 1, dtype=np.int32)

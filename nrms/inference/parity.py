@@ -1,4 +1,4 @@
-"""Whether ONNX Runtime computes what Keras does, before a model is published."""
+"""Checks that ONNX Runtime computes what Keras does, before a model is published."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nrms.features.spec import Spec
 from nrms.inference.onnx_runtime import OnnxRuntime
 from nrms.inference.runtime import Runtime
 
-# The largest difference that is allowed, relative to the largest entry of what a graph gives.
+# The largest difference allowed, relative to the largest entry of a graph's output.
 PARITY = 1e-5
 
 
@@ -23,17 +23,18 @@ def check_parity(
     folder: Path,
     articles: Mapping[str, np.ndarray],
 ) -> float:
-    """Compares the exported graphs of a model with itself.
+    """Compares the exported graphs of a model with the model itself.
 
     Args:
-        graphs: those of a float32 model, by name.
-        by_keras: executes them.
+        graphs: the graphs of a float32 model, by name.
+        by_keras: executes them in Keras.
         folder: where `nrms.bundles.export.export_model` wrote them.
-        articles: what it reads of a sample of at least two articles, `(articles, ...)` by name.
+        articles: what the model reads of a sample of at least two articles, `(articles, ...)` by
+            name.
 
     Returns:
-        The largest difference between what a graph gives by Keras and by ONNX Runtime, relative to
-        the largest entry.
+        The largest difference between the outputs of Keras and of ONNX Runtime, relative to the
+        largest entry of that output.
 
     Raises:
         ArtifactError: the difference is above `PARITY`.
@@ -56,7 +57,7 @@ def check_parity(
 
 
 class _Sample:
-    """Arrays to compare on."""
+    """Makes the arrays on which the graphs are compared."""
 
     def __init__(self, articles: Mapping[str, np.ndarray]) -> None:
         self._given = dict(articles)
@@ -64,15 +65,15 @@ class _Sample:
         self._rng = np.random.default_rng(0)
 
     def add(self, name: str, array: np.ndarray) -> None:
-        """What one graph gives, the next may read."""
+        """Keeps the output of a graph, which later graphs may read."""
         self._given[name] = array
 
     def array(self, name: str, spec: Spec) -> np.ndarray:
-        """An array of every length that the sample allows, none among them."""
+        """The array for an input. Its sequences have all lengths from 0 on."""
         n = self._count
         if name in self._given:
             array = self._given[name]
-            # Of articles, or of the candidates of lists.
+            # A list ranker reads what is known of articles for each candidate of a list.
             lists = spec.axes[0] != "articles"
             return array[self._rng.integers(0, n, (n, n))] if lists else array
         shape = [axis if isinstance(axis, int) else n for axis in spec.axes]

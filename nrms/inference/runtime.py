@@ -1,4 +1,4 @@
-"""What executes the graphs of a model: Keras or ONNX Runtime."""
+"""The interface of Keras and ONNX Runtime as executors of graphs, and of impressions to score."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Runtime(Protocol):
     """Executes the graphs of one model.
 
     Attributes:
-        positions: words, clicks or candidates, padding counted, that it is given at once: where it
-            is fastest.
-        inputs: names of the arrays that each graph reads.
+        positions: the size of a batch, in words, clicks or candidates with padding, at which it is
+            fastest.
+        inputs: the names of the arrays that each graph reads, by the graph's name.
     """
 
     @property
@@ -24,12 +24,12 @@ class Runtime(Protocol):
     def inputs(self) -> Mapping[str, tuple[str, ...]]: ...  # noqa: D102
 
     def run(self, graph: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What a graph, by its name, gives for these arrays, by the names of its inputs."""
+        """The output, float32, of the graph of that name for arrays by the names of its inputs."""
 
 
 class Scorable(Protocol):
-    """What of a shard of `n` impressions with `c` candidates in all is scored; see
-    `nrms.data.impressions.Impressions`, which is one.
+    """What scoring reads of a shard of `n` impressions with `c` candidates in total, such as
+    `nrms.data.impressions.Impressions`, which describes the attributes.
     """
 
     @property
@@ -53,13 +53,17 @@ def by_length(
     positions: int,
     encode: Callable[[dict[str, np.ndarray]], np.ndarray],
 ) -> np.ndarray:
-    """Encodes rows in batches of like length, so that little arithmetic is spent on padding.
+    """Encodes rows in batches of similar length, so that little arithmetic is spent on padding.
 
     Args:
-        arrays: of shape `(rows, ...)`, at least one row. Sequences, integers of shape
-            `(rows, length)` with zeros as padding, are cut where their longest of a batch ends.
-        positions: of a batch, padding counted.
-        encode: gives float32 `(rows, dim)`.
+        arrays: arrays of shape `(rows, ...)`, with at least one row. Sequences, which are integers
+            of shape `(rows, length)` with zeros as padding, are cut where the longest one in a
+            batch ends.
+        positions: the size of a batch, padding included, see `Runtime`.
+        encode: gives the vectors of a batch, float32 `(rows, dim)`.
+
+    Returns:
+        The vectors of all rows, in their order: float32 `(rows, dim)`.
     """
     rows = len(next(iter(arrays.values())))
     ends = {
@@ -89,6 +93,6 @@ def by_length(
 
 
 def _ends(sequences: np.ndarray) -> np.ndarray:
-    """How many places of each row there are up to its last item."""
+    """The length of each row up to its last item: int64 of shape `(rows,)`."""
     items = sequences != 0
     return np.where(items.any(axis=1), items.shape[1] - np.argmax(items[:, ::-1], axis=1), 0)

@@ -1,4 +1,4 @@
-"""Scores as a table in the contract of predictions."""
+"""Puts scores into a table with the columns of predictions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nrms.evaluation.ranking import ranks
 
 
 def prediction_table(impressions: Impressions, scores: np.ndarray) -> pa.Table:
-    """The predictions of a shard in the contract, a row for each impression in its order.
+    """The predictions of a shard, with a row for each impression, in the same order.
 
     Args:
-        impressions: the shard, `c` candidates in all.
+        impressions: the shard, with `c` candidates in total.
         scores: float32 of shape `(c,)`.
 
     Returns:

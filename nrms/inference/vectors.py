@@ -1,4 +1,4 @@
-"""Scoring by vectors: each article is encoded once, each user once, then dot products."""
+"""Scores with the vectors of articles and users, each of which is encoded once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from nrms.inference.runtime import Runtime, Scorable, by_length
 
 NEWS_ENCODER, USER_ENCODER, NEWS_VECTORS = "news_encoder", "user_encoder", "news_vectors"
 
-# Dot products at once: their vectors stay in the processor's cache. 65,536 at once take ten times
-# as long.
+# So many dot products are computed at once, and their vectors stay in the processor's cache. With
+# 65,536 at once, the same work takes ten times as long.
 _CANDIDATES = 2048
 _PRIOR_USERS = 4096
 
@@ -22,24 +22,26 @@ def encode_news(runtime: Runtime, arrays: Mapping[str, np.ndarray]) -> np.ndarra
 
     Args:
         runtime: has the graph `news_encoder`.
-        arrays: what it reads of at least one article, `(articles, ...)` by name.
+        arrays: what this graph reads of at least one article, `(articles, ...)` by name.
     """
     return by_length(arrays, runtime.positions, lambda part: runtime.run(NEWS_ENCODER, part))
 
 
 class VectorScorer:
-    """Scores impressions: each article is encoded once, each user once, then dot products.
+    """Scores impressions by the dot products of user vectors and news vectors.
 
     An unknown candidate gets the mean score of its impression's known ones, so that its place is
-    neutral; where none is known, all are 0. Pure: no file, bucket or clock is touched.
+    neutral; where all are unknown, all scores are 0. Scores depend on the arguments alone: no file,
+    bucket or clock is read.
 
     Args:
         runtime: has the graph `user_encoder`.
-        catalogue: `news_vectors`, float32 of shape `(articles + 1, dim)`, row 0 zeros.
-        histories: int32 array of shape `(users + 1, history)`, article rows, 0 = padding; row 0 is
+        catalogue: `news_vectors`, float32 of shape `(articles + 1, dim)`; row 0 is zeros.
+        histories: int32 of shape `(users + 1, history)`, rows of articles, 0 = padding; row 0 is
             empty.
-        prior: float32 `(dim,)`, the vector of users whose history is empty (`prior_vector`); None
-            leaves them with the encoder's own, zeros, by which all candidates are equal.
+        prior: float32 `(dim,)`, the vector of users whose history is empty (`prior_vector`). With
+            None they get the encoder's vector, which is zeros, and all their candidates have equal
+            scores.
     """
 
     def __init__(
@@ -53,13 +55,13 @@ class VectorScorer:
         self._news_vectors = news_vectors = catalogue[NEWS_VECTORS]
         self._histories = histories
         self._prior = prior
-        # The operating system gives memory to the rows that are written: those of users that occur.
+        # Only rows that are written take memory, which are those of users that occur.
         self._user_vectors = np.zeros((len(histories), news_vectors.shape[1]), np.float32)
         self._encoded = np.zeros(len(histories), bool)
 
     def prepare(self, users: np.ndarray) -> None:
-        """Encodes those of these users, rows of `histories`, that are not encoded yet; `score` then
-        has less to do.
+        """Encodes those of these users, rows of `histories`, that are not encoded yet, so that
+        `score` has less to do.
         """
         missing = np.unique(users)
         missing = missing[~self._encoded[missing]]
@@ -75,7 +77,7 @@ class VectorScorer:
         """Scores every candidate of a shard.
 
         Args:
-            impressions: a shard of `n` impressions with `c` candidates in all.
+            impressions: a shard of `n` impressions with `c` candidates in total.
 
         Returns:
             Float32 array of shape `(c,)`, in the order of `impressions.candidates`; higher is
@@ -92,8 +94,8 @@ class VectorScorer:
 
     def prior_vector(self, users: np.ndarray) -> np.ndarray:
         """The mean vector of those of these users, rows of `histories`, that have a history, each
-        counted once: float32 `(dim,)`. It takes at most 4,096 of them, evenly spaced: more would
-        move no digit that is shown. Zeros for none.
+        counted once: float32 `(dim,)`. At most 4,096 of them, evenly spaced, are used, because more
+        would not change a digit that is shown. The mean of no users is zeros.
         """
         users = np.unique(users)
         users = users[self._histories[users].any(axis=1)]
