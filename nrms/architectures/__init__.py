@@ -1,5 +1,5 @@
-"""A file for each model: its flags and its registration. Its Keras part is the file of the same
-name in `nrms.models`.
+"""The models that can be trained. Each has a file here with its flags and its registration, and a
+file of the same name in `nrms.models` with its Keras part.
 """
 
 import importlib

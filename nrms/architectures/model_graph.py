@@ -1,4 +1,4 @@
-"""The parts of a model that a runtime executes."""
+"""Graphs: the parts of a model that a runtime executes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from nrms.features.spec import Spec
 
 @dataclass(frozen=True)
 class Graph:
-    """Arrays in, one array out.
+    """A function from named arrays to one array.
 
     Attributes:
-        function: of one dictionary of tensors, by the names in `inputs`.
-        inputs: what it reads, by name.
-        gives: name of what it gives.
-        output: axes of that, float32.
+        function: takes a dictionary of tensors with the names in `inputs`, and gives a tensor.
+        inputs: the arrays that it reads, by name.
+        gives: the name of the array that it gives.
+        output: the axes of that array, which is float32; each a length, or a name for any length.
     """
 
     function: Callable[[dict[str, Any]], Any]
@@ -27,18 +27,18 @@ class Graph:
 
 
 class HasGraphs(Protocol):
-    """A Keras model as the rooms above see it.
+    """What inference and export need of a Keras model.
 
     Attributes:
-        scoring: how scores are made of what its graphs give, see `nrms.inference.loaded_model`.
+        scoring: how scores are made from its graphs, see `nrms.inference.loaded_model`.
     """
 
     scoring: str
 
     def graphs(self, articles: Mapping[str, Spec], buckets: int | None = None) -> dict[str, Graph]:
-        """Its graphs by name, in the order in which one reads what another gives.
+        """Its graphs by name. A graph that reads what another gives comes after it.
 
         Args:
             articles: what the model reads of articles, by name.
-            buckets: see `nrms.layers.sequence_encoder`; None for what the layers have.
+            buckets: see `nrms.layers.sequence_encoder`; None for the buckets of the layers.
         """

@@ -1,4 +1,4 @@
-"""NRMS (Wu et al., EMNLP-IJCNLP 2019): what it can be told."""
+"""The flags of NRMS (Wu et al., EMNLP-IJCNLP 2019), and its registration."""
 
 from __future__ import annotations
 

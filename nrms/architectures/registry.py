@@ -1,6 +1,6 @@
-"""The models that `--model` can name.
+"""The registry of the models that `--model` can name.
 
-What a command line must know of them is here, without Keras, which takes seconds to import.
+It holds what a command line must know of a model, without Keras, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any, ClassVar, Literal
 
 Sampler = Literal["clicks", "lists"]
 
-DEFAULT = "nrms"  # of --model
+DEFAULT = "nrms"  # the default of --model
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What a model can be told: the base of each model's own group, whose docstring is its title in
-    `--help`.
+    """The base of each model's own flags. The docstring of a derived class is the title of its
+    group in `--help`.
 
     Attributes:
-        free: fields that may differ between a model and the one that it starts from (--init-from):
-            no weight's shape depends on them.
+        free: names of the fields that may differ between a model and the one that it starts from
+            (--init-from), because the shapes of weights do not depend on them.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
@@ -34,11 +34,11 @@ class Architecture:
     """A model as it was registered.
 
     Attributes:
-        name: what `--model` calls it.
-        config_class: its own flags.
-        sampler: what a training sample is: `clicks`, one click and the non-clicks drawn for it;
-            `lists`, an impression.
-        defaults: of flags that all models share, where this model's are others.
+        name: the value of `--model`.
+        config_class: the class of its own flags.
+        sampler: what a training sample is: a click and the non-clicks drawn for it (`clicks`), or a
+            whole impression (`lists`).
+        defaults: values, by field, that replace the defaults of shared flags for this model.
     """
 
     name: str
@@ -50,13 +50,15 @@ class Architecture:
 
     @property
     def build(self) -> Callable[..., Any]:
-        """Makes the Keras model, see `nrms.models.registry.build_model`; imports its module."""
+        """The function of options, fitted inputs and dtype policy that makes the Keras model, see
+        `nrms.models.registry.build_model`. Reading it imports its module.
+        """
         return _found(self._build)
 
     @property
     def inputs(self) -> Callable[..., Any]:
-        """What the model reads, `nrms.features.inputs.Inputs` that are not fitted, of the
-        configuration of a training.
+        """The function of a training's configuration that makes what the model reads,
+        `nrms.features.inputs.Inputs` that are not fitted.
         """
         return _found(self._inputs)
 
@@ -80,19 +82,19 @@ def register(
     sampler: Sampler = "clicks",
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """Makes a model known: `--model`, `--help`, trainings and their bundles then have it.
+    """Registers a model, so that it can be trained, saved and loaded by its name.
 
     Args:
-        name: what `--model` calls it.
+        name: the value of `--model`.
         config_class: a frozen dataclass of its own, derived from `ModelConfig`.
-        build: see `nrms.models.registry.build_model`; or where it is, as `module:function`, so that
-            Keras is imported when a model is built and not before.
-        inputs: see `Architecture.inputs`; or where that is.
+        build: see `Architecture.build`. It may be given as `module:function`, so that Keras is
+            imported when a model is built and not before.
+        inputs: see `Architecture.inputs`; it may be given as `module:function`, too.
         sampler: see `Architecture`.
-        defaults: see `Architecture`, by the names of the fields.
+        defaults: see `Architecture`.
 
     Raises:
-        ValueError: another model has this name or this class.
+        ValueError: `config_class` is not such a class, or another model has this name or class.
     """
     if not (dataclasses.is_dataclass(config_class) and issubclass(config_class, ModelConfig)):
         raise ValueError(f"a model's options must be a dataclass of ModelConfig: {config_class}")
@@ -108,10 +110,10 @@ def register(
 
 
 def architectures() -> dict[str, Architecture]:
-    """All that are registered, by name."""
+    """All registered models, by name."""
     return dict(_ARCHITECTURES)
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
-    """The one whose options these are."""
+    """The model whose flags these are. Raises StopIteration: it is not registered."""
     return next(one for one in _ARCHITECTURES.values() if one.config_class is type(config))

@@ -1,4 +1,4 @@
-"""What models read. Importing the room registers the kinds of inputs that it has."""
+"""What models read. Importing this package registers its kinds of inputs."""
 
 from nrms.features import title
 

@@ -1,9 +1,8 @@
-"""What a model reads: its inputs, declared by it, fitted in training and kept in its bundle.
+"""The inputs of a model: it declares them, training fits them, and its bundle keeps them.
 
 A model reads something of each article (`ArticleInput`), the history of each reader (`History`),
-and perhaps something of the moment (`MomentInput`). Each
-kind of input has a name under which a bundle finds it again; a module that defines one registers it
-with `registered`.
+and perhaps something of the moment (`MomentInput`). Each kind of input has a name by which a bundle
+finds its class; the module that defines the class registers it with `registered`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Kind = TypeVar("Kind", bound=Any)
 
 
 def registered(cls: Kind) -> Kind:
-    """Makes a class of inputs known to bundles, by its `kind`."""
+    """Makes a class of inputs known to bundles by its `kind`; a decorator."""
     _KINDS[cls.kind] = cls
     return cls
 
@@ -43,13 +42,13 @@ class ArticleInput(ABC):
     Attributes:
         kind: name of the class in bundles.
         reads_words: whether it has a `tokenizer`, see `Inputs.words`.
-        name: of the array, and of the graph's input.
-        axes: of the array, `articles` first; a name where any length will do.
-        dtype: of the array.
-        columns: of articles.parquet that it reads, beyond those of the contract.
-        files: those that `save` writes into a bundle.
-        settings: JSON-ready; `cls(**settings)` makes it again. What `fit` learns is in them, or in
-            `files`.
+        name: name of the array, and of the graph's input.
+        axes: axes of the array, `articles` first; each a length, or a name for any length.
+        dtype: dtype of the array.
+        columns: columns of articles.parquet that it reads, beyond those of the contract.
+        files: names of the files that `save` writes into a bundle.
+        settings: JSON-ready values from which `cls(**settings)` makes the input again. What `fit`
+            learns is in them or in `files`.
     """
 
     kind: ClassVar[str]
@@ -63,35 +62,37 @@ class ArticleInput(ABC):
 
     @abstractmethod
     def fit(self, articles: Articles, rows: np.ndarray) -> None:
-        """Learns from these articles, rows from 0: those that training met."""
+        """Learns from the articles that occur in training: `rows` of `articles`, int64, from 0."""
 
     @abstractmethod
     def encode(self, articles: Articles) -> np.ndarray:
-        """An array of shape `(articles, ...)`; 0 in it stands for padding or for nothing known."""
+        """An array of shape `(articles, ...)`, in which 0 stands for padding or for unknown."""
 
     def content(self, articles: Articles) -> Iterable[bytes]:
-        """What is read of each article: articles of equal content are encoded alike."""
+        """What is read of each article, as bytes. Articles with equal bytes have equal arrays."""
         return (row.tobytes() for row in self.encode(articles))
 
-    def save(self, folder: Path) -> None:  # noqa: B027  nothing, where `settings` say all
+    def save(self, folder: Path) -> None:  # noqa: B027  not every input has files
         """Writes `files`."""
 
     def load(self, files: Mapping[str, Path]) -> None:  # noqa: B027
-        """Reads what `save` wrote, verified files by name. Raises ArtifactError: damaged."""
+        """Reads what `save` wrote, from verified files by name. Raises ArtifactError: a file is
+        damaged.
+        """
 
 
 class MomentInput(ABC):
-    """Something that a model reads of an impression or of each of its candidates: a
-    `nrms.data.impressions.ShardInput` that bundles know.
+    """Something that a model reads of an impression or of each of its candidates. It is a
+    `nrms.data.impressions.ShardInput` that a bundle can keep.
 
     Attributes:
         kind: name of the class in bundles.
-        name: of the array, and of the graph's input.
+        name: name of the array, and of the graph's input.
         per: whether there is one value for an impression or for each candidate.
-        shape: of one value.
-        dtype: of the array.
+        shape: shape of one value.
+        dtype: dtype of the array.
         columns: optional columns of the behaviours files that it reads, beyond the contract.
-        settings: what it was made with, JSON-ready: `cls(**settings)` makes it again.
+        settings: JSON-ready values from which `cls(**settings)` makes the input again.
     """
 
     kind: ClassVar[str]
@@ -106,8 +107,8 @@ class MomentInput(ABC):
     def fill(
         self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles
     ) -> np.ndarray | None:
-        """The array of a shard, `(n, ...)` or `(c, ...)`; None where its file lacks what it needs:
-        zeros then stand for it. See `nrms.data.impressions.ShardInput`.
+        """The array of a shard, `(n, ...)` or `(c, ...)`; None where its file lacks what is needed,
+        and zeros are then used. See `nrms.data.impressions.ShardInput`.
         """
 
 
@@ -117,7 +118,10 @@ class History:
     padding (see `nrms.data.histories.Histories.rows`).
 
     Args:
-        size: clicks.
+        size: the number of clicks.
+
+    Raises:
+        ValueError: see `checked_size`.
     """
 
     kind: ClassVar[str] = "history"
@@ -129,7 +133,9 @@ class History:
 
 
 def checked_size(size: Any) -> int:
-    """A size of a bundle. Raises ValueError: it is damage, and would take all memory."""
+    """A size that a bundle gives. Raises ValueError: it is not a whole number from 1 to 100,000, as
+    in a damaged bundle, and could take all memory.
+    """
     if type(size) is not int or not 1 <= size <= _LARGEST:
         raise ValueError(f"a size must be a whole number from 1 to {_LARGEST:,}, not {size!r}")
     return size
@@ -140,9 +146,9 @@ class Inputs:
     """All that a model reads.
 
     Attributes:
-        articles: of an article.
-        history: of a reader.
-        moment: of an impression or a candidate.
+        articles: what it reads of an article.
+        history: what it reads of a reader.
+        moment: what it reads of an impression or a candidate.
     """
 
     articles: Sequence[ArticleInput]
@@ -154,12 +160,13 @@ class Inputs:
         """The inputs of a bundle.
 
         Args:
-            declared: as `declared` gave them.
-            files: the bundle's, verified, by name.
+            declared: the inputs by name, as the property `declared` gave them.
+            files: the bundle's verified files, by name.
             where: the bundle, for messages.
 
         Raises:
-            ArtifactError: an input of a kind that nobody registered, or one that is damaged.
+            ArtifactError: an input is of a kind that is not registered, or is damaged, or there is
+                not exactly one history.
         """
         made: dict[str, Any] = {}
         for name, about in declared.items():
@@ -186,7 +193,7 @@ class Inputs:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """What a bundle's meta.json says of them, by name, JSON-ready."""
+        """The inputs by name, as a bundle's meta.json lists them, JSON-ready."""
         every: list[ArticleInput | History | MomentInput] = [
             *self.articles,
             self.history,
@@ -203,22 +210,22 @@ class Inputs:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that `save` writes."""
+        """The names of the files that `save` writes."""
         return tuple(name for one in self.articles for name in one.files)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Columns of articles.parquet that are read beyond those of the contract."""
+        """The columns of articles.parquet that are read, beyond those of the contract."""
         return tuple(column for one in self.articles for column in one.columns)
 
     @property
     def specs(self) -> dict[str, Spec]:
-        """What the arrays of `encode` look like, by name."""
+        """The dtype and axes of the arrays of `encode`, by name."""
         return {one.name: Spec(one.dtype, one.axes) for one in self.articles}
 
     @property
     def moment_specs(self) -> dict[str, Spec]:
-        """What the arrays of the moment look like in a batch of lists, by name."""
+        """The dtype and axes of the arrays of the moment in a batch of lists, by name."""
         return {
             one.name: Spec(
                 one.dtype,
@@ -228,7 +235,9 @@ class Inputs:
         }
 
     def fit(self, articles: Articles, rows: np.ndarray) -> None:
-        """Learns from these articles, rows from 0. Raises what an input raises that cannot."""
+        """Fits the inputs of articles to these `rows` of `articles`, int64, from 0. Raises what an
+        input raises that cannot be fitted.
+        """
         for one in self.articles:
             one.fit(articles, rows)
 
@@ -242,12 +251,12 @@ class Inputs:
         return {one.name: one.encode(articles) for one in self.articles}
 
     def keys(self, articles: Articles) -> list[bytes]:
-        """A hash of all that is read of each article, 16 bytes."""
+        """For each article a hash, 16 bytes, of all that is read of it."""
         keys = []
         for parts in zip(*(one.content(articles) for one in self.articles), strict=True):
             digest = hashlib.blake2b(digest_size=_KEY_BYTES)
             for part in parts:
-                if len(parts) > 1:  # so that no two lists of parts run together into one text
+                if len(parts) > 1:  # so that no two lists of parts have the same bytes
                     digest.update(len(part).to_bytes(8, "little"))
                 digest.update(part)
             keys.append(digest.digest())
@@ -255,12 +264,14 @@ class Inputs:
 
     @property
     def words(self) -> Any:
-        """The input that has a vocabulary, `nrms.features.title.Title`; None where none has."""
+        """The input that has a vocabulary, such as `nrms.features.title.Title`; None where there is
+        no such input.
+        """
         return next((one for one in self.articles if one.reads_words), None)
 
 
 def with_unknown(array: np.ndarray) -> np.ndarray:
-    """Puts row 0, the unknown article, before the rows of articles 1, 2, ...: zeros, which say
-    nothing.
+    """Puts a row of zeros, for the unknown article, before the rows of the articles: shape
+    `(articles + 1, ...)` from `(articles, ...)`.
     """
     return np.concatenate([np.zeros_like(array[:1]), array])

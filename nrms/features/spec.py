@@ -1,4 +1,4 @@
-"""What an array looks like that a model reads or gives."""
+"""The form of an array that a model reads."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spec:
-    """What an array looks like.
+    """The dtype and axes of an array.
 
     Attributes:
         dtype: its dtype.
-        axes: each a length, or a name where any length will do.
+        axes: its axes, each a length, or a name for any length.
     """
 
     dtype: str
@@ -19,5 +19,5 @@ class Spec:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """The axes, None for those of any length."""
+        """The lengths of the axes, with None for any length."""
         return tuple(axis if isinstance(axis, int) else None for axis in self.axes)

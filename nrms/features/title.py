@@ -21,12 +21,15 @@ class Title(ArticleInput):
     """Word ids of titles: int32 `(articles, size)`, 0 = padding, 1 = a word unknown in training.
 
     Args:
-        size: words of a title that are read, the first ones.
-        min_count: occurrences in the training titles that a word needs for an id.
+        size: how many words of a title are read, from the first one on.
+        min_count: how often a word must occur in the training titles to get an id.
 
     Attributes:
-        tokenizer: with the vocabulary; there once the input is fitted or loaded.
-        vectors: float32 `(vocabulary, dim)` of words to start a training from, or None.
+        tokenizer: holds the vocabulary, once the input is fitted or loaded.
+        vectors: word vectors that a training starts from, float32 `(vocabulary, dim)`, or None.
+
+    Raises:
+        ValueError: see `nrms.features.inputs.checked_size`.
     """
 
     kind = "title"
@@ -49,7 +52,9 @@ class Title(ArticleInput):
         return self._tokenizer
 
     def fit(self, articles: Articles, rows: np.ndarray) -> None:
-        """Learns the vocabulary of these titles. Raises SchemaError or ConfigError: it is empty."""
+        """Learns the vocabulary of these titles. Raises SchemaError: there is no word; ConfigError:
+        no word occurs `min_count` times.
+        """
         titles = articles.titles.take(pa.array(rows)).to_pylist()
         self._tokenizer = Tokenizer.train(titles, self.min_count)
 
@@ -66,20 +71,24 @@ class Title(ArticleInput):
         return self.tokenizer.encode(articles.titles.to_pylist(), self.size)
 
     def content(self, articles: Articles) -> Iterable[bytes]:
-        """The titles."""
+        """The bytes of the titles."""
         return (title.encode() for title in articles.titles.to_pylist())
 
     def count_words(self, titles: list[str]) -> tuple[int, int]:
-        """The words of these titles, and how many of them the vocabulary lacks."""
+        """The number of words in these titles, and of those that the vocabulary lacks."""
         return self.tokenizer.count(titles)
 
     def unseen_share(self, articles: Articles, rows: np.ndarray) -> float:
-        """See `Tokenizer.unseen_share`; of the articles that `fit` learned from."""
+        """See `Tokenizer.unseen_share`; the arguments are those of `fit`."""
         titles = articles.titles.take(pa.array(rows)).to_pylist()
         return self.tokenizer.unseen_share(titles, self.min_count)
 
 
 def titles_and_histories(config: Any) -> Inputs:
-    """What a model reads of titles and histories alone, by the configuration of a training."""
+    """The inputs of a model that reads titles and histories only.
+
+    Args:
+        config: see `nrms.training.config.TrainConfig`.
+    """
     title = Title(config.title_size, config.min_word_count)
     return Inputs([title], History(config.history_size))

@@ -1,4 +1,4 @@
-"""Titles to fixed-length rows of word ids; owns the vocabulary file."""
+"""Turns titles into rows of word ids of one length, and reads and writes the vocabulary file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from nrms.data.schema import schema_error
 from nrms.errors import ArtifactError, ConfigError
 
 PAD, UNK = 0, 1
-# No title can hold these words: brackets are never part of one.
+# These words stand in no title, because brackets are never part of a word.
 _PAD_WORD, _UNK_WORD = "[PAD]", "[UNK]"
-_CHUNK = 16_384  # titles, so that the tokenizers' own objects never take much memory
+_CHUNK = 16_384  # titles at once, because the library's objects for each take much memory
 
 
 class Tokenizer:
-    """Lower-cased Unicode words and numbers, of Danish and English alike; everything else separates
-    them.
+    """Splits text into lower-case Unicode words and numbers, of Danish and English alike. All other
+    characters separate words.
 
-    Ids: 0 is padding, 1 an unknown word, then words by falling frequency in the training titles,
-    equals by code point. The same titles, in any order, give the same ids.
+    Ids: 0 is padding and 1 an unknown word. Then come the words by falling frequency in the
+    training titles, and equally frequent ones by code point. The same titles, in any order, give
+    the same ids.
 
     Example:
         tokenizer = Tokenizer.train(titles, min_count=2)
@@ -42,7 +43,7 @@ class Tokenizer:
 
         Raises:
             SchemaError: there is no word.
-            ConfigError: none occurs that often.
+            ConfigError: no word occurs that often.
         """
         titles = list(titles)
         counter = _pipeline(models.WordLevel(unk_token=_UNK_WORD))
@@ -72,10 +73,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Reads a `tokenizer.json`. It is data: nothing in it is executed.
+        """Reads a `tokenizer.json`. It is data, and nothing in it is executed.
 
         Raises:
-            ArtifactError: no such file, or not a tokenizer that `save` wrote.
+            ArtifactError: there is no such file, or it is not a tokenizer that `save` wrote.
         """
         try:
             pipeline = tokenizers.Tokenizer.from_file(str(path))
@@ -98,8 +99,8 @@ class Tokenizer:
         return len(self.words)
 
     def encode(self, titles: Sequence[str], title_size: int) -> np.ndarray:
-        """Ids of each title's first `title_size` words: int32 `[titles, title_size]`, padded at the
-        end.
+        """The ids of each title's first `title_size` words, with padding at the end: int32 of shape
+        `(titles, title_size)`.
         """
         rows = np.full((len(titles), title_size), PAD, np.int32)
         for start in range(0, len(titles), _CHUNK):
@@ -111,17 +112,18 @@ class Tokenizer:
         return rows
 
     def count(self, titles: Sequence[str]) -> tuple[int, int]:
-        """The words of the titles, and how many of them are unknown."""
+        """The number of words in the titles, and of unknown words among them."""
         ids = [encoding.ids for encoding in self._pipeline.encode_batch_fast(titles)]
         return sum(map(len, ids)), sum(row.count(UNK) for row in ids)
 
     def unseen_share(self, titles: Sequence[str], min_count: int) -> float:
         """The share of words that the vocabulary would lack, had it been learned without the title
-        they stand in: what to expect of new titles of the same kind (Good, Biometrika 1953).
+        that they stand in. New titles of the same kind will have about this share of unknown words
+        (Good, Biometrika 1953).
 
         Args:
-            titles: those that the vocabulary was learned from, at least one word in them.
-            min_count: as `train` was given.
+            titles: the titles that the vocabulary was learned from, with at least one word.
+            min_count: the same as for `train`.
         """
         counts = np.zeros(len(self), np.int64)
         for start in range(0, len(titles), _CHUNK):

@@ -1,5 +1,5 @@
-"""Pre-trained word vectors in text form: fastText's `.vec` (with a header line) and GloVe's `.txt`
-(without).
+"""Reads pre-trained word vectors from text files: `.vec` of fastText, which has a header line, and
+`.txt` of GloVe, which does not.
 """
 
 from __future__ import annotations
@@ -21,33 +21,35 @@ from nrms.features.tokenizer import PAD, UNK
 
 logger = logging.getLogger(__name__)
 
-_SPREAD = 0.1  # of the vectors drawn when no word was found
+_SPREAD = 0.1  # standard deviation of the vectors drawn when no word was found
 
 
 def read_word_vectors(
     path: Path, words: Sequence[str], word_dim: int, seed: int
 ) -> tuple[np.ndarray, float]:
-    """Reads the vectors of a vocabulary, line by line: memory holds the vocabulary, not the file.
+    """Reads the vectors of a vocabulary, line by line, so memory holds the vocabulary and not the
+    file.
 
-    A word takes the first line that spells it so, else the first that does once lower-cased and
-    composed (NFC). The others are drawn from a normal distribution with the spread of the vectors
-    found.
+    A word gets the vector of the first line with exactly its spelling. If there is no such line, it
+    gets that of the first line that has its spelling once lower-cased and composed (NFC). The
+    vectors of the other words are drawn from a normal distribution with the standard deviation of
+    the vectors found.
 
     Args:
-        path: `.vec` or `.txt`, or either with `.gz`. Header or not is seen from the first line.
-        words: the vocabulary, `Tokenizer.words`: PAD and UNK first.
-        word_dim: numbers of a vector.
-        seed: draws the vectors of words that the file does not have.
+        path: `.vec` or `.txt`, or either with `.gz`. The first line shows whether it is a header.
+        words: the vocabulary, `Tokenizer.words`, with PAD and UNK first.
+        word_dim: the size of a vector.
+        seed: seed for the vectors of words that the file lacks.
 
     Returns:
-        The matrix, float32 `[len(words), word_dim]`, zeros for PAD; and the share of words found,
-        PAD and UNK aside.
+        The matrix, float32 of shape `(len(words), word_dim)`, with zeros for PAD; and the share of
+        words found, PAD and UNK not counted.
 
     Raises:
-        ConfigError: no such file, a suffix of another format, or vectors of another size than
-            `word_dim`.
-        SchemaError: a line that is cut short or holds something else than numbers (file and
-            line are named), or a damaged file.
+        ConfigError: there is no such file, its suffix is of another format, or its vectors are not
+            of size `word_dim`.
+        SchemaError: the file is empty or damaged, or a line is cut short or holds something else
+            than numbers; the message names file and line.
     """
     wanted = {word.encode(): row for row, word in enumerate(words) if row not in (PAD, UNK)}
     matrix = np.zeros((len(words), word_dim), np.float32)
@@ -62,7 +64,7 @@ def read_word_vectors(
             if row is None or exact[row] or (found[row] and not spelled):
                 continue
             fields = line.split()
-            if len(fields) > word_dim + 1:  # a word with spaces in it, which no vocabulary holds
+            if len(fields) > word_dim + 1:  # a word with spaces, which no vocabulary has
                 continue
             matrix[row] = _numbers(fields[1:], path, number)
             exact[row], found[row] = spelled, True
@@ -99,7 +101,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[int, bytes]]:
-    """Line number (from 1) and text of each line that holds a vector."""
+    """Each line that holds a vector, with its number, counted from 1."""
     promised, number = None, 0
     for number, line in enumerate(file, 1):
         if number == 1:
@@ -136,7 +138,7 @@ def _vector_lines(file: IO[bytes], path: Path, word_dim: int) -> Iterator[tuple[
 
 
 def _header(line: bytes) -> tuple[int, int] | None:
-    """Number and size of the vectors, if the line says so."""
+    """The number and size of the vectors, if the line is a header; otherwise None."""
     fields = line.split()
     if len(fields) == 2 and all(field.isdigit() for field in fields):
         return int(fields[0]), int(fields[1])
