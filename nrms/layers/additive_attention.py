@@ -10,7 +10,7 @@ from nrms.layers.self_attention import MASKED
 
 @keras.saving.register_keras_serializable(package="nrms")
 class AdditiveAttention(keras.layers.Layer):
-    """Pools a sequence into one vector: `softmax(q . tanh(x W + b))` weighs the positions.
+    """Pools a sequence into one vector, with the weights `softmax(q . tanh(x W + b))`.
 
     The pooling of NRMS (Wu et al., EMNLP-IJCNLP 2019, equations 3, 4 and 7, 8), after Bahdanau et
     al. (ICLR 2015).
@@ -20,8 +20,8 @@ class AdditiveAttention(keras.layers.Layer):
 
     Call arguments:
         inputs: float tensor of shape `(batch, length, dim)`.
-        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: its
-            weight is 0.
+        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding,
+            whose weight is then 0.
 
     Returns:
         Tensor of shape `(batch, dim)`; zeros for a sequence of padding only.
@@ -55,13 +55,13 @@ class AdditiveAttention(keras.layers.Layer):
         """See the class."""
         shape = ops.shape(padding_mask)
         hidden = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.projection)
-        # Before the bias: TensorFlow makes one operation of a product and its bias, which rounds
-        # otherwise.
+        # Reshaped before the bias is added. Otherwise TensorFlow would make one operation of the
+        # product and the bias, which rounds differently.
         hidden = ops.reshape(hidden, (*shape, self.attention_dim))
         hidden = ops.reshape(ops.tanh(hidden + self.bias), (-1, self.attention_dim))
         scores = ops.reshape(ops.matmul(hidden, self.query), shape)
         scores = ops.where(padding_mask, scores, ops.cast(MASKED, scores.dtype))
-        # A softmax over padding alone is uniform, not zero: the multiplication makes it zero.
+        # A softmax over padding alone is uniform, and the multiplication makes it zero.
         weights = ops.softmax(scores, axis=-1) * ops.cast(padding_mask, scores.dtype)
         return ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), inputs), 1)
 

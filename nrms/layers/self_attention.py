@@ -6,33 +6,33 @@ import keras
 import numpy as np
 from keras import ops
 
-# Added to a score, or in its place, where there is padding: finite in float16, and 0 after the
-# softmax.
+# Added to the score of a padding position, or used in its place. It is finite in float16, and its
+# weight after a softmax is 0.
 MASKED = -3e4
 
 
 @keras.saving.register_keras_serializable(package="nrms")
 class SelfAttention(keras.layers.Layer):
-    """Multi-head self-attention (Vaswani et al., NeurIPS 2017) as NRMS uses it: no positions, no
-    biases.
+    """Multi-head self-attention (Vaswani et al., NeurIPS 2017) as NRMS uses it, without positions
+    and biases.
 
-    Without positions, an item's query, key and value do not depend on where it stands. So each
-    distinct item is projected once (`project`), and the sequences gather the projections: most of
-    the arithmetic of a title or a history is the projection, and words and articles repeat.
+    Without positions, an item's query, key and value do not depend on its place in a sequence. So
+    each distinct item is projected once (`project`), and the sequences gather the projections. This
+    saves most of the arithmetic, because it is in the projection, and words and articles repeat.
 
     Args:
         heads: number of attention heads.
         head_dim: size of each head's query, key and value.
 
     Call arguments:
-        projected: queries, keys and values of the distinct items, what `project` gave.
+        projected: queries, keys and values of the distinct items, as `project` gives them.
         rows: int32 tensor of shape `(batch, length)`, row numbers of the items.
-        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding: it
-            gets no weight.
+        padding_mask: bool tensor of shape `(batch, length)`, False where a position is padding,
+            which then gets no weight.
 
     Returns:
-        Tensor of shape `(batch, length, heads * head_dim)`. Positions that are padding themselves
-        hold values that mean nothing: mask them again in the pooling.
+        Tensor of shape `(batch, length, heads * head_dim)`. The values at padding positions have no
+        meaning, so the pooling must mask them again.
 
     Example:
 
@@ -58,8 +58,8 @@ class SelfAttention(keras.layers.Layer):
         side by side.
         """
         dim, width = items_shape[-1], self.heads * self.head_dim
-        # Glorot limits of the three (dim, width) matrices that stand side by side, not of the wide
-        # one.
+        # The Glorot limit of one (dim, width) matrix, of which three stand side by side in the
+        # weight.
         limit = (6.0 / (dim + width)) ** 0.5
         self.projection = self.add_weight(
             name="projection",
@@ -73,7 +73,7 @@ class SelfAttention(keras.layers.Layer):
         heads, head_dim)`.
         """
         projected = ops.matmul(items, ops.cast(self.projection, items.dtype))
-        # of queries alone, and all in one product
+        # Only queries are scaled; the ones keep it a single product.
         scale = np.repeat([self.head_dim**-0.5, 1.0, 1.0], self.heads * self.head_dim)
         return ops.reshape(projected * scale, (-1, 3, self.heads, self.head_dim))
 

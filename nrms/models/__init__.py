@@ -1,5 +1,5 @@
-"""The models in Keras: `import nrms.models`, and `keras.models.load_model` reads every bundle's
-`model.keras`.
+"""The Keras parts of the models. After `import nrms.models`, `keras.models.load_model` reads the
+`model.keras` of every bundle.
 """
 
 import keras
@@ -8,7 +8,7 @@ from nrms.architectures import ModelConfig, architectures, register
 from nrms.errors import ConfigError
 
 if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):
-    # The jobs set both; who imports this package sets them like everything else of his process.
+    # The jobs set both. A program that imports this package decides for its process itself.
     raise ConfigError(
         "Keras must run on tensorflow, in float32. Received: "
         f"{keras.config.backend()}, in {keras.config.floatx()}, of KERAS_BACKEND or keras.json. "
@@ -16,7 +16,7 @@ if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):
     )
 
 for _architecture in architectures().values():
-    _ = _architecture.build  # its module's classes are then known to Keras
+    _ = _architecture.build  # imports its module, which registers its classes with Keras
 
 from nrms.models.registry import build_model  # noqa: E402  after the check above
 

@@ -1,4 +1,4 @@
-"""NRMS (Wu et al., EMNLP-IJCNLP 2019): self-attention and additive attention in both encoders."""
+"""NRMS (Wu et al., EMNLP-IJCNLP 2019): both encoders use self-attention and additive attention."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nrms.models.two_tower import TwoTower
 class NewsEncoder(keras.Model):
     """The news encoder of NRMS (Wu et al., EMNLP-IJCNLP 2019, section 2.1).
 
-    Word embedding, dropout, multi-head self-attention, dropout, additive attention. A batch's
-    distinct words are embedded, dropped out and projected once: within a batch, a word has one
-    dropout mask wherever it stands.
+    Word embedding, dropout, multi-head self-attention, dropout, additive attention. The distinct
+    words of a batch are embedded, dropped out and projected once, so within a batch a word has the
+    same dropout mask wherever it stands.
 
     Args:
         vocabulary_size: number of word ids, PAD (0) and UNK (1) included.
@@ -25,12 +25,12 @@ class NewsEncoder(keras.Model):
         heads: attention heads.
         head_dim: size of a head.
         attention_dim: hidden size of the pooling.
-        dropout: rate, after the embedding and after the self-attention.
+        dropout: rate of dropout after the embedding and after the self-attention.
         train_word_vectors: False freezes the embedding.
 
     Call arguments:
-        articles: dictionary with `title`, an int32 tensor of shape `(batch, title)`, word ids, 0 =
-            padding.
+        articles: dictionary with `title`, an int32 tensor of shape `(batch, title)` with word ids,
+            0 = padding.
         buckets: see `nrms.layers.sequence_encoder`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From a model's options to a Keras model."""
+"""Builds a Keras model from its options."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def build_model(config: ModelConfig, inputs: Inputs, precision: str = "float32")
     """Builds the model whose options are given.
 
     Args:
-        config: the options, of a class that is registered.
+        config: the options, an instance of a registered class.
         inputs: what the model reads, fitted.
-        precision: Keras dtype policy of the computation; the weights are float32 in each.
+        precision: Keras dtype policy of the computation; weights are always float32.
 
     Returns:
-        The model, its weights created.
+        The model, with its weights created.
     """
     model = architecture_of(config).build(config, inputs, precision)
     if not model.built:

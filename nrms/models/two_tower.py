@@ -13,25 +13,26 @@ from nrms.features.spec import Spec
 class TwoTower(keras.Model):
     """Scores candidates by the dot product of a user vector and news vectors.
 
-    The batch holds row numbers only. Its distinct articles are encoded once and gathered back, so
-    an article that stands in a hundred histories of the batch costs as much as one that stands in
-    one.
+    A batch holds row numbers of articles. Its distinct articles are encoded once and gathered back,
+    so an article costs the same in one history of the batch as in a hundred.
+
+    Both encoders take `buckets`, see `nrms.layers.sequence_encoder`. The class is saved under the
+    name `Recommender`, so that bundles of earlier releases can be loaded.
 
     Args:
-        news_encoder: model of a dictionary of arrays `(articles, ...)`, what it reads of articles,
-            to vectors, `(articles, dim)`; it has the attribute `dim`.
-        user_encoder: model of `news_vectors`, `(articles, dim)`, and `history`, int32
-            `(batch, history)` of row numbers into them (0 = padding), to vectors, `(batch, dim)`.
-
-    Both take `buckets`, see `nrms.layers.sequence_encoder`.
+        news_encoder: a model that takes a dictionary of tensors `(articles, ...)`, what it reads of
+            articles, and gives vectors `(articles, dim)`. It has the attribute `dim`.
+        user_encoder: a model that takes `news_vectors`, `(articles, dim)`, and `history`, int32
+            `(batch, history)` with row numbers into them (0 = padding), and gives vectors
+            `(batch, dim)`.
 
     Call arguments:
         articles: dictionary of tensors of shape `(articles + 1, ...)`, the whole catalogue; row 0
             is the unknown article.
         batch: dictionary with `history`, an int32 tensor of shape `(batch, history)`, row numbers
-            into the catalogue, 0 = padding; and `candidates`, likewise of shape
-            `(batch, candidates)`; and perhaps `mask`, bool of that shape, False where there is no
-            candidate: else that is where `candidates` is 0.
+            into the catalogue, 0 = padding; `candidates`, the same of shape `(batch, candidates)`;
+            and perhaps `mask`, bool of that shape, False where there is no candidate. Without it,
+            that is where `candidates` is 0.
 
     Returns:
         Logits of shape `(batch, candidates)` in float32; -1e9 where there is no candidate.
@@ -46,7 +47,7 @@ class TwoTower(keras.Model):
 
     @property
     def word_vectors(self):
-        """The weight that holds a vector for each word; None where the model reads no words."""
+        """The weight that holds a vector for each word; None for a model that reads no words."""
         embedding = getattr(self.news_encoder, "embedding", None)
         return None if embedding is None else embedding.embeddings
 
@@ -64,8 +65,8 @@ class TwoTower(keras.Model):
     def call(self, articles, batch, training=False):
         """See the class."""
         history, candidates = batch["history"], batch["candidates"]
-        # Row 0 first, then the histories: so distinct article 0 is padding, and the articles that
-        # the user encoder needs are the first ones.
+        # Row 0 comes first, then the histories. So the first distinct article is padding, and those
+        # that the user encoder needs come next.
         rows = ops.concatenate(
             [ops.zeros((1,), "int32"), ops.reshape(history, (-1,)), ops.reshape(candidates, (-1,))]
         )
@@ -88,8 +89,8 @@ class TwoTower(keras.Model):
         """The two encoders, by name.
 
         Args:
-            articles: `Spec` of each array that is read of articles, by name.
-            buckets: see `nrms.layers.sequence_encoder`.
+            articles: what the model reads of articles, by name.
+            buckets: see `nrms.layers.sequence_encoder`; None for the buckets of the layers.
         """
         dim = self.news_encoder.dim
 
