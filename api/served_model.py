@@ -103,7 +103,7 @@ class ServedModel:
             model, vectors = before.model, before.vectors
         else:
             model = LoadedModel.open(bundle, _RUNTIME)
-            vectors = ArticleVectors(bundle.sha256)
+            vectors = ArticleVectors(bundle.sha256, _RUNTIME)
             vectors.load(folder, cache)
         articles_file = storage.stat(uri)
         articles = Articles.read(articles_file, cache, model.inputs.columns)

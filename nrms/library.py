@@ -56,7 +56,7 @@ class Model:
             self._bundle = bundles.load(storage.normal(uri), cache, [runtime])
             self._model = LoadedModel.open(self._bundle, runtime)
             _ = self._model.runtime  # read now, while the files are there
-        self._vectors = ArticleVectors(self._bundle.sha256)
+        self._vectors = ArticleVectors(self._bundle.sha256, runtime)
         self.uri, self.version = self._bundle.uri, self._bundle.version
 
     def score(self, articles: Table, history: Table, behaviors: Table) -> pl.DataFrame:

@@ -126,7 +126,7 @@ class Vectors:
     def __call__(self, root):
         with scratch_folder() as cache:
             for titles in ("abc", "bcd"):
-                vectors = ArticleVectors("a" * 64)
+                vectors = ArticleVectors("a" * 64, "onnx")
                 vectors.load(f"{root}/vectors", cache)
                 found = vectors.of(
                     [key(title) for title in titles],

@@ -38,13 +38,15 @@ class ArticleVectors:
 
     Args:
         model: the model's sha256.
+        runtime: what executes it: runtimes differ in a vector's last digits.
 
     Attributes:
         encoded: how many vectors `of` had to encode.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, runtime: str) -> None:
         self._model = model
+        self._runtime = runtime
         self._rows: dict[bytes, int] = {}
         self._vectors = np.zeros((0, 0), np.float32)
         self._days = np.zeros(0, np.int32)  # when each was last used, counted from 1970
@@ -138,7 +140,7 @@ class ArticleVectors:
             )
 
     def _uri(self, folder: str) -> str:
-        return storage.join(folder, f"{self._model[:16]}.parquet")
+        return storage.join(folder, f"{self._model[:16]}-{self._runtime}.parquet")
 
     def _keep(self, keys: list[bytes], vectors: np.ndarray, days: np.ndarray) -> None:
         """Adds vectors whose keys are new."""

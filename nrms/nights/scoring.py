@@ -276,7 +276,7 @@ class _Scoring:
             _ = model.runtime
         with self._timed("catalogue"):
             folder = self._config.article_vectors or default_folder(bundle.uri)
-            kept = ArticleVectors(bundle.sha256)
+            kept = ArticleVectors(bundle.sha256, self._config.runtime)
             kept.load(folder, self._cache)
             catalogue = model.catalogue(self._dataset.articles, kept)
             kept.save(folder)

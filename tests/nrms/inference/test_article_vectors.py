@@ -34,7 +34,7 @@ class Kept:
 
     def __init__(self, model="a" * 64):
         self.asked = []
-        self.vectors = ArticleVectors(model)
+        self.vectors = ArticleVectors(model, "onnx")
 
     def of(self, *titles):
         def encode(rows):

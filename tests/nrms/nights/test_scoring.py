@@ -524,10 +524,13 @@ def test_a_second_model_does_not_use_the_vectors_of_the_first(
         assert encoded(caplog) == (600, 600)
 
 
-def test_both_runtimes_write_the_same_scores(config, tmp_path):
-    score(replace(config, runtime="keras"))
-    onnx = replace(config, output=str(tmp_path / "onnx"), article_vectors=str(tmp_path / "vectors"))
-    score(onnx)
+def test_both_runtimes_write_the_same_scores_each_by_its_own_vectors(config, caplog, tmp_path):
+    caplog.set_level("INFO")
+    config = replace(config, article_vectors=str(tmp_path / "vectors"))
+    onnx = replace(config, output=str(tmp_path / "onnx"))
+    for night in (replace(config, runtime="keras"), onnx):
+        score(night)
+        assert encoded(caplog) == (600, 600)
     for number in range(SHARDS):
         ours, others = (
             part(night, number)["scores"].combine_chunks().flatten().to_numpy()
