@@ -14,7 +14,7 @@ from nrms.training.samplers import Sampler, Samples
 
 @dataclass(frozen=True)
 class Position:
-    """How far training has come in its data: a value, so that resuming is a matter of passing it.
+    """How far training has come in its data. It is a value, so a training is resumed by passing it.
 
     Attributes:
         epoch: epochs finished.
@@ -32,9 +32,9 @@ class Batch:
     Attributes:
         arrays: `history`, int32 of shape `(b, history)`, rows of articles, oldest first, 0 =
             padding at the end; `candidates`, int32 of shape `(b, candidates)`, rows of articles, 0
-            = unknown or none; `labels`, float32 of that shape, 1 for a click; `mask`, bool of that
-            shape, False where there is no candidate; and what the model reads of the moment, of
-            shape `(b, ...)` or `(b, candidates, ...)`.
+            = an unknown article or no candidate; `labels`, float32 of that shape, 1 for a click;
+            `mask`, bool of that shape, False where there is no candidate; and what the model reads
+            of the moment, of shape `(b, ...)` or `(b, candidates, ...)`.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -54,9 +54,9 @@ class TrainingBatches:
 
     Args:
         split: the training split.
-        sampler: what a sample is.
-        batch_size: samples a batch; the last one of an epoch may be smaller.
-        seed: of the order and the draws.
+        sampler: makes the samples of a shard.
+        batch_size: samples of a batch; the last batch of an epoch may be smaller.
+        seed: seed of the order and of the samples that are drawn.
     """
 
     def __init__(self, split: Split, sampler: Sampler, batch_size: int, seed: int):

@@ -1,5 +1,5 @@
-"""Everything that a training run needs to go on, in one object: weights, optimizer, position, best
-so far.
+"""Checkpoints: all that a training needs to be resumed, in one file. These are the weights, the
+optimizer, the position in the data and the best weights so far.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from nrms.training.batches import Position
 
 @dataclass
 class Progress:
-    """What changes from epoch to epoch, apart from weights.
+    """The state of a training apart from its weights.
 
     Attributes:
-        position: the next batch.
-        loss_sum: sum of the sample losses of the current epoch.
-        samples: samples of the current epoch.
-        epochs: one row per finished epoch: `loss`, `val_auc` and the other validation metrics.
-        run_id: of the run that Weights & Biases records, or None.
+        position: how far training has come, which is where the next batch is.
+        loss_sum: sum of the losses of samples so far in the current epoch.
+        samples: number of samples so far in the current epoch.
+        epochs: a row for each finished epoch: `loss`, `train_auc`, `val_auc` and the other
+            validation metrics.
+        run_id: id of the run in Weights & Biases, or None.
     """
 
     position: Position
@@ -38,17 +39,17 @@ class Progress:
 
 
 class Checkpoint:
-    """Saves and restores a run at one URI; a half-written checkpoint is never visible.
+    """Saves and restores a training at one URI. A half-written checkpoint is never visible there.
 
     Args:
-        output: the model root of the run.
-        identity: what decides the run's course (configuration, data fingerprint), JSON-ready. A
-            checkpoint is found again by the same identity only.
+        output: the model root of the training.
+        identity: all that the training's result depends on (configuration, data fingerprint),
+            JSON-ready. A checkpoint is found again by the same identity only.
 
     Attributes:
-        key: of the identity.
-        folder: where checkpoints lie.
-        uri: of this one.
+        key: hash of the identity.
+        folder: the folder of all checkpoints.
+        uri: the file of this one.
     """
 
     def __init__(self, output: str, identity: dict):
@@ -60,7 +61,7 @@ class Checkpoint:
         """Makes sure that checkpoints can be written, before hours of training depend on it.
 
         Raises:
-            StorageError: they cannot.
+            StorageError: they cannot be written.
         """
         probe = f"{self.uri}.probe"
         storage.write_bytes(b"", probe)
@@ -70,8 +71,11 @@ class Checkpoint:
         """Replaces the checkpoint.
 
         Args:
-            arrays: groups of arrays: model, optimizer, best weights.
-            progress: the rest.
+            arrays: arrays in named groups: model, optimizer, best weights.
+            progress: the rest of the state.
+
+        Raises:
+            StorageError: it cannot be written.
         """
         state = {
             "epoch": progress.position.epoch,
@@ -93,10 +97,11 @@ class Checkpoint:
             storage.upload(path, self.uri)
 
     def load(self) -> tuple[dict[str, list[np.ndarray]], Progress] | None:
-        """What `save` last saved; None if nothing is there.
+        """The arguments of the last `save`; None where there is no checkpoint.
 
         Raises:
-            ArtifactError: it cannot be read.
+            ArtifactError: the file is not a checkpoint.
+            StorageError: the storage cannot be read.
         """
         try:
             data = storage.read_bytes(self.uri)
@@ -116,7 +121,7 @@ class Checkpoint:
                     state["epochs"],
                     state.get("run_id"),
                 )
-        except Exception as error:  # whatever a damaged file makes of the reading
+        except Exception as error:  # a damaged file may raise anything
             raise ArtifactError(
                 f"{self.uri}: must be a checkpoint. Received: "
                 f"{error}. Delete it, or train without --resume."
@@ -124,5 +129,5 @@ class Checkpoint:
         return arrays, progress
 
     def delete(self) -> None:
-        """Removes the checkpoint; one that is not there is fine."""
+        """Removes the checkpoint, if there is one."""
         storage.delete(self.uri)

@@ -1,4 +1,4 @@
-"""One process trains a model, whatever TF_CONFIG says."""
+"""Refuses a TF_CONFIG of several workers, because one process trains a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nrms.errors import ConfigError
 
 
 def refuse_cluster(environ: Mapping[str, str]) -> None:
-    """Makes sure that no other process trains the same model.
+    """Makes sure that the environment does not ask for several processes that train one model.
 
     Raises:
         ConfigError: `TF_CONFIG` names more than one worker, or cannot be read.

@@ -1,4 +1,4 @@
-"""What a training can be told."""
+"""The flags of a training."""
 
 from __future__ import annotations
 
@@ -111,15 +111,17 @@ class ModelChoice:
 class TrainConfig(
     DataConfig, ModelChoice, ModelConfig, TrainingConfig, WarningsConfig, TrackingConfig, Variants
 ):
-    """Everything that a training depends on: the flags that all models share, and those of the
-    model, whose own class an instance has.
+    """All flags of a training: those that all models share, and those of the model. For each model
+    there is a derived class, and `TrainConfig(model=..., ...)` gives an instance of it.
     """
 
     choice: ClassVar[str] = "model"
-    shared: ClassVar[type]  # of a model's own class: the one without its flags
+    shared: ClassVar[type]  # set in a model's class: the class without that model's flags
 
     def __new__(cls, **values: Any) -> Self:
-        """An instance of the class of the model that `values` name."""
+        """An instance of the class for the model that `values` name. Raises ConfigError: there is
+        no such model.
+        """
         if "shared" in vars(cls):
             return super().__new__(cls)
         name = values.get("model", DEFAULT)
@@ -137,18 +139,18 @@ class TrainConfig(
             )
 
     def __reduce__(self) -> tuple:
-        # A model's own class has no name that another process could import it by.
+        # A model's class is made at run time, so another process cannot import it by name.
         return _again, (self.shared, type(self.model_config), vars(self))
 
     @classmethod
     def variants(cls) -> Mapping[str, Any]:
-        """A class for each model."""
+        """The class for each model, by the model's name."""
         shared = vars(cls).get("shared", cls)
         return {name: _of_model(shared, one) for name, one in architectures().items()}
 
     @property
     def model_config(self) -> ModelConfig:
-        """The model's own flags."""
+        """The values of the model's own flags."""
         config_class = architectures()[self.model].config_class
         return config_class(
             **{f.name: getattr(self, f.name) for f in dataclasses.fields(config_class)}
@@ -157,7 +159,7 @@ class TrainConfig(
 
 @functools.cache
 def _of_model(shared: type[TrainConfig], model: Architecture) -> type[TrainConfig]:
-    """The class with a model's own flags and its defaults of the shared ones."""
+    """The class with a model's own flags, and with its defaults of the shared ones."""
     fields = {f.name: f for f in dataclasses.fields(shared)}
     own = {f.name for f in dataclasses.fields(model.config_class)}
     if own & fields.keys() or not model.defaults.keys() <= fields.keys():
@@ -184,7 +186,7 @@ def _of_model(shared: type[TrainConfig], model: Architecture) -> type[TrainConfi
 def _again(
     shared: type[TrainConfig], config_class: type[ModelConfig], values: dict[str, Any]
 ) -> TrainConfig:
-    """The configuration in another process: `config_class` is here so that its module, which
-    registers the model, has been imported.
+    """Builds the configuration in another process. `config_class` is not used, but passing it makes
+    that process import its module, which registers the model.
     """
     return shared(**values)

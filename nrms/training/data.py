@@ -1,4 +1,4 @@
-"""What the data set gives to a training: splits, fitted inputs, joins and baselines."""
+"""Opens a data set for a training: its splits, the fitted inputs, joins and baselines."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from nrms.training.samplers import Sampler
 
 logger = logging.getLogger(__name__)
 
-# Training impressions that are ranked after each epoch, to see over-fitting.
+# So many impressions of the training split are ranked after each epoch, to show over-fitting.
 _TRAINING_SAMPLE = 2_000
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the data set gives to a training, in one pass over its shards.
+    """All that a training needs to know of its data set, found in one pass over the shards.
 
     Attributes:
         training: the split to train on.
         validation: the split to validate on.
-        articles: of both.
-        encoded: what the model reads of them, `(articles, ...)` by name.
-        readers: rows of the training histories, of the readers that occur.
-        samples: training samples an epoch.
-        sample: training impressions that are ranked after each epoch.
-        baselines: by name, for the validation split.
+        articles: the articles of both splits.
+        encoded: what the model reads of the articles, `(articles, ...)` by name.
+        readers: rows of the training histories of the readers with impressions, int64.
+        samples: number of training samples in an epoch.
+        sample: the training impressions that are ranked after each epoch.
+        baselines: the baselines of the validation split, by name.
         fingerprint: sha256 of all that is read.
-        own_joins: of the training split.
-        validation_joins: of the validation split.
+        own_joins: the joins of the training split.
+        validation_joins: the joins of the validation split.
     """
 
     training: Split
@@ -65,6 +65,18 @@ class TrainingData:
 def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path) -> TrainingData:
     """Reads and validates everything once, so that no bad shard stops a training that has begun,
     and fits the inputs.
+
+    Args:
+        config: the configuration of the training.
+        inputs: what the model reads; it is fitted here.
+        sampler: counts the samples.
+        cache: local folder for files from a bucket.
+
+    Raises:
+        ConfigError: a vocabulary is empty or a file of word vectors does not fit.
+        SchemaError: the data breaks the contract.
+        StorageError: the data cannot be read.
+        TrainingError: a split has no sample.
     """
     logger.info("reading the data set %s", config.data)
     dataset = Dataset.open(config.data, cache, inputs.columns)
@@ -105,15 +117,15 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
     own = joins.check(dataset, training, count_words, {}, config.max_unknown)
     if words is not None:
         logger.info("vocabulary: %s words", f"{len(words.tokenizer):,}")
-        # A vocabulary has all words of the titles that it was learned from, which says nothing
-        # about other titles. So the share is that of each title in the vocabulary of the others.
+        # A vocabulary has the words of the titles that it was learned from, which says nothing
+        # about other titles. So each title is counted against the vocabulary of the other titles.
         unseen = words.unseen_share(dataset.articles, learned)
         own = replace(own, shares={**own.shares, "unknown_words": unseen})
     validated = joins.check(dataset, validation, count_words, own.shares, config.max_unknown)
     for split, found in ((training, own), (validation, validated)):
         logger.info("%s: %s", split.name, joins.line(found.shares))
     if config.word_vectors is not None:
-        # The model has a `word_dim`, and so reads words: that was checked before.
+        # The model reads words, because `train` has checked that it has a `word_dim`.
         words.vectors, coverage = read_word_vectors(
             config.word_vectors,
             words.tokenizer.words,
@@ -139,5 +151,5 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
 
 
 def shards(split: Split) -> Iterator[Impressions]:
-    """All shards of a split, the next one read while one is worked on."""
+    """All shards of a split. The next one is read while the caller works on one."""
     return prefetch((split.read(i) for i in range(len(split))), depth=1)

@@ -23,21 +23,21 @@ from nrms.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
-_REPORT_EVERY = 10  # batches between two looks at the loss: each look waits for the device
-# batches before those that --profile traces, of which the first compile; and those
+_REPORT_EVERY = 10  # batches between two reads of the loss, each of which waits for the device
+# --profile skips so many batches, because the first ones are compiled, and traces so many.
 _SKIPPED, _PROFILED = (10, 5)
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How long to fit, and what to write on the way.
+    """How long to fit, and what to write meanwhile.
 
     Attributes:
-        epochs: at most.
-        patience: epochs without a better validation AUC before stopping.
-        checkpoint_seconds: seconds between two checkpoints inside an epoch; one is written after
-            each epoch anyway.
-        steps: batches of an epoch.
+        epochs: most epochs.
+        patience: epochs without a better validation AUC before training stops.
+        checkpoint_seconds: seconds between two checkpoints inside an epoch; after each epoch one is
+            always written.
+        steps: number of batches in an epoch.
         profile: folder for a TensorBoard trace of a few steps, or None.
     """
 
@@ -52,11 +52,12 @@ class Trainer:
     """Fits a model, epoch after epoch, and can be stopped and resumed at any batch.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         optimizer: built on the model's trainable variables.
         step: see `nrms.training.step.make_train_step`.
         batches: the training data.
-        validate: returns metrics of the current weights by name; `val_auc` among them decides.
+        validate: gives metrics of the current weights by name; by `val_auc` the best epoch is
+            chosen.
         checkpoint: where the state is kept.
     """
 
@@ -82,7 +83,7 @@ class Trainer:
 
     @property
     def epochs(self) -> list[dict[str, float]]:
-        """One row per finished epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ..."""
+        """A row for each finished epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ..."""
         return self._progress.epochs
 
     @property
@@ -92,7 +93,7 @@ class Trainer:
 
     @property
     def run_id(self) -> str | None:
-        """The run that Weights & Biases records: kept in the checkpoint."""
+        """The id of the run in Weights & Biases, which the checkpoint keeps; None without one."""
         return self._progress.run_id
 
     @run_id.setter
@@ -100,7 +101,9 @@ class Trainer:
         self._progress.run_id = run_id
 
     def restore(self) -> bool:
-        """Goes back to the checkpoint; False if there is none."""
+        """Restores the state of the checkpoint; False where there is none. Raises ArtifactError: it
+        is damaged.
+        """
         saved = self._checkpoint.load()
         if saved is None:
             return False
@@ -121,8 +124,9 @@ class Trainer:
         done.
 
         Args:
-            options: see there.
-            callbacks: get each batch's `loss` and each epoch's row of metrics.
+            options: see `FitOptions`.
+            callbacks: get each batch's `loss` and `samples_per_second`, and each epoch's row of
+                metrics.
             stop: set it to stop after the current batch.
 
         Returns:
@@ -131,7 +135,8 @@ class Trainer:
 
         Raises:
             Interrupted: `stop` was set; a checkpoint was written.
-            TrainingError: the loss is not a number, or there is nothing to train on.
+            StorageError: a checkpoint cannot be written.
+            TrainingError: the loss is not a finite number, or there are no samples.
         """
         callbacks.on_train_begin()
         while (epoch := self._progress.position.epoch) < options.epochs and not self._exhausted(
@@ -194,8 +199,8 @@ class Trainer:
         pending: list[tuple[Batch, tf.Tensor]],
         callbacks: keras.callbacks.CallbackList,
     ) -> None:
-        """Looks at the losses of the pending batches, the last of which ends at `position`."""
-        float(pending[-1][1])  # waits for the device, so that the time is that of the work
+        """Reads the losses of the pending batches, the last of which ends at `position`."""
+        float(pending[-1][1])  # waits for the device, so that the time includes its work
         now = time.monotonic()
         samples_per_second = sum(len(batch) for batch, _ in pending) / (now - self._reported_at)
         self._reported_at = now
@@ -224,15 +229,15 @@ class Trainer:
     def _traced(
         self, batches: Iterator[tuple[Position, Batch]], options: FitOptions
     ) -> Iterator[tuple[Position, Batch]]:
-        """Passes the batches on, with the profiler running while some of the first that are trained
-        are worked on.
+        """Passes the batches on. The first time, the profiler, if it is asked for, runs while some
+        of them are worked on.
         """
         left = options.steps - self.position.batch
         if options.profile is None or self._profiled or not left:
             yield from batches
             return
         self._profiled = True
-        # In a short epoch the last ones, without the very first where there is another.
+        # In a short epoch the last batches are traced, but not the first one if there are others.
         yield from itertools.islice(batches, max(min(1, left - 1), min(_SKIPPED, left - _PROFILED)))
         tf.profiler.experimental.start(str(options.profile))
         try:

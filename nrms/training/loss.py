@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""The loss of training."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import tensorflow as tf
 def softmax_cross_entropy(
     logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor, smoothing: float = 0.0
 ) -> tf.Tensor:
-    """The cross-entropy of each list's clicks and the softmax over its candidates.
+    """The cross-entropy between the clicks of each list and the softmax over its candidates.
 
     Args:
         logits: float32 tensor of shape `(batch, candidates)`, -1e9 where there is no candidate.
-        labels: float32 tensor of the same shape, 1 for a click, 0 for none; at least one click a
-            list, and each weighs the same.
+        labels: float32 tensor of the same shape, 1 for a click and 0 otherwise. Each list has at
+            least one click, and its clicks have equal weights.
         mask: bool tensor of the same shape, False where there is no candidate.
-        smoothing: share of each list's target that is spread evenly over its candidates, from 0 to
-            below 1.
+        smoothing: share of each list's target that is spread evenly over its candidates, at least 0
+            and below 1.
 
     Returns:
         Float32 tensor of shape `(batch,)`.

@@ -1,4 +1,4 @@
-"""What moves the weights: Adam or AdamW, with a learning rate that may change from step to step."""
+"""The optimizer, Adam or AdamW, with a learning rate that may change from step to step."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from keras import ops
 
 from nrms.training.config import TrainConfig
 
-_WEIGHT_DECAY = 0.01  # of AdamW, unless it is given
+_WEIGHT_DECAY = 0.01  # the default of AdamW
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises in even steps, then stays or falls by half a cosine.
+    """A learning rate that rises linearly, and then is constant or falls along half a cosine.
 
-    A step's rate depends on the number of the step alone, which is the optimizer's and so in the
-    checkpoint: a training that is resumed goes on where it was.
+    A step's rate depends on the number of the step only. The optimizer counts the steps, and the
+    checkpoint keeps the count, so a resumed training has the same rates as an unbroken one.
 
     Args:
         lr: the highest rate.
-        warmup: steps until it is reached.
-        steps: of the whole training; at the end of them a falling rate would be 0.
-        falls: whether it falls.
+        warmup: number of steps in which the rate rises to `lr`.
+        steps: number of steps of the whole training, after which a falling rate would be 0.
+        falls: whether the rate falls.
     """
 
     def __init__(self, lr: float, warmup: int, steps: int, falls: bool) -> None:
@@ -45,8 +45,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _Clipped:
-    """Clips by the norm of the whole batch's gradient. Keras would take the norm of each device's
-    share of it.
+    """Clips by the norm of the whole batch's gradient. Keras would use the norm of each device's
+    share of the gradient.
     """
 
     global_clipnorm: float
@@ -59,19 +59,19 @@ class _Clipped:
 
 
 class ClippedAdam(_Clipped, keras.optimizers.Adam):
-    """Adam, clipped."""
+    """Adam with the clipping of `_Clipped`."""
 
 
 class ClippedAdamW(_Clipped, keras.optimizers.AdamW):
-    """AdamW, clipped."""
+    """AdamW with the clipping of `_Clipped`."""
 
 
 def build_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer that the flags ask for, not built.
+    """The optimizer that the flags ask for, not yet built.
 
     Args:
         config: see `nrms.training.config.TrainingConfig`.
-        steps: of the whole training, all epochs.
+        steps: number of steps of the whole training, if it runs all epochs.
     """
     lr = config.lr
     if config.schedule != "constant" or config.warmup:

@@ -1,4 +1,4 @@
-"""From the best weights to a published version."""
+"""Publishes the best weights of a training as a version."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from nrms.training.validation import Validator
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
-_PARITY_ARTICLES = 64  # on which Keras and ONNX Runtime are compared
+_PARITY_ARTICLES = 64  # Keras and ONNX Runtime are compared on so many
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training leaves.
+    """The result of a training.
 
     Attributes:
         model_uri: the published version.
-        metrics: the best weights' validation metrics, with the baselines', as `Evaluation.metrics`
-            gives them.
-        epochs: one row per epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ...
-        samples: training samples an epoch.
-        promoted: whether `latest.json` was moved to the version.
+        metrics: the validation metrics of the best weights and of the baselines, as
+            `Evaluation.metrics` gives them, with `joins` and `warnings`.
+        epochs: a row for each epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ...
+        samples: number of training samples in an epoch.
+        promoted: whether `latest.json` was moved to the version, or named a later one already.
     """
 
     model_uri: str
@@ -61,18 +61,22 @@ def publish(
     checkpoint: Checkpoint,
     tries: bundles.Tries,
 ) -> TrainingResult:
-    """Exports the best weights, publishes them with what is known of them, and tells the tracker.
+    """Exports the best weights, publishes them with their metrics and figures, and records them.
 
     Args:
-        config: of the training.
+        config: the configuration of the training.
         inputs: what the model reads, fitted.
-        data: what it was trained on.
+        data: the data that it was trained on.
         validator: has the model, with the best weights.
-        evaluation: of these, beside the baselines.
-        epochs: one row per epoch.
-        tracker: the run.
-        checkpoint: deleted, now that the training is done.
-        tries: earlier tries of the same training.
+        evaluation: the evaluation of these weights and of the baselines.
+        epochs: a row for each epoch.
+        tracker: records the run.
+        checkpoint: the training's checkpoint, which is deleted once the version is published.
+        tries: the tries of this training.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not compute what Keras does.
+        StorageError: the version cannot be written.
     """
     metrics = evaluation.metrics()
     doubts = comparison.warnings(data.validation.name, metrics)
@@ -91,7 +95,7 @@ def publish(
         logger.info("exporting the model for Keras and for ONNX Runtime, and comparing them")
         graphs = export_model(validator.model, folder, inputs.specs)
         sample = {name: array[:_PARITY_ARTICLES] for name, array in data.encoded.items()}
-        # By the runtime of the validation: another one would trace the model again.
+        # The runtime of the validation is used, because another one would trace the model again.
         by_keras = validator.loaded.runtime
         parity = check_parity(validator.model.graphs(inputs.specs), by_keras, folder, sample)
         if validator.loaded.prior is not None:
@@ -99,7 +103,7 @@ def publish(
         inputs.save(folder)
         (folder / "plots").mkdir()
         images = plots.save_all(figures, folder / "plots")
-        # Training once more shall not look for a checkpoint.
+        # A training from this file shall not look for a checkpoint.
         lines = config_lines(replace(config, resume=False))
         (folder / "config.toml").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         meta = {
@@ -123,7 +127,8 @@ def publish(
         }
         logger.info("publishing the model in %s", config.output)
         model_uri = bundles.publish(config.output, folder, meta, promoted, tries=tries)
-        # now: what comes may take minutes, and would be published again after a stop
+        # Deleted now, because the uploads below may take minutes, and a training that is stopped
+        # and resumed there would publish again.
         checkpoint.delete()
         tries.end(config.output)
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})

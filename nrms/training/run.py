@@ -1,4 +1,4 @@
-"""From a data set to a published model: everything that `jobs.train` does."""
+"""Trains a model on a data set and publishes it. This is all that `jobs.train` does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from nrms.training.warm_start import take_weights
 
 logger = logging.getLogger(__name__)
 
-# What does not change a run's course, or may change when it is resumed.
+# Flags that do not change a training's result, or may be changed when it is resumed.
 _NOT_IDENTITY = {
     *(
         "resume",
@@ -65,17 +65,21 @@ def train(
 
     Args:
         config: see `nrms.training.config.TrainConfig`.
-        stop: set it, from a signal handler say, to write a checkpoint and stop.
-        callbacks: what else shall hear of batches and epochs, a progress bar say.
+        stop: set it, for example from a signal handler, to write a checkpoint and stop.
+        callbacks: what else is told of batches and epochs, for example a progress bar.
 
     Returns:
-        Where the model lies and how well it ranks.
+        Where the model is published and how well it ranks.
 
     Raises:
-        ConfigError: there is no file of word vectors, or `TF_CONFIG` names other workers.
+        ArtifactError: a checkpoint or the model of `init_from` is damaged, or ONNX Runtime does not
+            compute what Keras does.
+        ConfigError: a value does not fit the model, the data or the model of `init_from`, a file of
+            word vectors is missing, or `TF_CONFIG` names several workers.
         SchemaError: the data breaks the contract.
-        StorageError: data, checkpoint or model could not be read or written.
-        TrainingError: no samples, a loss that is not a number; `Interrupted` where `stop` was set.
+        StorageError: data, checkpoint or model cannot be read or written.
+        TrainingError: there are no samples, or the loss is not a finite number; `Interrupted` where
+            `stop` was set.
     """
     refuse_cluster(os.environ)
     Checkpoint(config.output, {}).check()
@@ -106,8 +110,8 @@ def _train(
     sampler = sampler_of(architecture.sampler, config.npratio)
     data = open_data(config, inputs, sampler, cache)
     strategy = _strategy()
-    # Here and not earlier: Keras draws from Python's generator, and so do libraries that read and
-    # write buckets.
+    # The seed is set here and not earlier, because Keras draws from Python's generator, and so do
+    # libraries that read and write buckets.
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config.model_config, inputs, config.precision)
@@ -120,7 +124,7 @@ def _train(
     settings = as_dict(config)
     identity = {name: value for name, value in settings.items() if name not in _NOT_IDENTITY}
     if config.schedule != "constant":
-        identity["epochs"] = config.epochs  # the rate of each step depends on how many there are
+        identity["epochs"] = config.epochs  # the rates of a schedule depend on the number of steps
     if source is not None:
         identity["init_from"] = source.sha256
     checkpoint = Checkpoint(config.output, {**identity, "data": data.fingerprint})
@@ -175,7 +179,7 @@ def _train(
         except Interrupted:
             raise
         except TrainingError:
-            checkpoint.delete()  # from there it would end in the same way
+            checkpoint.delete()  # a training resumed from there would fail in the same way
             raise
         logger.info(
             "scoring the validation split with the weights of the best epoch, beside the baselines"
@@ -187,7 +191,9 @@ def _train(
 
 
 def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
-    """The model of --init-from. Raises ConfigError where it has other sizes."""
+    """Loads the model of --init-from. Raises ConfigError where its flags differ in other fields
+    than `ModelConfig.free`.
+    """
     source = bundles.load(uri, cache, ("keras",))
     saved = source.meta.get("config")
     saved = saved if isinstance(saved, dict) else {}
@@ -206,7 +212,9 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
 
 
 def _refuse_npratio(config: TrainConfig, architecture: Architecture) -> None:
-    """A model of whole lists draws no non-clicks."""
+    """Raises ConfigError where --npratio is not its default and the model learns from whole lists,
+    for which no non-clicks are drawn.
+    """
     default = next(f.default for f in dataclasses.fields(config) if f.name == "npratio")
     if architecture.sampler == "lists" and config.npratio != default:
         raise ConfigError(
@@ -229,6 +237,6 @@ def _take_weights(model: keras.Model, inputs: Inputs, source: bundles.Bundle) ->
 
 
 def _strategy() -> tf.distribute.Strategy:
-    """All visible GPUs; without several, TensorFlow's default: the one GPU, or the CPU."""
+    """The strategy for all visible GPUs. With one GPU or none it is TensorFlow's default."""
     gpus = tf.config.list_logical_devices("GPU")
     return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()

@@ -1,4 +1,4 @@
-"""What a training sample is: a click beside non-clicks of its impression, or a whole impression."""
+"""Makes training samples: a click with non-clicks of its impression, or a whole impression."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nrms.data.impressions import Impressions
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one or more shards: `s` lists of candidates, `c` in total.
+    """Samples of one or more shards: `s` lists with `c` candidates in total.
 
     Attributes:
         user: rows in the histories, int32 of shape `(s,)`.
         offsets: int64 of shape `(s + 1,)`; the candidates of sample i are `offsets[i]:offsets[i +
             1]`.
         per_sample: named arrays of shape `(s, ...)`.
-        per_candidate: the same of shape `(c, ...)`; among them `candidates`, int32 rows of
-            articles, and `labels`, float32, 1 for a click.
+        per_candidate: named arrays of shape `(c, ...)`; among them `candidates`, int32 rows of
+            articles, and `labels`, float32, 1 for a click and 0 otherwise.
     """
 
     user: np.ndarray
@@ -34,7 +34,7 @@ class Samples:
         return len(self.user)
 
     def take(self, order: np.ndarray) -> Samples:
-        """These samples, rows from 0, in this order."""
+        """The samples of these rows, from 0, in the order of `order`, int64."""
         lengths = np.diff(self.offsets)[order]
         offsets = np.append(0, np.cumsum(lengths))
         places = np.repeat(self.offsets[order] - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -46,7 +46,7 @@ class Samples:
         )
 
     def cut(self, start: int, end: int) -> Samples:
-        """Samples `start` to `end`, without a copy."""
+        """Samples `start` up to, not including, `end`, without a copy."""
         first, last = self.offsets[start], self.offsets[min(end, len(self))]
         return Samples(
             self.user[start:end],
@@ -57,7 +57,7 @@ class Samples:
 
     @classmethod
     def joined(cls, parts: Sequence[Samples]) -> Samples:
-        """All samples of at least one part."""
+        """The samples of all parts, of which there is at least one, in order."""
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
         return cls(
             np.concatenate([part.user for part in parts]),
@@ -67,8 +67,9 @@ class Samples:
         )
 
     def padded(self, width: int) -> dict[str, np.ndarray]:
-        """The arrays of a batch: those of candidates of shape `(s, candidates, ...)`, at least
-        `width` of them, with zeros after the last; and `mask`, False there.
+        """The arrays of a batch: those of samples; those of candidates in the shape
+        `(s, candidates, ...)`, with at least `width` candidates, and zeros after a sample's last
+        one; and `mask`, bool `(s, candidates)`, False there.
         """
         lengths = np.diff(self.offsets)
         mask = np.arange(max(width, int(lengths.max(initial=0)))) < lengths[:, None]
@@ -83,28 +84,30 @@ class Sampler(Protocol):
     """Makes samples of a shard.
 
     Attributes:
-        width: candidates of a batch's lists, at least.
+        width: the least number of candidates in the lists of a batch.
     """
 
     width: int
 
     def count(self, impressions: Impressions) -> int:
-        """The number of samples that `draw` makes of a shard, whatever it draws."""
+        """The number of samples that `draw` makes of a shard, which does not depend on `rng`."""
 
     def draw(self, impressions: Impressions, rng: np.random.Generator) -> Samples:
-        """The samples of a labelled shard, in the order of its clicks or impressions."""
+        """The samples of a shard, in the order of its clicks or impressions; none where it is
+        unlabelled.
+        """
 
 
 class Clicks:
     """One sample for each click, with up to `npratio` of its impression's non-clicks, without
     replacement.
 
-    Where an impression has fewer non-clicks, all are taken. Unknown articles are neither clicks
-    nor non-clicks here: nothing can be learned from them. A click without any non-click makes no
-    sample, since its loss is 0 whatever the model does.
+    Where an impression has fewer non-clicks, all are taken. Unknown articles are left out, because
+    nothing can be learned from them. A click without any non-click makes no sample, because its
+    loss is always 0.
 
     Args:
-        npratio: non-clicks per click (Wu et al. 2019 call it K).
+        npratio: non-clicks for each click, which Wu et al. (2019) call K.
     """
 
     def __init__(self, npratio: int) -> None:
@@ -125,13 +128,13 @@ class Clicks:
             np.searchsorted(impression_of[negatives], impression_of[clicks], side="right") - first
         )
 
-        # Every (sample, non-click) pair gets a random key; the npratio smallest of each sample are
-        # its draw.
+        # Each pair of a sample and a non-click gets a random key. Those with the npratio smallest
+        # keys of each sample are drawn.
         sample = np.repeat(np.arange(len(clicks)), available)
         within = np.arange(len(sample)) - np.repeat(np.cumsum(available) - available, available)
         pair = negatives[np.repeat(first, available) + within]
         order = np.lexsort((rng.random(len(pair)), sample))
-        # Sorting moves pairs inside their sample only, so `within` still counts each sample's.
+        # Sorting moves pairs only within their sample, so `within` still numbers them from 0.
         drawn = within < self._npratio
         offsets = np.append(0, np.cumsum(1 + np.minimum(available, self._npratio)))
         places = np.empty(offsets[-1], np.int64)
@@ -141,8 +144,8 @@ class Clicks:
 
 
 class Lists:
-    """One sample for each impression with a click and a non-click: all its candidates, the unknown
-    ones among them.
+    """One sample for each impression with a click and a non-click. It has all candidates, unknown
+    ones included.
     """
 
     width = 0
@@ -152,7 +155,7 @@ class Lists:
         return len(_telling(impressions))
 
     def draw(self, impressions: Impressions, rng: np.random.Generator) -> Samples:
-        """See `Sampler`; nothing is drawn."""
+        """See `Sampler`; `rng` is not used."""
         rows = _telling(impressions)
         lengths = np.diff(impressions.offsets)[rows]
         offsets = np.append(0, np.cumsum(lengths))
@@ -165,7 +168,7 @@ def sampler_of(name: str, npratio: int) -> Sampler:
 
     Args:
         name: `clicks` or `lists`, see `nrms.architectures.registry`.
-        npratio: of `clicks`.
+        npratio: see `Clicks`.
     """
     return Clicks(npratio) if name == "clicks" else Lists()
 
@@ -173,7 +176,7 @@ def sampler_of(name: str, npratio: int) -> Sampler:
 def _samples(
     impressions: Impressions, rows: np.ndarray, offsets: np.ndarray, places: np.ndarray
 ) -> Samples:
-    """Those of these impressions and of these places among the candidates."""
+    """The samples of the impressions `rows`, with the candidates at `places`, both int64."""
     per_candidate = {name: array[places] for name, array in impressions.per_candidate.items()}
     clicked = np.zeros(0, bool) if impressions.clicked is None else impressions.clicked[places]
     per_candidate["candidates"] = impressions.candidates[places]
@@ -183,7 +186,7 @@ def _samples(
 
 
 def _telling(impressions: Impressions) -> np.ndarray:
-    """The impressions with a click and a non-click."""
+    """The rows of the impressions with a click and a non-click, int64."""
     if impressions.clicked is None:
         return np.empty(0, np.int64)
     clicked = list_rows(impressions.offsets)[impressions.clicked]
@@ -192,7 +195,7 @@ def _telling(impressions: Impressions) -> np.ndarray:
 
 
 def _clicks_and_negatives(impressions: Impressions) -> tuple[np.ndarray, np.ndarray]:
-    """Places, among the candidates, of the clicks that make a sample and of all known
+    """The positions among the candidates, int64, of the clicks that make a sample, and of all known
     non-clicks.
     """
     if impressions.clicked is None:

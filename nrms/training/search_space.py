@@ -1,5 +1,5 @@
-"""Search spaces in the file format of `wandb sweep`: what to vary between trainings, how, and what
-to maximize.
+"""Reads search spaces in the file format of `wandb sweep`: which flags vary between trainings, how,
+and which metric to maximize.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _NOT_SEARCHED = {
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a sweep varies.
+    """The flags that a sweep varies, and how it searches.
 
     Attributes:
         method: `grid`, `bayes` or `random`.
-        metric: the validation metric to maximize, `auc` for example.
-        distributions: what each parameter is drawn from, in the order of the file; names are fields
-            of `TrainConfig`.
-        run_cap: trials at most, or None.
+        metric: the validation metric to maximize, for example `auc`.
+        distributions: the distribution of each parameter, in the order of the file. The names are
+            fields of `TrainConfig`.
+        run_cap: most trials, or None.
     """
 
     method: str
@@ -52,16 +52,17 @@ class SearchSpace:
 
     @classmethod
     def read(cls, path: Path, model: str = DEFAULT) -> Self:
-        """Reads the keys that a search needs: method, metric, parameters and run_cap. Others are
-        W&B's own.
+        """Reads the keys that a search needs: method, metric, parameters and run_cap. Other keys
+        are for Weights & Biases and ignored.
 
         Args:
             path: the file.
-            model: that of the trainings, whose flags the parameters may be.
+            model: the model of the trainings, whose flags may be parameters, too.
 
         Raises:
-            ConfigError: the file is missing or no YAML; a parameter is no flag of `jobs.train`, has
-                a value that the flag refuses, or a form that is not supported.
+            ConfigError: the file is missing or not YAML, a key has a wrong value, or a parameter is
+                not a flag of `jobs.train`, has a value that the flag refuses, or a form that is not
+                supported.
         """
         try:
             content = yaml.safe_load(path.read_text("utf-8"))
@@ -105,8 +106,8 @@ class SearchSpace:
 
     @property
     def logarithmic(self) -> list[str]:
-        """The parameters that a logarithmic scale suits: lr for example, in a range or a list of
-        values.
+        """The parameters that suit a logarithmic scale, for example lr. They are those with a
+        logarithmic range, and those with a list of numbers > 0 of very different size.
         """
 
         def suits(distribution: BaseDistribution) -> bool:
@@ -119,8 +120,8 @@ class SearchSpace:
         return [name for name, distribution in self.distributions.items() if suits(distribution)]
 
     def grid(self, seed: int) -> list[dict[str, Any]]:
-        """All points of a grid, shuffled: however few are tried, they cover every parameter's
-        range.
+        """All points of a grid. They are shuffled, so that even few of them cover the range of
+        every parameter.
         """
         choices = [_choices(distribution) for distribution in self.distributions.values()]
         points = [
@@ -132,13 +133,13 @@ class SearchSpace:
 
 
 def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with a trial's values in it."""
+    """The configuration with the values of a trial. Raises ConfigError: a flag refuses one."""
     legal = {name: _legal(name, value, config.model) for name, value in values.items()}
     return replace(config, **legal)
 
 
 def _choices(distribution: BaseDistribution) -> Sequence[Any]:
-    """The values of a list."""
+    """The values of a parameter that is given as a list."""
     assert isinstance(distribution, CategoricalDistribution)
     return distribution.choices
 
@@ -189,12 +190,12 @@ def _range(name: Any, low: Any, high: Any, kind: str | None, model: str) -> Base
 
 
 def _legal(name: Any, value: Any, model: str) -> Any:
-    """The value as `jobs.train` gets it from W&B's agent, which passes flags."""
+    """The value as `jobs.train` would read it from a flag, which is how W&B's agent passes it."""
     flags = [f"--model={model}", f"--{name}={value}"]
     _, values = parse_values(TrainConfig, flags, "python -m jobs.train", "")
     return values[str(name).replace("-", "_")]
 
 
 def _plain(value: Any) -> Any:
-    """What a study can keep."""
+    """The value in a type that a study can keep."""
     return str(value) if isinstance(value, Path) else value

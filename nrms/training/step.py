@@ -22,17 +22,17 @@ def make_train_step(
     strategy: tf.distribute.Strategy,
     label_smoothing: float = 0.0,
 ) -> TrainStep:
-    """Compiles one step of training: softmax cross-entropy of the clicks against the other
+    """Compiles one step of training, which lowers the softmax cross-entropy of the clicks among the
     candidates of their lists.
 
-    Every replica of `strategy` gets the whole batch of row numbers, which is small, and works on
-    its share.
+    Each replica of `strategy` gets the whole batch, which is small, and works on its share of the
+    samples.
 
     Args:
-        model: created in the strategy's scope.
-        optimizer: likewise, built.
+        model: the model, created in the strategy's scope.
+        optimizer: the optimizer, created and built in the strategy's scope.
         inputs: what the model reads.
-        articles: of that what it reads of the catalogue, `(articles + 1, ...)` by name.
+        articles: what the model reads of articles, `(articles + 1, ...)` by name; row 0 is zeros.
         strategy: the devices.
         label_smoothing: see `nrms.training.loss.softmax_cross_entropy`.
 
@@ -50,20 +50,20 @@ def make_train_step(
         own = {name: array[first::step] for name, array in batch.items()}
         with tf.GradientTape() as tape:
             logits = model(catalogue, own, training=True)
-            # Sums over replicas, so each divides by the whole batch.
+            # Divided by the samples of the whole batch, because replicas are summed up.
             losses = softmax_cross_entropy(logits, own["labels"], own["mask"], label_smoothing)
             loss = tf.reduce_sum(losses) / samples
             scaled = optimizer.scale_loss(loss)
-        # Dense: Adam squares gradients, and the slices that two replicas have for one word must be
-        # added up before.
+        # Gradients are made dense, because Adam squares them, and before that the slices that two
+        # replicas have for one word must be summed up.
         gradients = [
             tf.convert_to_tensor(g) for g in tape.gradient(scaled, model.trainable_variables)
         ]
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
-    # Autograph would rewrite Keras' own code too, and there is no Python control flow here to
-    # convert.
+    # There is no Python control flow here for Autograph to convert, and it would rewrite code of
+    # Keras, too.
     @tf.function(input_signature=[_signature(inputs)], autograph=False)
     def train_step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         losses = strategy.run(replica_step, args=(batch,))
@@ -73,7 +73,7 @@ def make_train_step(
 
 
 def _signature(inputs: Inputs) -> dict[str, tf.TensorSpec]:
-    """What the arrays of a batch look like."""
+    """The signature of a batch's arrays, by name."""
     lists = {"history": "int32", "candidates": "int32", "labels": "float32", "mask": "bool"}
     signature = {name: tf.TensorSpec((None, None), dtype) for name, dtype in lists.items()}
     for name, spec in inputs.moment_specs.items():

@@ -1,5 +1,5 @@
-"""A search for hyperparameters without a server: one training for each trial, kept in a study that
-can be resumed.
+"""Searches for hyperparameters without a server. Each trial is a training, and a study that can be
+resumed keeps the results.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from nrms.training.trial_process import Train, train_apart
 logger = logging.getLogger(__name__)
 
 _NAME = "sweep"
-# What may change between two runs of one sweep: results stay comparable.
+# Flags that may change between two runs of one sweep, because results stay comparable.
 _NOT_IDENTITY = {
     *("output", "promote", "resume", "checkpoint_seconds", "profile"),
     *("wandb_mode", "wandb_project", "run_name", "run_group"),
@@ -46,11 +46,11 @@ _NOT_IDENTITY = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that ended.
+    """A trial that has ended.
 
     Attributes:
-        number: from 0.
-        values: of the parameters.
+        number: the trial's number, from 0.
+        values: the values of the parameters.
         metrics: validation metrics of the best epoch; empty if the training failed.
         model_uri: the published version, or None.
         error: why the training failed, or None.
@@ -67,24 +67,26 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
     """Runs the trials that a study lacks, one after another, each in a process of its own.
 
     The study is in `study.db`, a SQLite file in the folder `config.study`. After each trial
-    `trials.csv`, `best.toml` and `parallel_coordinates.png` are written beside it. The trials'
-    model roots are `trial-0000`, ... in `config.output`. A trial that was cut short goes on from
+    `trials.csv`, `best.toml` and `parallel_coordinates.png` are written beside it. The model roots
+    of the trials are `trial-0000`, ... in `config.output`. A trial that was stopped goes on from
     its checkpoint.
 
     Args:
         config: see `nrms.training.sweep_config.SweepConfig`.
-        train: importable; trains in the trial's process, where SIGTERM asks for a checkpoint and an
-            end.
+        train: trains in the process of a trial. It must be importable, and end with a checkpoint
+            after SIGTERM.
         stop: set it to stop the trial with a checkpoint.
 
     Returns:
-        All trials of the study: the best first, failed ones last.
+        All trials of the study, the best first, and failed ones last.
 
     Raises:
-        ConfigError: a search space that is not legal; a study of another sweep, or in use.
+        ConfigError: the search space is wrong, the number of trials is missing, or the study is of
+            another sweep or in use.
+        StorageError: the study cannot be read or written.
         TrainingError: every trial failed; `Interrupted` where `stop` was set.
-        NrmsError: of data, storage and configuration, as the training raises them. The trial is run
-            again next time.
+        NrmsError: what else a training raises, of data, storage and configuration. The next run
+            repeats this trial.
     """
     stop = stop or threading.Event()
     refuse_cluster(os.environ)
@@ -124,7 +126,7 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
             except (TrainingError, ArtifactError) as error:
                 logger.warning("trial %d failed: %s", trial.number, error)
                 for checkpoint in storage.list_files(storage.join(output, "checkpoints")):
-                    # left where its process died; nobody goes on from it
+                    # It remains where the process died, and no training goes on from it.
                     storage.delete(checkpoint.uri)
                 _end(study, Trial(trial.number, trial.params, {}, error=str(error)), None)
             else:
@@ -148,8 +150,8 @@ def sweep(config: SweepConfig, train: Train, stop: threading.Event | None = None
 
 @contextlib.contextmanager
 def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[optuna.Study]:
-    """The folder's study, for this process alone: so a trial found running is one whose process is
-    gone.
+    """Opens the folder's study for this process alone. So the process of a trial that is marked as
+    running has ended.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     identity = {
@@ -193,7 +195,7 @@ def _opened(folder: Path, space: SearchSpace, base: TrainConfig) -> Iterator[opt
 
 
 def _differences(known: dict[str, Any], identity: dict[str, Any]) -> Iterator[str]:
-    """Each thing in which a study's identity is not this sweep's, in words."""
+    """Says in words in what the identity of a study differs from that of this sweep."""
     for name, value in identity.items():
         if name == "parameters":
             before = known.get(name, {})
@@ -222,7 +224,7 @@ def _in_words(distribution: str | None) -> str:
 def _next(
     study: optuna.Study, space: SearchSpace, points: list[dict[str, Any]], total: int, seed: int
 ) -> tuple[optuna.trial.FrozenTrial, bool] | None:
-    """The trial to run, and whether it had begun before; None when there are enough."""
+    """The next trial, and whether it was begun before; None when there are enough trials."""
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         if trial.params.keys() == space.distributions.keys():
             return trial, True
@@ -233,7 +235,7 @@ def _next(
     if points and not study.get_trials(states=[TrialState.WAITING]):
         tried = [trial.params for trial in study.get_trials(deepcopy=False)]
         study.enqueue_trial(next(point for point in points if point not in tried))
-    # A seed for each trial, so that a sweep that was resumed draws what an unbroken one draws.
+    # Each trial has its own seed, so that a resumed sweep draws the same as an unbroken one.
     sampler = (
         optuna.samplers.TPESampler if space.method == "bayes" else optuna.samplers.RandomSampler
     )
@@ -243,7 +245,7 @@ def _next(
 
 
 def _end(study: optuna.Study, trial: Trial, value: float | None) -> None:
-    # In this order: a trial without a record is not ended.
+    # The record comes first, because a trial without one has not ended.
     study.set_user_attr(f"trial-{trial.number}", asdict(trial))
     study.tell(trial.number, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
 

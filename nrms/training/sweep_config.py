@@ -1,4 +1,4 @@
-"""What a search for hyperparameters can be told."""
+"""The flags of a search for hyperparameters."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(SearchConfig, TrainConfig):
-    """Everything that a sweep depends on."""
+    """All flags of a sweep."""
 
     @property
     def train_config(self) -> TrainConfig:
-        """What the trials have in common."""
+        """The configuration of the trainings, before a trial's values are put in."""
         own = {f.name for f in dataclasses.fields(SearchConfig)}
         names = [f.name for f in dataclasses.fields(self) if f.name not in own]
         return TrainConfig(**{name: getattr(self, name) for name in names})

@@ -1,4 +1,4 @@
-"""Batches and epochs, told to Weights & Biases."""
+"""Records batches and epochs in Weights & Biases."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from nrms.tracking import Tracker
 
 
 class TrackerCallback(keras.callbacks.Callback):
-    """Sends each batch's loss and throughput, and each epoch's metrics, to the tracker; the best
-    epoch's as result.
+    """Sends the loss and throughput of each batch and the metrics of each epoch to a tracker. The
+    run's result is the metrics of the best epoch.
 
     Args:
-        tracker: where they go.
-        epochs: the rows of earlier epochs, of a training that goes on.
+        tracker: records them.
+        epochs: the rows of the epochs before a training was resumed.
     """
 
     def __init__(self, tracker: Tracker, epochs: Sequence[dict[str, float]] = ()):

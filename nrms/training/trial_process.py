@@ -1,6 +1,6 @@
-"""A training in a fresh process: TensorFlow gives memory back only at a process's end.
+"""Trains in a new process, because TensorFlow releases its memory only when a process ends.
 
-It imports little, since every training's process imports it.
+This module imports little, since the process of each training imports it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ Train = Callable[[TrainConfig], "TrainingResult"]
 def train_apart(
     train: Train, config: TrainConfig, stop: threading.Event
 ) -> tuple[dict[str, float], str]:
-    """Trains, and waits for the end of it.
+    """Trains in a new process, and waits for its end.
 
     Args:
-        train: importable; SIGTERM asks it to write a checkpoint and raise `Interrupted`.
-        config: what to train.
+        train: must be importable, and after SIGTERM write a checkpoint and raise `Interrupted`.
+        config: the configuration of the training.
         stop: set it to stop the training with a checkpoint.
 
     Returns:
         The validation metrics, and the published version.
 
     Raises:
-        NrmsError: what `train` raises; `TrainingError` where its process ended in any other way.
+        NrmsError: what `train` raises; `TrainingError` where its process ended without an answer,
+            but `Interrupted` where `stop` was set.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -75,7 +76,9 @@ def _work(train: Train, config: TrainConfig, sender: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """A sweep that was killed leaves nobody training, who would be in the way of the next one."""
+    """Ends this process when a sweep is killed, so that no training stands in the way of the
+    next one.
+    """
     if parent := multiprocessing.parent_process():
         parent.join()
     remove_own()

@@ -1,4 +1,4 @@
-"""How well the weights of the moment rank."""
+"""Measures how well the current weights rank."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from nrms.training.data import TrainingData, shards
 
 
 class Validator:
-    """Scores the validation split with the model's current weights, in float32 whatever it trains
-    in.
+    """Scores the validation split with the model's current weights, always in float32.
 
     Args:
-        trained: the model that trains.
-        float32: the same model in float32: itself, or a copy that takes its weights.
-        inputs: what it reads.
-        data: what it trains on.
+        trained: the model that is trained.
+        float32: the same model in float32. It is `trained` itself, or a copy that takes its
+            weights.
+        inputs: what the model reads.
+        data: the data that it is trained on.
 
     Attributes:
         model: the float32 model.
-        loaded: what scores with it; its prior is that of the weights that were evaluated last.
+        loaded: scores with the float32 model; its prior is that of the weights evaluated last.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Validator:
         self.loaded = LoadedModel.of(float32, inputs)
 
     def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
-        """The current weights on the validation split."""
+        """Evaluates the current weights, and the baselines if any, on the validation split."""
         return self._evaluate(self._catalogue(), baselines)
 
     def metrics(self) -> dict[str, float]:
-        """The current weights in short: `train_auc` of the fixed sample, `val_auc`, `val_mrr`,
-        ...
+        """The metrics of the current weights: `train_auc` of the sample of the training split, and
+        `val_auc`, `val_mrr`, ... of the validation split.
         """
         catalogue = self._catalogue()
         found = self._evaluate(catalogue).metrics()

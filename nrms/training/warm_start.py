@@ -1,4 +1,4 @@
-"""A new training that starts from the weights of a published model."""
+"""Starts a training from the weights of a published model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 def take_weights(
     model: keras.Model, words: Sequence[str], file: Path, file_words: Sequence[str]
 ) -> int:
-    """Gives the model the weights of a saved one. Word vectors go by the word: those of words that
-    only the model has stay as they were drawn.
+    """Gives the model the weights of a saved one. Word vectors are matched by their words, and
+    those of words that only the model has are not changed.
 
     Args:
-        model: its weights created, of the sizes of the saved one.
+        model: the model, with its weights created, of the same sizes as the saved one.
         words: the model's vocabulary, in the order of the ids.
-        file: a `model.keras`, which must be verified: such a file carries code.
-        file_words: likewise, of the saved one.
+        file: a `model.keras`, which must be verified, because such a file carries code.
+        file_words: the vocabulary of the saved model, in the order of the ids.
 
     Returns:
-        How many words both have, PAD and UNK not counted.
+        The number of words that both have, PAD and UNK not counted.
     """
     saved = keras.models.load_model(file, compile=False)
     row = {word: i for i, word in enumerate(file_words)}
