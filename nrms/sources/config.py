@@ -1,4 +1,4 @@
-"""What preparing a data set can be told."""
+"""The flags of preparing a data set."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DemoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(SourceConfig, DemoConfig):
-    """Everything that the prepared data depend on."""
+    """All flags of preparing a data set. `{date}` in `output` is replaced, see `put_date`."""
 
     def __post_init__(self) -> None:
         put_date(self, "output")

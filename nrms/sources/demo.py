@@ -1,10 +1,10 @@
-"""Demo data: a made-up news site with planted topics, in EB-NeRD's columns and shapes, of any size.
+"""Demo data of any size: a made-up news site with planted topics, in the columns of EB-NeRD.
 
-Headlines are written in their article's topic (`demo_words`), readers like a few topics, and a
-click depends on that alone, so a model that reads text can learn it. What fills the front page is
-heavy-tailed and short-lived, as on a real site, but says nothing about what a reader clicks:
-counting clicks ranks hardly better than chance. The column `oracle_scores` holds the planted
-utility, the best ranking there is.
+Headlines are made of the words of their article's topic (`demo_words`), readers like a few topics,
+and a click depends on nothing else, so a model that reads text can learn it. As on a real site, a
+few articles fill the front page, each for a short time. But this says nothing about what a reader
+clicks, so counting clicks ranks hardly better than chance. The column `oracle_scores` holds the
+planted utility, by which candidates are ranked as well as possible.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ HOUR = 3_600_000_000  # microseconds
 DAY = 24 * HOUR
 START = int(np.datetime64("2024-01-01T00:00:00", "us").astype(np.int64))
 
-# The calendar: articles only, then reading histories, then the two splits.
+# The calendar has days with articles only, then those of the histories, then the two splits.
 LEAD_DAYS, HISTORY_DAYS = 2, 21
 SPLIT_DAYS = {"train": 7, "validation": 2}
 SPLIT_STARTS = {
@@ -27,42 +27,42 @@ SPLIT_STARTS = {
     "validation": LEAD_DAYS + HISTORY_DAYS + SPLIT_DAYS["train"],
 }
 DAYS = LEAD_DAYS + HISTORY_DAYS + sum(SPLIT_DAYS.values())
-# Visits in each hour of the day, relative to each other: breakfast, lunch and the evening.
+# Relative visits in each hour of the day, with peaks at breakfast, at lunch and in the evening.
 HOURLY = np.array(
     [4, 2, 1, 1, 2, 5, 9, 11, 10, 9, 9, 10, 11, 10, 9, 9, 10, 10, 10, 11, 12, 12, 10, 7], float
 )
 
 TOPICS = 32
-SUPPLY = 0.5  # articles on the n-th topic go by n ** -SUPPLY
-LIKED = (2, 4)  # topics a reader likes, fewest and most
-UTILITY = 5.0  # of the topic liked most; a topic not liked has 0
-VISITORS = 6  # readers who saw the page for each one who clicked on it
+SUPPLY = 0.5  # the number of articles on the n-th topic is proportional to n ** -SUPPLY
+LIKED = (2, 4)  # fewest and most topics that a reader likes
+UTILITY = 5.0  # most utility that a liked topic can have; a topic not liked has 0
+VISITORS = 6  # so many readers saw a page for each one who clicked on it
 
-IN_VIEW = (5, 20)  # candidates of an impression
+IN_VIEW = (5, 20)  # fewest and most candidates of an impression
 FRESH = 40 * HOUR  # an article leaves the front page at this age
-FADE = 14 * HOUR  # its placement falls by e in this time
-TWO_CLICKS = 0.04  # share of impressions
-CHUNK = 32_768  # impressions, or a few thousand readers' histories, drawn at once
+FADE = 14 * HOUR  # in this time its placement is divided by e
+TWO_CLICKS = 0.04  # share of impressions with two clicks
+CHUNK = 32_768  # so many impressions, or histories of 1/16 as many readers, are drawn at once
 
-MIN_ARTICLES = 500  # fewer leave an empty front page at the start
+MIN_ARTICLES = 500  # with fewer the front page could be empty at the start
 
 
 class DemoSite:
     """The articles, readers and clicks of one made-up site; a `Source` for `write_dataset`.
 
-    The same arguments give the same data, byte for byte. Every chunk of impressions has a random
-    generator of its own, keyed by seed, split and chunk: memory does not grow with the number of
+    The same arguments give the same data, byte for byte. Each chunk of impressions has its own
+    random generator, keyed by seed, split and chunk, so memory does not grow with the number of
     impressions.
 
     Args:
-        seed: a whole number >= 0.
-        articles: how many, over 32 days; at least `MIN_ARTICLES`.
-        users: how many readers.
-        impressions: how many in the train split.
-        validation_impressions: how many in the validation split.
-        date: a day that the calendar is moved to, so that it ends with it. The validation split,
-            the only one that is written, then holds that day: each date has other impressions of
-            the same readers and titles.
+        seed: seed of all that is drawn, a whole number >= 0.
+        articles: number of articles in 32 days, at least `MIN_ARTICLES`.
+        users: number of readers.
+        impressions: number of impressions in the train split.
+        validation_impressions: number of impressions in the validation split.
+        date: day to which the end of the calendar is moved, `YYYY-MM-DD`. Only the validation split
+            is then written, with impressions of that day. Each date has other impressions of the
+            same readers and titles.
     """
 
     name = "demo"
@@ -118,7 +118,7 @@ class DemoSite:
         return self._articles
 
     def behaviors(self, split: str) -> Iterator[pa.Table]:
-        """The impressions of `split` ("train" or "validation"), oldest first, a table for each
+        """The impressions of `split`, "train" or "validation", oldest first, in a table for each
         chunk.
         """
         impressions = self.rows[split]
@@ -152,9 +152,9 @@ class DemoSite:
             )
 
     def histories(self, split: str) -> Iterator[pa.Table]:
-        """What readers clicked in the weeks before the train split, the same for both splits.
+        """The clicks of readers in the weeks before the train split, the same for both splits.
 
-        One row a reader, but two readers in a hundred have none, and a few an empty one.
+        Each reader has one row, but about two in a hundred have none, and a few an empty history.
         """
         users = len(self._user_ids)
         for chunk, first in enumerate(range(0, users, CHUNK // 16)):
@@ -172,7 +172,7 @@ class DemoSite:
             candidates, shown = self._front_page(rng, times, np.full(len(row), IN_VIEW[1]))
             clicked = _clicks(rng, self._utility(user[row], candidates, shown), 1)
             article = candidates[clicked]
-            # A reader opens an article once.
+            # Only the first click of a reader on an article is kept.
             _, once = np.unique(row.astype(np.int64) * len(self._ids) + article, return_index=True)
             once = once[np.lexsort((times[once], row[once]))]
             offsets = pa.array(np.searchsorted(row[once], np.arange(len(user) + 1)), pa.int32())
@@ -201,11 +201,12 @@ class DemoSite:
     def _front_page(
         self, rng: np.random.Generator, times: np.ndarray, sizes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Up to `sizes[i]` distinct articles shown at `times[i]` (microseconds, sorted).
+        """Draws up to `sizes[i]` distinct articles that are shown at `times[i]` (microseconds,
+        sorted).
 
         Returns:
-            Article numbers (int64) and which of them are shown (bool), of shape `(impressions,
-            IN_VIEW[1])`.
+            The numbers of articles (int64), and which of them are shown (bool), both of shape
+            `(impressions, IN_VIEW[1])`.
         """
         fewest = IN_VIEW[0]
         draws = np.empty((len(times), 2 * IN_VIEW[1] + fewest), np.int64)
@@ -221,8 +222,8 @@ class DemoSite:
             draws[start:stop, :-fewest] = low + np.minimum(
                 np.searchsorted(cumulative, points), high - low - 1
             )
-            # Neighbours in the list fill the pages on which the same few articles were drawn again
-            # and again.
+            # Neighbours in the list fill a page where the same few articles were drawn again and
+            # again.
             at = rng.integers(high - low, size=(stop - start, 1)) + np.arange(fewest)
             draws[start:stop, -fewest:] = low + at % (high - low)
         # Drawing again and dropping what was drawn before is weighted sampling without replacement.
@@ -240,7 +241,7 @@ class DemoSite:
         return articles, shown
 
     def _utility(self, user: np.ndarray, articles: np.ndarray, shown: np.ndarray) -> np.ndarray:
-        """The planted utility of each article for its reader; -inf where no article is shown."""
+        """The planted utility of each shown article for the reader, float; -inf elsewhere."""
         return np.where(
             shown, UTILITY * self._liking[user[:, None], self._topic[articles]], -np.inf
         )
@@ -248,8 +249,8 @@ class DemoSite:
     def _visitors(
         self, rng: np.random.Generator, articles: np.ndarray, shown: np.ndarray
     ) -> np.ndarray:
-        """Who clicked on each page: one of `VISITORS` readers, by the odds that each
-        clicks at all.
+        """Draws the reader who clicked on each page, one of `VISITORS` readers, with weights that
+        grow with the utilities of the shown articles.
         """
         proposals = np.searchsorted(self._visits, rng.random((VISITORS, len(articles))))
         proposals = np.minimum(proposals, len(self._visits) - 1)
@@ -263,11 +264,11 @@ class DemoSite:
 def _times(
     rng: np.random.Generator, start: int, days: int, first: int, last: int, total: int
 ) -> np.ndarray:
-    """Moments `first` to `last` of `total` in `days` days from day `start`: sorted int64
-    microseconds.
+    """Draws the moments `first` up to `last` of `total` in `days` days from day `start`: sorted
+    int64 microseconds.
 
-    Each is uniform within its own share of the visits, so a chunk needs no other chunk to be in
-    order.
+    Each moment is uniform within its own share of the visits, so a chunk is in order with the other
+    chunks without knowing them.
     """
     weekend = (np.arange(start, start + days) % 7) >= 5
     hourly = np.concatenate(
@@ -279,8 +280,8 @@ def _times(
 
 
 def _likings(rng: np.random.Generator, users: int, supply: np.ndarray) -> np.ndarray:
-    """How much each user likes each topic: float32 of shape `(users, topics)`, 0 for
-    all but a few.
+    """Draws how much each user likes each topic: float32 of shape `(users, topics)`, from 0.6 to 1
+    for a few topics and 0 for the others.
     """
     keys = np.log(supply) + rng.gumbel(size=(users, TOPICS)).astype(np.float32)
     rank = np.argsort(np.argsort(-keys, axis=1), axis=1)
@@ -289,8 +290,8 @@ def _likings(rng: np.random.Generator, users: int, supply: np.ndarray) -> np.nda
 
 
 def _clicks(rng: np.random.Generator, utility: np.ndarray, clicks: np.ndarray | int) -> np.ndarray:
-    """Which candidates are clicked, bool like `utility`: `clicks` a row, by softmax without
-    replacement.
+    """Draws which candidates are clicked: bool in the shape of `utility`, `clicks` of each row by a
+    softmax of the utilities, without replacement.
     """
     noisy = utility + rng.gumbel(size=utility.shape)
     return np.argsort(np.argsort(-noisy, axis=1), axis=1) < np.reshape(clicks, (-1, 1))

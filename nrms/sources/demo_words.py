@@ -1,5 +1,5 @@
-"""A made-up language for the demo data: pronounceable words with Danish letters, and headlines in
-it.
+"""A made-up language for the demo data, with pronounceable words in Danish letters, and sentences
+of these words.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 FUNCTION_WORDS, FUNCTION_SHARE, FUNCTION_ZIPF = 60, 0.14, 1.0
 GENERAL_WORDS, GENERAL_SHARE, GENERAL_ZIPF = 3_000, 0.28, 0.9
 NAMES, NAME_SHARE, NAME_ZIPF = 20_000, 0.16, 0.9
-TOPIC_WORDS, TOPIC_SHARE, TOPIC_ZIPF = 300, 0.42, 1.0  # words: in each topic
+TOPIC_WORDS, TOPIC_SHARE, TOPIC_ZIPF = 300, 0.42, 1.0  # 300 words in each topic
 
-# Syllables: a letter or cluster that stands twice is twice as likely.
+# Parts of syllables; a letter or cluster that stands here twice is twice as likely.
 _CLUSTERS = [
     "bl",
     "br",
@@ -40,8 +40,8 @@ _LAST = [*[""] * 4, *"rrnnlstdgk", "nd", "st", "sk", "ng"]
 def make_words(
     rng: np.random.Generator, count: int, syllables: tuple[int, int], taken: set[str]
 ) -> list[str]:
-    """`count` distinct new words of `syllables` = (fewest, most) syllables; adds
-    them to `taken`.
+    """Draws `count` new, distinct words with `syllables` = (fewest, most) syllables, and adds them
+    to `taken`.
     """
     words: list[str] = []
     while len(words) < count:
@@ -61,17 +61,17 @@ def make_words(
 
 
 def zipf(rng: np.random.Generator, size: int, count: int, exponent: float) -> np.ndarray:
-    """`count` draws from 0..`size`-1, where number `r` has a weight of `(r + 1) ** -exponent`."""
+    """Draws `count` numbers r from 0 to `size - 1` with the weights `(r + 1) ** -exponent`."""
     cumulative = np.cumsum(np.arange(1, size + 1) ** -exponent)
     return np.searchsorted(cumulative, rng.random(count) * cumulative[-1])
 
 
 class Language:
-    """A word list in four parts (function words, general words, names, and a pool for each topic).
+    """A word list in four parts: function words, general words, names, and the words of each topic.
 
     Args:
-        rng: what the words are drawn with.
-        topics: the number of topic pools.
+        rng: draws the words.
+        topics: the number of topics.
     """
 
     def __init__(self, rng: np.random.Generator, topics: int) -> None:
@@ -85,7 +85,7 @@ class Language:
         self._first_topic_word = FUNCTION_WORDS + GENERAL_WORDS + NAMES
 
     def topic_names(self, topics: np.ndarray) -> pa.StringArray:
-        """The commonest word of each of `topics`, an int array."""
+        """The most frequent word of each topic in `topics`, an int array."""
         return self.words.take(
             pa.array(self._first_topic_word + topics.astype(np.int64) * TOPIC_WORDS)
         )
@@ -93,7 +93,7 @@ class Language:
     def sentences(
         self, rng: np.random.Generator, topics: np.ndarray, lengths: np.ndarray
     ) -> pa.StringArray:
-        """A sentence of `lengths[i]` words about topic `topics[i]` for each i."""
+        """Draws for each i a sentence of `lengths[i]` words about topic `topics[i]`."""
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         total = int(offsets[-1])
         part = rng.choice(4, total, p=[FUNCTION_SHARE, GENERAL_SHARE, NAME_SHARE, TOPIC_SHARE])

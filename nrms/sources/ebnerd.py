@@ -1,10 +1,12 @@
-"""EB-NeRD (Kruse et al., arXiv:2410.03432) as unzipped from ebnerd_demo, small, large or testset.
+"""Reads EB-NeRD (Kruse et al., arXiv:2410.03432), as unzipped from ebnerd_demo, small, large or
+testset.
 
     DIR/articles.parquet
-    DIR/train|validation|test/behaviors.parquet, history.parquet    the splits that are there,
-                                                                    in any form of `layout`
+    DIR/train|validation|test/behaviors.parquet, history.parquet    at least one of the splits, in
+                                                                    any form that `nrms.data.layout`
+                                                                    finds
 
-Its columns are the contract's own; every other column passes through. The test split has no clicks.
+Its columns are those of the contract, and all other columns are kept. The test split has no clicks.
 """
 
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from nrms.sources.writer import SPLITS, Parameters
 from nrms.storage.commit import fingerprint
 
 _CLICKS = "article_ids_clicked"
-# required here, optional in the contract
+# These are required here, but optional in the contract.
 _OWN = {_CLICKS, "impression_time", "impression_time_fixed"}
 
 
@@ -35,7 +37,8 @@ class Ebnerd:
         cache: local folder for downloads from a bucket.
 
     Raises:
-        SchemaError: a file is missing, not Parquet, or has not the columns of EB-NeRD.
+        SchemaError: a file is missing, is not Parquet, or lacks columns of EB-NeRD; or the files do
+            not belong together.
         StorageError: a file could not be read.
     """
 
@@ -115,7 +118,9 @@ class Ebnerd:
     def _tables(
         self, files: list[storage.FileInfo], contract: tuple[Column, ...]
     ) -> Iterator[pa.Table]:
-        """All rows of the files with the columns of all; one that a file lacks is null there."""
+        """All rows of the files, with the columns of all files. A column that a file lacks is null
+        in its rows.
+        """
         empty = []
         for info in files:
             with open_parquet(info, self._cache, contract, {}) as reader:
@@ -142,7 +147,9 @@ class Ebnerd:
 
 
 def _columns(contract: tuple[Column, ...], split: str) -> tuple[Column, ...]:
-    """The contract with what EB-NeRD has on top: times, and clicks except in the test split."""
+    """The contract, with the columns required that EB-NeRD always has: times, and clicks except in
+    the test split.
+    """
     required = _OWN - {_CLICKS} if split == "test" else _OWN
     return tuple(
         replace(column, required=column.required or column.name in required) for column in contract

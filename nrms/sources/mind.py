@@ -1,12 +1,13 @@
-"""MIND (Wu et al., ACL 2020): `news.tsv` and `behaviors.tsv` of one split, in the format of its
+"""Reads MIND (Wu et al., ACL 2020): `news.tsv` and `behaviors.tsv` of one split, as they are in its
 archives.
 
     news.tsv       id, category, subcategory, title, abstract, url, title entities,
                    abstract entities
     behaviors.tsv  impression id, user id, time, history, impressions
 
-Tab-separated, no header, quotes are literal. A time is "11/15/2019 8:55:22 AM", a history "N1 N2"
-or empty, impressions are "N3-1 N4-0", or "N3 N4" in the test split, whose clicks nobody knows.
+Columns are separated by tabs, there is no header, and quotes have no meaning. A time is "11/15/2019
+8:55:22 AM". A history is "N1 N2" or empty. Impressions are "N3-1 N4-0", or "N3 N4" in the test
+split, whose clicks are not published.
 """
 
 import itertools
@@ -40,7 +41,7 @@ _TIME = pl.col("impression_time").str.to_datetime(
 _IMPRESSION_ID = pl.col("impression_id").cast(pl.Int64, strict=False)
 _LABELLED = r"^\S+-[01]( \S+-[01])*$"
 _UNLABELLED = r"^[^\s-]+( [^\s-]+)*$"
-_BLOCK = 1 << 24  # bytes of a file parsed at once: about 30,000 impressions
+_BLOCK = 1 << 24  # bytes of a file that are parsed at once, about 30,000 impressions
 _HISTORY_ROWS = 65_536
 
 _IDS = pa.list_(pa.string())
@@ -59,12 +60,12 @@ _HISTORY_SCHEMA = pa.schema({"user_id": pa.string(), "article_id_fixed": _IDS})
 class Mind:
     """One split of MIND, local or `gs://`; a `Source` for `write_dataset`.
 
-    MIND repeats a user's history in each impression. Kept is that of the user's earliest
-    impression: a later one could hold clicks that are to be predicted.
+    MIND repeats a user's history in each impression. The one in the user's earliest impression is
+    kept, because a later one could hold clicks to predict.
 
     Args:
-        folder: where news.tsv and behaviors.tsv lie.
-        split: "train", "validation" or "test": the name it gets.
+        folder: the folder with news.tsv and behaviors.tsv.
+        split: the name that the split gets, "train", "validation" or "test".
         cache: local folder for downloads from a bucket.
 
     Raises:
@@ -87,10 +88,10 @@ class Mind:
         self._users = _Users()
 
     def articles(self) -> pa.Table:
-        """The columns of `NEWS`, all strings.
+        """All articles with the columns of `NEWS`, which are strings.
 
         Raises:
-            SchemaError: a malformed line, with its number.
+            SchemaError: a line is malformed; the message gives its number.
         """
         tables, schema = [], pa.schema([(name, pa.string()) for name in NEWS])
         for line, news in self._read("news.tsv", NEWS):
@@ -101,10 +102,11 @@ class Mind:
         return pa.concat_tables(tables)
 
     def behaviors(self, split: str) -> Iterator[pa.Table]:
-        """The impressions in the order of the file; a file without labels has no column for clicks.
+        """The impressions in the order of the file. For a file without labels there is no column of
+        clicks.
 
         Raises:
-            SchemaError: a malformed line, with its number.
+            SchemaError: a line is malformed; the message gives its number.
         """
         self._users = _Users()
         labelled = None
@@ -129,8 +131,8 @@ class Mind:
             )
 
     def histories(self, split: str) -> Iterator[pa.Table]:
-        """The users of the impressions read last, in order of appearance; a history may be an empty
-        list.
+        """The users in the impressions that were read last, in order of appearance. A history may
+        be an empty list.
         """
         users = self._users.finish()
         changing = int((users["lowest"] != users["highest"]).sum())
@@ -174,7 +176,7 @@ class Mind:
         )
 
     def _line(self, name: str, number: int) -> str:
-        """The line as it stands in the file, but for what a terminal would not show as it is."""
+        """The line of the file, with escapes for characters that cannot be printed."""
         with self._paths[name].open("rb") as file:
             line = next(itertools.islice(file, number - 1, None), b"").rstrip(b"\r\n")
         text = line.decode("utf-8", "backslashreplace")
@@ -183,14 +185,14 @@ class Mind:
         )
 
     def _read(self, name: str, columns: tuple[str, ...]) -> Iterator[tuple[int, pl.DataFrame]]:
-        """The file in blocks of string columns, each with the number of its first line, counted
-        from 1.
+        """Reads the file in blocks of string columns, each with the number of its first line,
+        counted from 1.
         """
         line = 1
         try:
             for batch in csv.open_csv(
                 self._paths[name],
-                # Only a single thread knows the number of the line it fails on.
+                # With several threads errors do not give the number of the line.
                 csv.ReadOptions(column_names=columns, block_size=_BLOCK, use_threads=False),
                 csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
                 csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
@@ -215,7 +217,7 @@ class Mind:
 
 
 class _Users:
-    """The history of each user's earliest impression, from impressions in any order."""
+    """Finds the history in each user's earliest impression, from impressions in any order."""
 
     def __init__(self) -> None:
         self._kept: list[pl.DataFrame] = []
@@ -223,7 +225,7 @@ class _Users:
     def add(self, rows: pl.DataFrame) -> None:
         digest = pl.col("history").hash()
         self._kept.append(self._earliest(rows.with_columns(lowest=digest, highest=digest)))
-        # Not at every block: that would take time in blocks times users.
+        # This is not done for every block, because the time would grow with blocks times users.
         if sum(map(len, self._kept[1:])) > len(self._kept[0]):
             self.finish()
 

@@ -1,4 +1,5 @@
-"""Writes a source into the Parquet contract: shards first, what makes them valid last.
+"""Writes a source in the Parquet contract. Shards come first, and the files that make them valid
+last.
 
     <output>/articles.parquet
     <output>/<split>/behaviors-NNNNN.parquet    at most `shard_rows` rows each
@@ -7,8 +8,8 @@
                                                 crc32c of files
     <output>/<split>/_SUCCESS                   empty; written last
 
-A manifest stands there from the start, at first with source and parameters alone. Without
-`_SUCCESS` it marks an unfinished split, which the same command may write again.
+A manifest is written at the start, too, with source and parameters only. Without `_SUCCESS` it
+marks an unfinished split, which the same command may write again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ from nrms.storage.commit import SUCCESS, Output
 from nrms.storage.scratch import scratch_folder
 
 SPLITS = ("train", "validation", "test")
-_CONTENT = "the same data"  # what --output may hold already
+_CONTENT = "the same data"  # the content that --output may already have, for messages
 
 Parameters = dict[str, Any]
 
@@ -37,9 +38,9 @@ class Source(Protocol):
 
     Attributes:
         name: "demo", "ebnerd" or "mind".
-        parameters: for each split to write, all that its content depends on (JSON values).
-        rows: impressions of each split; None where that is not known before reading.
-        notes: what a person should know of the data, one line each; complete after reading.
+        parameters: for each split to write, all that its content depends on, JSON-ready.
+        rows: the number of impressions of each split; None where it is not known before reading.
+        notes: what a user should know of the data, one line each; complete after reading.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Source(Protocol):
         ...
 
     def articles(self) -> pa.Table:
-        """All articles, with the contract's columns and any others."""
+        """All articles, with the columns of the contract and perhaps others."""
         ...
 
     def behaviors(self, split: str) -> Iterator[pa.Table]:
@@ -60,7 +61,7 @@ class Source(Protocol):
         ...
 
     def histories(self, split: str) -> Iterator[pa.Table]:
-        """One row for each user, in at least one table; read after all of `behaviors`."""
+        """One row for each user, in at least one table. It is read after all of `behaviors`."""
         ...
 
 
@@ -72,27 +73,28 @@ def write_dataset(
     overwrite: bool,
     progress: Callable[[str, int], None],
 ) -> list[str]:
-    """Write the splits of `source` that are not complete in `output` yet.
+    """Writes the splits of `source` that are not yet complete in `output`.
 
-    Articles are joined with those of other splits of the same source, by id; the article that was
-    there first stays. Memory holds one shard, the articles and what the source itself keeps.
+    Articles are added by id to those of other splits of the same source. Of two with one id, the
+    first stays. Memory holds one shard, the articles and what the source itself keeps.
 
     Args:
+        source: the data to write.
         output: folder, local or `gs://`.
         shard_rows: most rows of a behaviours file.
-        overwrite: replace the splits and whatever else keeps them from being written.
-        progress: called with a split when it begins, and with the number of impressions just
-            written.
+        overwrite: whether to replace the splits, and other data that stand in their way.
+        progress: called with the split and the number of impressions just written, which is 0 when
+            a split begins.
 
     Returns:
-        The splits that were written; none when all of them are complete.
+        The names of the splits that were written; empty when all were complete.
 
     Raises:
         ConfigError: `output` holds other data.
         SchemaError: the source has no impressions or its articles do not fit those in `output`.
         StorageError: `output` could not be read or written.
     """
-    # Of a split that is not wanted only the source has to be the same.
+    # A split that is there but not wanted must be of the same source, with any parameters.
     plans: dict[str, dict[str, Any]] = {split: {"source": source.name} for split in SPLITS}
     for split, parameters in source.parameters.items():
         plans[split]["parameters"] = {**parameters, "shard_rows": shard_rows}
@@ -112,8 +114,8 @@ def write_dataset(
 def _claim(
     articles: str, outputs: dict[str, Output], wanted: list[str], overwrite: bool
 ) -> list[str]:
-    """Make room for the wanted splits and mark them as unfinished; gives those that have to be
-    written.
+    """Makes room for the wanted splits and marks them as unfinished. Gives the splits that have to
+    be written.
     """
     looked = {split: commit.look(out.uri) for split, out in outputs.items()}
     there = {split: found for split, found in looked.items() if found.is_occupied(_belongs)}
@@ -145,7 +147,7 @@ def _has_articles(uri: str) -> bool:
 
 
 def _stored_articles(uri: str, folder: Path) -> tuple[pa.Table | None, str]:
-    """The articles that are there and their generation; None where they are missing or damaged."""
+    """The articles in `output`, None where they are missing or damaged; and their generation."""
     try:
         info = storage.stat(uri)
     except ObjectNotFound:
@@ -170,7 +172,7 @@ def _write_articles(source: Source, uri: str) -> None:
                     path = scratch / "articles.parquet"
                     parquet.write(path, articles)
                     storage.upload(path, uri, if_generation=generation)
-            except PreconditionFailed:  # another split's articles came first: join them
+            except PreconditionFailed:  # another split's articles came first, and are joined
                 continue
         if conflicts:
             source.notes.append(
@@ -180,7 +182,7 @@ def _write_articles(source: Source, uri: str) -> None:
 
 
 def _join_articles(stored: pa.Table, incoming: pa.Table, uri: str) -> tuple[pa.Table, int]:
-    """All articles, each id once, first come first; and the number of ids with different titles."""
+    """All articles, of each id the first one; and the number of ids with different titles."""
     try:
         articles = pa.concat_tables([stored, incoming], promote_options="default")
     except pa.ArrowException as error:
@@ -194,7 +196,7 @@ def _join_articles(stored: pa.Table, incoming: pa.Table, uri: str) -> tuple[pa.T
     groups = keys.group_by("article_id").agg(pl.col("index").min(), pl.col("title").n_unique())
     first = np.zeros(len(articles), bool)
     first[groups["index"].to_numpy()] = True
-    # Not by their numbers: that joins the text of all first, and Arrow ends at 2 GiB of it.
+    # Taking them by number would join all text first, of which Arrow allows at most 2 GiB.
     return articles.filter(pa.array(first)), int((groups["title"] > 1).sum())
 
 
@@ -226,7 +228,7 @@ def _write_split(
 
 
 def _shards(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `rows` rows; the last may be shorter."""
+    """The same rows in tables of `rows` rows, of which the last may be shorter."""
     waiting: list[pa.Table] = []
     count = 0
     for table in tables:
