@@ -16,14 +16,15 @@ def load(uri: Location, runtime: RuntimeName = "onnx") -> Model:
     """Loads a published model.
 
     Args:
-        uri: a version's folder, or a model root, whose latest version is taken; local or `gs://`.
-        runtime: what executes it: `onnx` needs neither Keras nor TensorFlow; `keras` uses a GPU.
+        uri: a version's folder, or a model root, whose latest version is loaded; local or `gs://`.
+        runtime: what executes it. `onnx` needs neither Keras nor TensorFlow, and `keras` uses a
+            GPU.
 
     Raises:
-        ArtifactError: no model there, or one that is incomplete, altered or of another format.
-        ConfigError: no such runtime.
+        ArtifactError: there is no model, or it is incomplete, altered or of another format.
+        ConfigError: there is no such runtime.
         StorageError: the storage cannot be read.
     """
-    from nrms.library import Model  # here, so that `import nrms` is quick
+    from nrms.library import Model  # imported here, so that `import nrms` is quick
 
     return Model(uri, runtime)

@@ -1,4 +1,4 @@
-"""A published model for other Python programs, which `nrms.load` gives."""
+"""The class of the models that `nrms.load` gives to other Python programs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Table = Any  # of Polars, pandas or Arrow; or the path of a Parquet file
 class Model:
     """A published model in memory. It scores as the nightly job and the service do.
 
-    What it is given may be a table of Polars, pandas or Arrow, or the path or `gs://` URI of a
-    Parquet file, in the columns of a data set. What it reads of an article is kept in memory, so
-    the next call with the same articles is faster; a model is for one thread at a time.
+    Its arguments may be tables of Polars, pandas or Arrow, or paths or `gs://` URIs of Parquet
+    files, with the columns of a data set. The vectors of articles are kept in memory, so the next
+    call with the same articles is faster. Only one thread at a time may use a model.
 
     Args:
         uri: see `nrms.load`.
@@ -44,7 +44,7 @@ class Model:
 
     Attributes:
         uri: the version's folder.
-        version: its name.
+        version: the version's name.
     """
 
     def __init__(self, uri: storage.Location, runtime: RuntimeName = "onnx") -> None:
@@ -55,14 +55,14 @@ class Model:
         with scratch_folder() as cache:
             self._bundle = bundles.load(storage.normal(uri), cache, [runtime])
             self._model = LoadedModel.open(self._bundle, runtime)
-            _ = self._model.runtime  # read now, while the files are there
+            _ = self._model.runtime  # read now, because the files are deleted after the block
         self._vectors = ArticleVectors(self._bundle.sha256, runtime)
         self.uri, self.version = self._bundle.uri, self._bundle.version
 
     def score(self, articles: Table, history: Table, behaviors: Table) -> pl.DataFrame:
         """Scores every candidate of every impression.
 
-        What may make the scores wrong, such as many unknown candidates, is a `UserWarning`.
+        A `UserWarning` says what may make the scores wrong, such as many unknown candidates.
 
         Args:
             articles: `article_id`, `title`, and what else the model reads of an article.
@@ -110,14 +110,15 @@ class Model:
         return frame
 
     def encode(self, articles: Table) -> np.ndarray:
-        """News vectors, for a search index for example: float32 `(articles, dim)`, a row for each
-        row of the table.
+        """News vectors, for example for a search index: float32 `(articles, dim)`, with a row for
+        each row of the table.
 
         Args:
             articles: as for `score`.
 
         Raises:
-            ConfigError: the model has no news vectors; it compares the candidates of a list.
+            ConfigError: the model has no news vectors, because it compares the candidates of a
+                list.
             SchemaError: the table breaks the contract of a data set.
             StorageError: a file cannot be read.
         """
@@ -135,7 +136,7 @@ class Model:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for the block. Errors name what lies there as the caller does."""
+    """Gives the block a folder. Errors name its files as the caller does, without the folder."""
     with scratch_folder() as folder:
         try:
             yield folder
@@ -150,8 +151,8 @@ def _file(name: str, given: Table, folder: Path) -> storage.FileInfo:
     if isinstance(given, str | os.PathLike):
         return storage.stat(given)
     try:
-        # Without Arrow's schema: it would bring back types that the contract lacks, such as the
-        # views of Polars.
+        # Arrow's schema is left out, because it would restore types that the contract lacks, such
+        # as the views of Polars.
         parquet.write(folder / name, pa.table(given), compression="none", store_schema=False)
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise schema_error(

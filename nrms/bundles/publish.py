@@ -70,7 +70,8 @@ def publish(
         models: the model root, a folder or `gs://` URI.
         folder: local folder with `model.keras` and all files of the parts that `meta` lists. Its
             other files, such as plots, are published beside them.
-        meta: the content of `meta.json`, JSON-ready, without format, version, time and checksums.
+        meta: the content of `meta.json`, JSON-ready. Format, release, version, time and checksums
+            are added to it.
         promote: False leaves `latest.json` as it is.
         tries: the tries of this training; a version that an earlier one finished is not written
             again.

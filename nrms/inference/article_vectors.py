@@ -38,7 +38,7 @@ class ArticleVectors:
 
     Args:
         model: the model's sha256.
-        runtime: what executes it: runtimes differ in a vector's last digits.
+        runtime: the name of what executes the model, because runtimes differ in the last digits.
 
     Attributes:
         encoded: how many vectors `of` had to encode.
