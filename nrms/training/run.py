@@ -50,10 +50,6 @@ _NOT_IDENTITY = {
     ),
     *("max_unknown", "promote", "wandb_mode", "wandb_project", "run_name", "run_group"),
 }
-_LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tokenizers", "pyarrow")
-_PARITY_TITLES = 64  # articles on which Keras and ONNX Runtime are compared
-# training impressions that are ranked after each epoch, to see over-fitting
-_TRAINING_SAMPLE = 2_000
 
 
 def train(
