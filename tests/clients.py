@@ -44,7 +44,7 @@ def log_lines(service: RunningService) -> list[dict]:
 
 
 def children(pid: int) -> list[int]:
-    """Processes whose parent is this one, those that have ended left out."""
+    """The running processes whose parent is this one."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -145,7 +145,7 @@ class Load:
         until(lambda: all(map(int.__ge__, self._counts, enough)), "an answer for every client")
 
     def statuses(self) -> set[int]:
-        """Those met so far."""
+        """The statuses of all answers so far."""
         return {answer.status_code for answer in self.answers}
 
     def _run(self, number: int) -> None:

@@ -42,7 +42,7 @@ _NO_FORK = ["api/*", "test_nightly_cycle.py", "configs/test_compose.py", "config
 _LEFT_OUT = {"win32": [*_NO_FORK, "nrms/storage/test_storage_faults.py"], "darwin": _NO_PROC}
 collect_ignore_glob = _LEFT_OUT.get(sys.platform, [])
 _POSIX = re.compile(r"SIG(KILL|TERM|INT|STOP)|\bchmod|geteuid|symlink")
-# A test with one of these is no unit test, as one that is marked `system`.
+# A test with one of these fixtures, or with the mark `system`, is not a unit test.
 _SYSTEMS = {"gcs_server", "own", "trained", "world", "service"}
 
 
@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """Says what this system is not asked to do."""
+    """Names the test files that are left out on this operating system."""
     return (
         [f"left out on {sys.platform}: {', '.join(collect_ignore_glob)}"]
         if collect_ignore_glob

@@ -27,33 +27,33 @@ def small_model(config, words, precision="float32", vectors=None):
 
 
 class Encoders:
-    """What a runtime makes of titles and histories."""
+    """Encodes and scores titles and histories with a runtime."""
 
     def __init__(self, runtime):
         self.runtime = runtime
 
     @classmethod
     def of(cls, model):
-        """By Keras."""
+        """Encoders in Keras."""
         return cls(KerasRuntime(model, SPECS))
 
     @classmethod
     def exported(cls, folder):
-        """By ONNX Runtime, from files in a folder."""
+        """Encoders in ONNX Runtime, from the files in a folder."""
         return cls(OnnxRuntime({name: folder / f"{name}.onnx" for name in GRAPHS}))
 
     def encode_news(self, titles):
-        """Float32 `(articles, dim)` of word ids `(articles, title)`."""
+        """Float32 `(articles, dim)` from word ids `(articles, title)`."""
         return self.runtime.run("news_encoder", {"title": titles})
 
     def encode_users(self, news_vectors, history):
-        """Float32 `(users, dim)` of rows into vectors, `(users, history)`."""
+        """Float32 `(users, dim)` from rows of vectors, int32 `(users, history)`."""
         return self.runtime.run("user_encoder", {"news_vectors": news_vectors, "history": history})
 
     def catalogue(self, titles):
-        """Vectors of articles 1, 2, ..., after row 0, by name."""
+        """Row 0 and the vectors of the articles, by the name of the array."""
         return {"news_vectors": with_unknown(encode_news(self.runtime, {"title": titles}))}
 
     def scorer(self, titles, histories, prior=None):
-        """Scores impressions of these articles, the unknown one not among them."""
+        """The scorer for impressions of articles with these titles, without the unknown one."""
         return VectorScorer(self.runtime, self.catalogue(titles), histories, prior)

@@ -17,7 +17,7 @@ LOCKS = sorted(REPOSITORY.glob("requirements*.lock"))
 
 
 def requirements(path: Path) -> list[Requirement]:
-    """Of a requirements file and those that it includes, or of a lock."""
+    """The requirements in a file and in the files that it includes, or in a lock."""
     lines = (re.split(r" #|^#| \\$|^ +--hash", line)[0] for line in path.read_text().splitlines())
     found: list[Requirement] = []
     for line in filter(None, map(str.strip, lines)):
@@ -28,13 +28,13 @@ def requirements(path: Path) -> list[Requirement]:
 
 
 def pins(lock: Path) -> dict[str, Requirement]:
-    """What a lock holds, by canonical name."""
+    """The requirements in a lock, by canonical name."""
     return {canonicalize_name(locked.name): locked for locked in requirements(lock)}
 
 
 def installed(wanted: Iterable[Requirement]) -> list[Distribution]:
-    """Those that this system is to have and that are here, whatever their versions: an environment
-    made by ranges has others than the lock.
+    """The installed distributions among those that this system should have, of any version, because
+    an environment made by ranges has other versions than the lock.
     """
     found = []
     for requirement in wanted:

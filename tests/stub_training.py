@@ -27,7 +27,7 @@ def auc(config):
 
 
 def train(config):
-    """Each call's model is another; its process is in the log beside the data."""
+    """Notes process and values in a log beside the data. Each call gives another model's name."""
     with (Path(config.data) / "log").open("a") as log:
         log.write(
             f"{os.getpid()} {config.lr} {config.batch_size} {config.resume} {config.output}\n"

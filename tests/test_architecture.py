@@ -173,8 +173,8 @@ SEES = {
 
 
 def names_of(path):
-    """Everything that a file's code names: attributes, variables, arguments, texts that are one
-    word. The body of an HTTP request is none of an article.
+    """Everything that a file's code names: attributes, variables, arguments, and texts of one
+    word.
     """
     for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
         match node:

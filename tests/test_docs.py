@@ -206,8 +206,8 @@ def service(text: str, folder: Path, environment: dict[str, str], log: Path) -> 
 @pytest.mark.system
 @pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for bash")
 def test_unmarked_blocks_run(tmp_path):
-    """In order, those that ask the service last, as they stand, but for 1,000,000 impressions,
-    which are made 2,000, and port 8000, made a free one.
+    """They run in order, those that ask the service last. Only 1,000,000 impressions are replaced
+    by 2,000, and port 8000 by a free one.
     """
     tool("make")
     tool("curl")
@@ -280,7 +280,7 @@ def test_the_keys_of_metrics_json_are_explained(trained):
 
 
 class Texts(ast.NodeVisitor):
-    """The texts in a file's code, with … for what an f-string puts in; docstrings are no texts."""
+    """The texts in a file's code except docstrings, with … for what an f-string puts in."""
 
     def __init__(self) -> None:
         self.texts: set[str] = set()
@@ -321,7 +321,7 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code(row, texts):
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub and Sphinx make them."""
+    """The anchors of a page's headings, as GitHub and Sphinx make them."""
     titles = re.findall(r"^#+ (.+)$", PROSE[page], re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 

@@ -116,7 +116,7 @@ def encode(titles):
 
 
 class Vectors:
-    """The article vectors of a model, first of some titles, then of some others, too."""
+    """The article vectors of a model, for some titles, and then for others that are in part new."""
 
     outputs = ()
 
@@ -177,7 +177,7 @@ def check_and_go_on(job, root, unbroken, temporary, **options):
 
 @pytest.mark.system
 def test_killed_on_a_disk(job, tmp_path, temporary):
-    """Before one change to the file system after another; the same folder may be hit some times."""
+    """Killed before one change to the file system after another, several times in one folder."""
     job(str(tmp_path / "unbroken"))
     unbroken = job.left(files(tmp_path / "unbroken"))
     changes = kills.count_changes(job, str(tmp_path / "counted"), temporary=temporary)

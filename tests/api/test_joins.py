@@ -1,5 +1,5 @@
-"""What of an upload joins nothing: in the answer, in the metrics, and refused where nothing joins
-at all.
+"""Ids of an upload that are in none of its other files: they are counted in the answer and in the
+metrics, and an upload where no id is found is refused.
 """
 
 import pyarrow as pa

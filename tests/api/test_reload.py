@@ -79,7 +79,7 @@ def scores(answer) -> np.ndarray:
 
 
 def not_ready(service: RunningService) -> str:
-    """What the service says for want of a model, which must be the same for probes and clients."""
+    """What a service without a model says, which must be the same for probes and clients."""
 
     def ready() -> str:
         answer = service.client.get("/readyz")
@@ -115,7 +115,7 @@ def following(world, models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other_files(world, tmp_path_factory) -> Path:
-    """A model that scores otherwise."""
+    """The files of a model with other scores."""
     return with_weights(
         world.files, tmp_path_factory.mktemp("other") / "bundle", lambda words: -30 * words
     )

@@ -60,8 +60,8 @@ def test_the_locks_fit_every_python_and_system():
 
 
 def test_ranges_of_a_package_stand_once_each():
-    """In requirements.txt, requirements_api.txt and the extras: the same wherever they are named
-    again.
+    """A package that is named in several of requirements.txt, requirements_api.txt and the extras
+    has the same range in all.
     """
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
     extras = {

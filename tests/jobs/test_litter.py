@@ -81,7 +81,7 @@ class Runs:
 
 
 def paths(output):
-    """Names of versions, which hold time and chance, left out."""
+    """All paths, with VERSION for the names of versions, which differ from run to run."""
     names = listing(output) if not storage.is_gcs(output) else sorted(storage.list_paths(output))
     return [re.sub(r"\d{8}T\d{6}Z-\w{8}", "VERSION", name) for name in names]
 
@@ -95,7 +95,7 @@ def root(request, tmp_path):
 
 @pytest.fixture(scope="module")
 def unbroken():
-    """What an unbroken run leaves, by its storage and its job: asked for first, it is run."""
+    """Gives what an unbroken run of a job leaves in a storage; the first call runs the job."""
     left = {}
 
     def ask(root, job, values, folder):

@@ -266,7 +266,7 @@ def test_a_pointer_dated_in_the_future_is_replaced_with_a_warning(models, folder
 
 @pytest.mark.parametrize("number", [None, True, "3", -1, 1e9])
 def test_a_pointer_without_a_number_is_replaced(models, number):
-    """As the first release wrote it, or nobody."""
+    """The first release wrote none, and no release writes the other values."""
     pointer = {"version": FUTURE, "sha256": SHA256} | ({} if number is None else {"number": number})
     storage.write_bytes(json.dumps(pointer).encode(), storage.join(models, "latest.json"))
     assert bundles.latest_version(models) == FUTURE
@@ -276,7 +276,7 @@ def test_a_pointer_without_a_number_is_replaced(models, number):
 
 @pytest.fixture
 def meanwhile(monkeypatch, models):
-    """Runs something between another training's look at the pointer and its write."""
+    """Moves the pointer after another training has read it and before it writes."""
     write = storage.write_bytes
     waiting = []
 

@@ -21,7 +21,7 @@ ROWS = LIMIT // len(TEXT) + 1_000
 
 
 def chunks() -> tuple[pa.Array, int]:
-    """A text, and how many of it are too long together."""
+    """A text, and the number of its copies that are too long together."""
     text = pa.array(["x" * 2**26])
     return text, LIMIT // 2**26 + 1
 
@@ -49,7 +49,7 @@ def test_the_cause_is_told_from_damage():
 
 
 def repeated() -> pa.DictionaryArray:
-    """The same text in each row: in a file the text once, and its number."""
+    """The same text in each row. A file holds the text once, and a number for each row."""
     return pa.DictionaryArray.from_arrays(pa.array([0] * ROWS, pa.int32()), pa.array([TEXT]))
 
 

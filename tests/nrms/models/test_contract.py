@@ -100,14 +100,14 @@ def trained(config, tmp_path_factory):
 
 
 def assert_same(scores, expected, tolerance=PARITY):
-    """Equal, as seen from the largest."""
+    """Equal, up to a share of the largest entry."""
     assert np.ptp(expected) > 0
     np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 @dataclass
 class Opened:
-    """What a training begins with."""
+    """The inputs, sampler and data of a training."""
 
     inputs: Inputs
     sampler: Sampler
@@ -124,7 +124,9 @@ def opened(config, tmp_path_factory):
 
 
 def losses(config, opened, precision, weights=None):
-    """Those of one batch before and after a step, by the same dropout; and the first weights."""
+    """The losses of one batch before and after a step, with the same dropout; and the weights
+    before the step.
+    """
     inputs, data = opened.inputs, opened.data
     keras.utils.set_random_seed(1)
     model = build_model(config.model_config, inputs, precision)
