@@ -194,6 +194,12 @@ class Option(NamedTuple):
     allowed: str
     default: str | None
 
+    @property
+    def help(self) -> str:
+        """All of it, for argparse."""
+        default = "required" if self.default is None else f"default: {self.default}"
+        return f"{self.meaning} ({self.allowed}; {default})".replace("%", "%%")
+
 
 def described(config_class: type) -> list[tuple[str, list[Option]]]:
     """The fields in the groups and the order of `--help`, each group with its title."""
@@ -326,13 +332,10 @@ def environment_help(config_class: type, prog: str, description: str) -> str:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
         add_help=False,
     )
-    hints = typing.get_type_hints(config_class)
-    for title, group in _groups(config_class):
+    for title, group in described(config_class):
         section = parser.add_argument_group(title)
-        for f in group:
-            default = "required" if _is_required(f) else f"default: {_shown(f.default)}"
-            help = f"{f.metadata['help']} ({_allowed(hints[f.name])}; {default})".replace("%", "%%")
-            section.add_argument(f.name.upper(), help=help)
+        for entry in group:
+            section.add_argument(entry.name.upper(), help=entry.help)
     return parser.format_help().rstrip()
 
 
@@ -417,11 +420,10 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
     hints = _types(config_class)
     for title, group in described(config_class):
         section = parser.add_argument_group(title)
-        for name, meaning, allowed, default in group:
-            default = "required" if default is None else f"default: {default}"
-            help = f"{meaning} ({allowed}; {default})".replace("%", "%%")
-            switch: dict[str, Any] = {"nargs": "?", "const": "true"} if hints[name] is bool else {}
-            section.add_argument(flag(name), metavar="VALUE", help=help, **switch)
+        for entry in group:
+            is_switch = hints[entry.name] is bool
+            switch: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
+            section.add_argument(flag(entry.name), metavar="VALUE", help=entry.help, **switch)
     return parser
 
 
