@@ -1,4 +1,4 @@
-"""What the service can be told, by environment variables of the fields' names in capitals."""
+"""The settings of the service: environment variables with the names of the fields in capitals."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ class Verb(NamedTuple):
     line: str
 
 
-# In the order in which a user meets them. By the names of their modules: only what is asked for is
-# imported, and jobs know nothing of the service.
+# In the order in which a user meets them. Modules are given by name, so that only the one asked for
+# is imported, and jobs do not depend on the service.
 VERBS = {
     "prepare": Verb("jobs.prepare", "bring data into the Parquet contract, or make some up"),
     "train": Verb("jobs.train", "train a recommender and publish it"),
@@ -31,7 +31,7 @@ VERBS = {
     "serve": Verb("api.__main__", "score uploads on demand: the service and its page"),
     "bench": Verb("jobs.bench.__main__", "measure speed and memory"),
 }
-# What other programs call them, where it looks like nothing of ours.
+# What other programs call these verbs, if the name is too different to be recognized.
 _SYNONYMS = {
     "api": "serve",
     "convert": "prepare",

@@ -1,4 +1,4 @@
-"""What can be configured, and how a command line and a TOML file become a configuration.
+"""Builds configurations from command lines, TOML files and environment variables.
 
 A configuration is a frozen dataclass whose fields are made by `option` and `required`; flags, keys
 of the file and `--help` follow from it. Precedence: defaults < `--config` file < flags. The class
@@ -110,7 +110,7 @@ ENVIRONMENT: Final = "environment"  # where a value comes from, if not from a fl
 
 
 def option(default: Any, help: str) -> Any:
-    """A field with a default. `help` says in one line what it is, with its unit."""
+    """A field with a default. `help` says in one line what the field is, with its unit."""
     return field(default=default, metadata={"help": help})
 
 
@@ -178,7 +178,7 @@ def config_lines(config: Any) -> list[str]:
 
 
 def changed_lines(config: Any) -> list[str]:
-    """Those of `config_lines` whose value is not the default."""
+    """The lines of `config_lines` whose value is not the default."""
     defaults = {f.name: f.default for f in dataclasses.fields(config)}
     lines = zip(as_dict(config), config_lines(config), strict=True)
     return [line for name, line in lines if getattr(config, name) != defaults[name]]

@@ -1,4 +1,4 @@
-"""What scoring a night, and looking after several, can be told."""
+"""The flags of scoring a night, and of scoring the nights that are due."""
 
 from __future__ import annotations
 
