@@ -81,7 +81,7 @@ class NewsEncoder(keras.Model):
 
     def build_from_config(self, config: dict) -> None:
         """See `keras.layers.Layer.build_from_config`."""
-        self.build()
+        self.build((None,))
 
     def build(self, *shapes: tuple) -> None:
         """Creates all weights; their shapes do not depend on the input's."""
@@ -156,7 +156,7 @@ class UserEncoder(keras.Model):
 
     def build_from_config(self, config: dict) -> None:
         """See `keras.layers.Layer.build_from_config`."""
-        self.build()
+        self.build((None,))
 
     def build(self, *shapes: tuple) -> None:
         """Creates all weights; their shapes do not depend on the input's."""
