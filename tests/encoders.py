@@ -6,7 +6,7 @@ from nrms.features.tokenizer import Tokenizer
 from nrms.inference.keras_runtime import KerasRuntime
 from nrms.inference.onnx_runtime import OnnxRuntime
 from nrms.inference.vectors import VectorScorer, encode_news
-from nrms.models.registry import build_model
+from nrms.models.build import build_model
 
 GRAPHS = ("news_encoder", "user_encoder")
 SPECS = Inputs([Title(1)], History(1)).specs

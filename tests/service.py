@@ -20,7 +20,7 @@ from nrms.bundles.export import export_model
 from nrms.data.dataset import Dataset
 from nrms.features.inputs import History, Inputs
 from nrms.features.title import Title
-from nrms.models.registry import build_model
+from nrms.models.build import build_model
 from tests.small_training import REPOSITORY, write_demo
 
 TITLE_SIZE, HISTORY_SIZE = 16, 10

@@ -30,7 +30,7 @@ from nrms.data.dataset import Dataset
 from nrms.features.inputs import History, Inputs
 from nrms.features.title import Title
 from nrms.features.tokenizer import Tokenizer
-from nrms.models.registry import build_model
+from nrms.models.build import build_model
 from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from nrms.sources.demo import DemoSite

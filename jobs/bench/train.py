@@ -29,7 +29,7 @@ from nrms.evaluation.evaluation import Evaluation
 from nrms.features.inputs import History, Inputs, with_unknown
 from nrms.features.title import Title
 from nrms.inference.loaded_model import LoadedModel
-from nrms.models.registry import build_model
+from nrms.models.build import build_model
 from nrms.models.two_tower import TwoTower
 from nrms.sources.demo import DemoSite
 from nrms.sources.writer import write_dataset

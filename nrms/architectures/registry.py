@@ -51,7 +51,7 @@ class Architecture:
     @property
     def build(self) -> Callable[..., Any]:
         """The function of options, fitted inputs and dtype policy that makes the Keras model, see
-        `nrms.models.registry.build_model`. Reading it imports its module.
+        `nrms.models.build.build_model`. Reading it imports its module.
         """
         return _found(self._build)
 
@@ -115,5 +115,8 @@ def architectures() -> dict[str, Architecture]:
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
-    """The model whose flags these are. Raises StopIteration: it is not registered."""
-    return next(one for one in _ARCHITECTURES.values() if one.config_class is type(config))
+    """The model whose flags these are. Raises ValueError where none is registered with them."""
+    for architecture in _ARCHITECTURES.values():
+        if architecture.config_class is type(config):
+            return architecture
+    raise ValueError(f"a model must be registered with its flags: {type(config).__name__}")

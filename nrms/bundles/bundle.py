@@ -19,8 +19,6 @@ from nrms.errors import ArtifactError, ObjectNotFound
 
 logger = logging.getLogger(__name__)
 
-# The largest size that a configuration may give. A larger one is damage, and would take all memory.
-_LARGEST = 100_000
 _RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,2}(\.?[a-z]{1,4}\d{1,4})?")
 
 
@@ -46,16 +44,6 @@ class Bundle:
     parts: Parts
 
     @property
-    def history_size(self) -> int:
-        """Clicks of a reader that the model sees. Raises ArtifactError where the version does not
-        say.
-        """
-        for declared in self.parts.inputs.values():
-            if declared["kind"] == "history":
-                return int(declared["settings"]["size"])
-        return self.number("history_size")
-
-    @property
     def joins(self) -> dict[str, float]:
         """The shares of the training split, see `nrms.data.joins`; empty in a model of an earlier
         release. Raises ArtifactError for other values than shares.
@@ -69,19 +57,6 @@ class Bundle:
                 f"1. Received: {repr(shares)[:80]}. Train the model again."
             )
         return shares
-
-    def number(self, name: str) -> int:
-        """A whole number of the training's configuration, from 1 to 100,000. Raises ArtifactError
-        where it is missing or another value.
-        """
-        value = self.meta.get("config", {}).get(name)
-        if type(value) is not int or not 1 <= value <= _LARGEST:
-            raise ArtifactError(
-                f"{self.uri}: meta.json must give {name} of the training's "
-                f"configuration, a whole number from 1 to {_LARGEST:,}. "
-                f"Received: {shorten(repr(value), 60)}. Train the model again."
-            )
-        return value
 
     def prior(self) -> np.ndarray | None:
         """The vector of a reader without a history, float32 `(dim,)`; None in a version without
@@ -164,11 +139,7 @@ def load(uri: str, cache: Path, runtimes: Collection[str] = ("keras", "onnx")) -
             uri,
             "; ".join(parts.lacking),
         )
-    bundle = Bundle(uri, str(meta.get("version")), sha256, meta, files, parts)
-    for name in ("history_size", "title_size"):
-        if name in meta.get("config", {}):
-            bundle.number(name)
-    return bundle
+    return Bundle(uri, str(meta.get("version")), sha256, meta, files, parts)
 
 
 def _no_model(uri: str) -> ArtifactError:

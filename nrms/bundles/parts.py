@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nrms.errors import ArtifactError
+from nrms.features.inputs import checked_size
 
 FORMAT = 2  # the releases that wrote format 1 give a graph's inputs other names
 LOADED = (1, 2)
@@ -21,7 +22,8 @@ KERAS = "model.keras"
 PRIOR = "prior.npy"
 _NAME = re.compile(r"\w[\w.-]*")  # a name and not a path
 # The files of a version in the first releases, which had NRMS on titles alone and listed no parts.
-FIRST_RELEASE = (KERAS, "news_encoder.onnx", "user_encoder.onnx", "tokenizer.json")
+_TOKENIZER = "tokenizer.json"
+FIRST_RELEASE = (KERAS, "news_encoder.onnx", "user_encoder.onnx", _TOKENIZER)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Parts:
         recorded = meta.get("files")
         prior = isinstance(recorded, dict) and PRIOR in recorded
         if "inputs" not in meta and "graphs" not in meta:
-            return _first_release(meta, prior)
+            return _first_release(meta, prior, where)
         inputs, graphs = meta.get("inputs"), meta.get("graphs")
         if not isinstance(inputs, dict) or not all(map(_is_input, inputs.values())):
             raise _wrong("inputs as an object of kind, settings and files each", inputs, where)
@@ -70,9 +72,15 @@ class Parts:
         ]
 
 
-def _first_release(meta: dict[str, Any], prior: bool) -> Parts:
+def _first_release(meta: dict[str, Any], prior: bool, where: str) -> Parts:
     config = meta.get("config", {})
-    config = config if isinstance(config, dict) else {}
+    for name in ("history_size", "title_size"):
+        try:
+            checked_size(config.get(name, 1))
+        except ValueError as error:
+            raise _wrong(
+                f"{name} of the training's configuration: {error}", config[name], where
+            ) from error
     lacking = ["inputs and graphs, by those of NRMS on titles"]
     if not prior:
         lacking.append(f"{PRIOR}, so that readers without a history see no order")
@@ -81,7 +89,7 @@ def _first_release(meta: dict[str, Any], prior: bool) -> Parts:
     title = {"size": config.get("title_size"), "min_count": config.get("min_word_count", 1)}
     return Parts(
         {
-            "title": {"kind": "title", "settings": title, "files": [FIRST_RELEASE[-1]]},
+            "title": {"kind": "title", "settings": title, "files": [_TOKENIZER]},
             "history": {
                 "kind": "history",
                 "settings": {"size": config.get("history_size")},

@@ -137,7 +137,7 @@ def checked_size(size: Any) -> int:
     in a damaged bundle, and could take all memory.
     """
     if type(size) is not int or not 1 <= size <= _LARGEST:
-        raise ValueError(f"a size must be a whole number from 1 to {_LARGEST:,}, not {size!r}")
+        raise ValueError(f"a size must be a whole number from 1 to {_LARGEST:,}")
     return size
 
 
@@ -188,7 +188,7 @@ class Inputs:
             )
         for one in articles:
             one.load(files)
-        moment = [one for one in made.values() if not isinstance(one, ArticleInput | History)]
+        moment = [one for one in made.values() if isinstance(one, MomentInput)]
         return cls(articles, histories[0], moment)
 
     @property
@@ -207,11 +207,6 @@ class Inputs:
             }
             for one in every
         }
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The names of the files that `save` writes."""
-        return tuple(name for one in self.articles for name in one.files)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import nrms.models  # noqa: F401  registers the layers that a saved model is made of
 from nrms.architectures.model_graph import Graph, HasGraphs
+from nrms.errors import ArtifactError
 from nrms.features.spec import Spec
 
 
@@ -31,8 +32,17 @@ class KerasRuntime:
 
     @classmethod
     def load(cls, path: Path, articles: Mapping[str, Spec]) -> KerasRuntime:
-        """Loads a `model.keras`, which must be verified, because such a file carries code."""
-        runtime = cls(keras.models.load_model(path, compile=False), articles)
+        """Loads a `model.keras`, which must be verified, because such a file carries code. Raises
+        ArtifactError where Keras cannot load it.
+        """
+        try:
+            runtime = cls(keras.models.load_model(path, compile=False), articles)
+        except Exception as error:  # Keras raises whatever the layers and the file's parts raise
+            received = " ".join(str(error).split())[:300]
+            raise ArtifactError(
+                f"{path.name}: must be a model that Keras loads, of layers that are registered. "
+                f"Received: {received}. Train the model again."
+            ) from error
         for function in runtime._functions.values():
             # Traced now, so that the time of the first batch is that of its own work.
             function.get_concrete_function()

@@ -18,6 +18,6 @@ if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):
 for _architecture in architectures().values():
     _ = _architecture.build  # imports its module, which registers its classes with Keras
 
-from nrms.models.registry import build_model  # noqa: E402  after the check above
+from nrms.models.build import build_model  # noqa: E402  after the check above
 
 __all__ = ["ModelConfig", "build_model", "register"]

@@ -184,7 +184,7 @@ class UserEncoder(keras.Model):
 
 
 def build(config: NrmsConfig, inputs: Inputs, dtype: str) -> TwoTower:
-    """See `nrms.models.registry.build_model`."""
+    """See `nrms.models.build.build_model`."""
     attention = {
         "heads": config.heads,
         "head_dim": config.head_dim,

@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from nrms import bundles
 from nrms.architectures import Architecture, architecture_of
+from nrms.bundles.parts import KERAS
 from nrms.config import as_dict
 from nrms.errors import ConfigError, Interrupted, TrainingError
 from nrms.features.inputs import Inputs, with_unknown
-from nrms.models.registry import build_model
+from nrms.models.build import build_model
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
 from nrms.training.batches import TrainingBatches
@@ -191,8 +192,7 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
     than `ModelConfig.free`.
     """
     source = bundles.load(uri, cache, ("keras",))
-    saved = source.meta.get("config")
-    saved = saved if isinstance(saved, dict) else {}
+    saved = source.meta.get("config", {})
     ours = {"model": config.model, **as_dict(config.model_config)}
     different = [
         f"{name} {saved.get(name)} there, {value} here"
@@ -223,12 +223,15 @@ def _take_weights(model: keras.Model, inputs: Inputs, source: bundles.Bundle) ->
     words = None if inputs.words is None else inputs.words.tokenizer.words
     theirs = Inputs.load(source.parts.inputs, source.files, source.uri).words
     saved = None if theirs is None else theirs.tokenizer.words
-    shared = take_weights(model, words or (), source.files["model.keras"], saved or ())
+    shared = take_weights(model, words or (), source.files[KERAS], saved or ())
+    if words is None:
+        logger.info("--init-from: weights of %s", source.uri)
+        return
     logger.info(
         "--init-from: weights of %s, and the vectors of %s of %s words",
         source.uri,
         f"{shared:,}",
-        f"{len(words or ()) - 2:,}",
+        f"{len(words) - 2:,}",
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from jobs.bench import score, train
 from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
 from nrms.architectures.nrms import NrmsConfig
-from nrms.models.registry import build_model
+from nrms.models.build import build_model
 
 pytestmark = pytest.mark.system
 

@@ -140,7 +140,7 @@ def with_meta(version, change):
         ),
         (
             lambda meta: meta | {"config": {"title_size": 10**12}},
-            "must give title_size .* Received: 1000000000000",
+            "must give title_size .* whole number .* Received: 1000000000000",
         ),
         (lambda meta: DEEP, "must be a JSON object"),
         (lambda meta: json.dumps(meta)[:-1] + f', "x": {DEEP}}}', "must be a JSON object"),

@@ -64,7 +64,7 @@ def test_loading_it_says_what_is_filled_in(models, tmp_path, caplog):
         "of 0, so that warnings about a split come sooner. Train again to have them.",
     )
     assert sorted(bundle.files) == ["news_encoder.onnx", "tokenizer.json", "user_encoder.onnx"]
-    assert bundle.history_size == 10
+    assert bundle.parts.inputs["history"]["settings"] == {"size": 10}
 
 
 @pytest.mark.parametrize("runtime", ["keras", "onnx"])

@@ -28,7 +28,7 @@ from nrms.errors import ConfigError
 from nrms.features.inputs import Inputs, with_unknown
 from nrms.inference.loaded_model import Catalogue, LoadedModel
 from nrms.inference.parity import PARITY
-from nrms.models.registry import build_model
+from nrms.models.build import build_model
 from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from nrms.sources.demo import DemoSite
