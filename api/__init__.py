@@ -5,5 +5,5 @@ from nrms import environment
 environment.require(
     ("fastapi", "pyarrow", "uvicorn"),
     "the service",
-    "Run .venv/bin/python -m api instead; `make api` makes .venv. Or install nrms[api].",
+    "Run `make api`, which installs them, or pip install '.[api]'.",
 )

@@ -22,7 +22,7 @@ from nrms.data.impressions import Impressions
 from nrms.data.joins import Joins
 from nrms.data.quality import DataReport
 from nrms.data.schema import schema_error
-from nrms.errors import ArtifactError
+from nrms.errors import ArtifactError, ObjectNotFound
 from nrms.inference.article_vectors import ArticleVectors, default_folder
 from nrms.inference.loaded_model import Catalogue, LoadedModel, RuntimeName
 from nrms.storage import parquet
@@ -105,7 +105,13 @@ class ServedModel:
             model = LoadedModel.open(bundle, _RUNTIME)
             vectors = ArticleVectors(bundle.sha256, _RUNTIME)
             vectors.load(folder, cache)
-        articles_file = storage.stat(uri)
+        try:
+            articles_file = storage.stat(uri)
+        except ObjectNotFound as error:
+            raise ArtifactError(
+                f"{uri}: the articles to serve must be there. Received: no file, looked for from "
+                f"{Path.cwd()}. Set ARTICLES_URI."
+            ) from error
         articles = Articles.read(articles_file, cache, model.inputs.columns)
         encoded = vectors.encoded
         # A few articles are tried first: a broken version is loaded again and again, and must not

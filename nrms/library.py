@@ -59,6 +59,9 @@ class Model:
         self._vectors = ArticleVectors(self._bundle.sha256, runtime)
         self.uri, self.version = self._bundle.uri, self._bundle.version
 
+    def __repr__(self) -> str:
+        return f"nrms.load({self.uri!r})"
+
     def score(self, articles: Table, history: Table, behaviors: Table) -> pl.DataFrame:
         """Scores every candidate of every impression.
 

@@ -102,7 +102,8 @@ def register(
         if (other.name == name) != (other.config_class is config_class):
             raise ValueError(
                 f"a model must have a name and a class of options of its own. Received: {name} and "
-                f"{config_class.__name__}; {other.name} has {other.config_class.__name__}."
+                f"{config_class.__name__}; {other.name} with {other.config_class.__name__} is "
+                "registered. Rename one of them."
             )
     _ARCHITECTURES[name] = Architecture(
         name, config_class, sampler, dict(defaults or {}), build, inputs
