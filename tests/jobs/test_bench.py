@@ -7,7 +7,7 @@ import pytest
 from jobs.bench import score, train
 from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
 from nrms.architectures.nrms import NrmsConfig
-from nrms.models.build import build_model
+from tests.encoders import small_model
 
 pytestmark = pytest.mark.system
 
@@ -23,7 +23,7 @@ def test_the_naive_form_is_the_same_model(train_word_vectors):
         dropout=0.0,
         train_word_vectors=train_word_vectors,
     )
-    ours = build_model(config, 30)
+    ours = small_model(config, 30)
     rng = np.random.default_rng(3)
     ours.set_weights([rng.normal(size=weight.shape) for weight in ours.get_weights()])
     titles = rng.integers(1, 30, (20, 7)).astype(np.int32)
@@ -41,7 +41,10 @@ def test_the_naive_form_is_the_same_model(train_word_vectors):
     naive(inputs)
     naive.set_weights(naive_weights(ours.get_weights()))
     np.testing.assert_allclose(
-        naive(inputs), ours(titles, history, candidates), rtol=1e-4, atol=1e-4
+        naive(inputs),
+        ours({"title": titles}, {"history": history, "candidates": candidates}),
+        rtol=1e-4,
+        atol=1e-4,
     )
     for before, after in zip(ours.get_weights(), shared_weights(naive.get_weights()), strict=True):
         np.testing.assert_array_equal(before, after)

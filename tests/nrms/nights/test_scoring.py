@@ -509,7 +509,7 @@ def test_a_second_night_encodes_new_and_changed_articles_only(night, data, caplo
 def test_article_vectors_lie_beside_the_version_unless_said_otherwise(night):
     score(night)
     models = night.model if storage.is_gcs(night.model) else str(Path(night.model).parent)
-    assert len(storage.list_files(storage.join(models, "article_vectors"), ".parquet")) == 1
+    assert len(storage.list_files(storage.join(models, "article_vectors"), "-onnx.parquet")) == 1
 
 
 def test_a_second_model_does_not_use_the_vectors_of_the_first(
