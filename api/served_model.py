@@ -158,8 +158,7 @@ class ServedModel:
         split = dataset.split("upload", inputs.history.size, tuple(inputs.moment))
         impressions = split.read(0)
         joins.refuse_strangers(dataset, split, joins.FEW)
-        count = None if inputs.words is None else inputs.words.count_words
-        found = joins.check(dataset, split, count, self.bundle.joins, self.max_unknown)
+        found = joins.check(dataset, split, inputs.count_words, self.bundle.joins, self.max_unknown)
         scores = self.model.scorer(catalogue, split.histories.rows).score(impressions)
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
         if row_histories:

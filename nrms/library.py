@@ -101,9 +101,8 @@ class Model:
             )
             impressions = split.read(0)
             joins.refuse_strangers(dataset, split, joins.FEW)
-            count = None if inputs.words is None else inputs.words.count_words
             limit = WarningsConfig().max_unknown
-            found = joins.check(dataset, split, count, self._bundle.joins, limit)
+            found = joins.check(dataset, split, inputs.count_words, self._bundle.joins, limit)
             scores = self._model.scorer(catalogue, split.histories.rows).score(impressions)
             table = prediction_table(impressions, scores)
         for text in found.warnings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -263,6 +263,13 @@ class Inputs:
         no such input.
         """
         return next((one for one in self.articles if one.reads_words), None)
+
+    @property
+    def count_words(self) -> Callable[[list[str]], tuple[int, int]] | None:
+        """Counts the words of titles, and those among them that the vocabulary lacks; None where
+        the model reads no words.
+        """
+        return None if self.words is None else self.words.count_words
 
 
 def with_unknown(array: np.ndarray) -> np.ndarray:

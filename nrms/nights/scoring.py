@@ -231,9 +231,8 @@ class _Scoring:
         for line in split.report.lines():
             logger.info("%s: %s", split.name, line)
         joins.refuse_strangers(self._dataset, split)
-        words, own = self._model.inputs.words, self._bundle.joins
-        count = None if words is None else words.count_words
-        self._joins = joins.check(self._dataset, split, count, own, self._config.max_unknown)
+        count_words, own = self._model.inputs.count_words, self._bundle.joins
+        self._joins = joins.check(self._dataset, split, count_words, own, self._config.max_unknown)
         logger.info("%s: %s", split.name, joins.line(self._joins.shares))
         return popularity
 

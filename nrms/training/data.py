@@ -113,15 +113,14 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
     learned = np.flatnonzero(trained[1:])
     inputs.fit(dataset.articles, learned)
     words = inputs.words
-    count_words = None if words is None else words.count_words
-    own = joins.check(dataset, training, count_words, {}, config.max_unknown)
+    own = joins.check(dataset, training, inputs.count_words, {}, config.max_unknown)
     if words is not None:
         logger.info("vocabulary: %s words", f"{len(words.tokenizer):,}")
         # A vocabulary has the words of the titles that it was learned from, which says nothing
         # about other titles. So each title is counted against the vocabulary of the other titles.
         unseen = words.unseen_share(dataset.articles, learned)
         own = replace(own, shares={**own.shares, "unknown_words": unseen})
-    validated = joins.check(dataset, validation, count_words, own.shares, config.max_unknown)
+    validated = joins.check(dataset, validation, inputs.count_words, own.shares, config.max_unknown)
     for split, found in ((training, own), (validation, validated)):
         logger.info("%s: %s", split.name, joins.line(found.shares))
     if config.word_vectors is not None:
