@@ -93,7 +93,7 @@ class Dataset:
         shards, history_files = found.files["behaviors"], found.files["history"]
         footers = Footers(name, self.cache, self.articles.ids)
         users = read_users(history_files, footers)
-        first_impression, time_range = first_impressions(
+        first_impression, shard_times = first_impressions(
             shards, behaviors_contract(inputs), footers, users, bad if set_aside_bad else None
         )
         histories, late_entries, report = read_histories(
@@ -113,7 +113,7 @@ class Dataset:
             found=found,
             footers=footers,
             bad=bad,
-            time_range=time_range,
+            shard_times=shard_times,
             histories=histories,
             late_clicks=LateClicks(late_entries, self.articles),
             history_report=report,

@@ -40,6 +40,8 @@ class Impressions:
             file has none.
         clicks: `article_ids_clicked` as it is in the file, a list array of shape `(n,)`; None when
             the file is unlabelled.
+        page_id: `article_id`, the article on whose page the list was shown, of shape `(n,)` and the
+            type in the file, null for the front page; None when the file has none.
         report: what was counted in this file.
         uri: where the file is, for messages.
         per_impression: named arrays of shape `(n, ...)`, which the split's inputs filled.
@@ -58,6 +60,7 @@ class Impressions:
     clicks: pa.Array | None
     report: DataReport
     uri: str = ""
+    page_id: pa.Array | None = None
     per_impression: dict[str, np.ndarray] = field(default_factory=dict)
     per_candidate: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -71,7 +74,7 @@ class Impressions:
         lengths = np.diff(self.offsets)[rows]
         offsets = np.append(0, np.cumsum(lengths))
         places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        by_row = ("impression_id", "user_id", "time", "user", "device", "clicks")
+        by_row = ("impression_id", "user_id", "time", "user", "device", "clicks", "page_id")
         by_candidate = ("candidates", "clicked", "candidate_ids")
         taken = {
             name: (values, rows) for name in by_row if (values := getattr(self, name)) is not None
@@ -211,6 +214,7 @@ def read_impressions(
         clicks=clicks,
         report=report,
         uri=info.uri,
+        page_id=columns.get("article_id"),
     )
     _fill(impressions, inputs, columns, articles)
     return impressions

@@ -30,7 +30,7 @@ def first_impressions(
     footers: Footers,
     users: pa.Array,
     bad: dict[str, SchemaError] | None = None,
-) -> tuple[np.ndarray, TimeRange | None]:
+) -> tuple[np.ndarray, dict[str, TimeRange]]:
     """The time of each user's first impression, in one pass over two columns of the shards.
 
     Args:
@@ -43,14 +43,14 @@ def first_impressions(
 
     Returns:
         Microseconds since 1970 in UTC, or `UNTIMED` or `NEVER`; int64 of shape `(users + 1,)`, with
-        row 0 for all users who are not in `users`. And the first and last time of all impressions,
-        datetime64[us]; None without times.
+        row 0 for all users who are not in `users`. And the first and last time of each shard that
+        has times, datetime64[us] in UTC, by uri.
 
     Raises:
         SchemaError: unreadable, against the contract, or a null user.
     """
     first = np.full(len(users) + 1, NEVER)
-    earliest, latest = [], []
+    ranges: dict[str, TimeRange] = {}
     for path, info in shards.items():
         with set_aside(info, bad), footers.open(path, info, contract) as reader:
             columns = reader.read("user_id", "impression_time")
@@ -65,9 +65,8 @@ def first_impressions(
         known = ~np.isnat(times)
         np.minimum.at(first, user, np.where(known, times.view(np.int64), UNTIMED))
         if known.any():
-            earliest.append(times[known].min())
-            latest.append(times[known].max())
-    return first, (min(earliest), max(latest)) if earliest else None
+            ranges[info.uri] = times[known].min(), times[known].max()
+    return first, ranges
 
 
 def click_keys(user: np.ndarray, article: np.ndarray, articles: Articles) -> np.ndarray:

@@ -46,6 +46,7 @@ BEHAVIORS = (
     Column("article_ids_clicked", "ids", required=False, names="article"),
     Column("impression_time", "time", required=False),
     Column("device_type", "integer", required=False),
+    Column("article_id", "id", required=False, names="article"),
 )
 HISTORY = (
     Column("user_id", "id", names="user"),

@@ -38,7 +38,8 @@ class Split:
         histories: The last clicks of each user before the user's first impression.
         in_view: Which articles were in view in the shards read so far, bool of shape `(articles +
             1,)`.
-        time_range: First and last impression time, datetime64[us] in UTC; None without times.
+        shard_times: First and last impression time of each shard that has times, datetime64[us] in
+            UTC, by uri.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Split:
         found: SplitFiles,
         footers: Footers,
         bad: dict[str, SchemaError],
-        time_range: TimeRange | None,
+        shard_times: dict[str, TimeRange],
         histories: Histories,
         late_clicks: LateClicks,
         history_report: DataReport,
@@ -66,7 +67,7 @@ class Split:
         self.rows = sum(self.file_rows.get(info.uri, 0) for info in self.shards)
         self.warnings = found.warnings + footers.warnings
         self.bad = bad
-        self.time_range = time_range
+        self.shard_times = shard_times
         self.histories = histories
         self._late_clicks, self._history_report = late_clicks, history_report
         self.in_view = np.zeros(len(articles) + 1, bool)
@@ -74,6 +75,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.shards)
+
+    @property
+    def time_range(self) -> TimeRange | None:
+        """First and last impression time, datetime64[us] in UTC; None without times."""
+        if not self.shard_times:
+            return None
+        first, last = zip(*self.shard_times.values(), strict=True)
+        return min(first), max(last)
 
     @property
     def good(self) -> list[storage.FileInfo]:

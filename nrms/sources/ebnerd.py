@@ -73,7 +73,9 @@ class Ebnerd:
                 )
                 self.notes += found.warnings
                 self.parameters[split] = {
-                    "input": {name: fingerprint(info, cache) for name, info in inputs.items()}
+                    "input": {name: fingerprint(info, cache) for name, info in inputs.items()},
+                    # Data sets of earlier releases, without this, are in the order of the files.
+                    "order": "time",
                 }
         if not self.parameters:
             raise schema_error(

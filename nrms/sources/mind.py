@@ -81,7 +81,11 @@ class Mind:
         self._uris = {name: info.uri for name, info in files.items()}
         self._paths = {name: storage.fetch(info, cache) for name, info in files.items()}
         self.parameters = {
-            split: {"input": {name: fingerprint(info, cache) for name, info in files.items()}}
+            split: {
+                "input": {name: fingerprint(info, cache) for name, info in files.items()},
+                # Data sets of earlier releases, without this, are in the order of the file.
+                "order": "time",
+            }
         }
         self.rows = {split: None}
         self.notes: list[str] = []

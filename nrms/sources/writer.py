@@ -2,10 +2,11 @@
 last.
 
     <output>/articles.parquet
-    <output>/<split>/behaviors-NNNNN.parquet    at most `shard_rows` rows each
+    <output>/<split>/behaviors-NNNNN.parquet    at most `shard_rows` rows each, in time order
+                                                within each and from each to the next
     <output>/<split>/history.parquet            one row for each user
-    <output>/<split>/manifest.json              source, parameters, rows; name, rows, size,
-                                                crc32c of files
+    <output>/<split>/manifest.json              source, parameters, rows, rows without a time;
+                                                name, rows, size, crc32c of files
     <output>/<split>/_SUCCESS                   empty; written last
 
 A manifest is written at the start, too, with source and parameters only. Without `_SUCCESS` it
@@ -23,6 +24,7 @@ import pyarrow as pa
 from nrms import storage
 from nrms.data.schema import schema_error
 from nrms.errors import ObjectNotFound, PreconditionFailed, StorageError
+from nrms.sources.time_sort import TIME, sorted_by_time
 from nrms.storage import commit, parquet
 from nrms.storage.commit import SUCCESS, Output
 from nrms.storage.scratch import scratch_folder
@@ -57,7 +59,9 @@ class Source(Protocol):
         ...
 
     def behaviors(self, split: str) -> Iterator[pa.Table]:
-        """The impressions of a split in tables of any number of rows, all with the same columns."""
+        """The impressions of a split, in any order, in tables of any number of rows, all with the
+        same columns.
+        """
         ...
 
     def histories(self, split: str) -> Iterator[pa.Table]:
@@ -76,7 +80,8 @@ def write_dataset(
     """Writes the splits of `source` that are not yet complete in `output`.
 
     Articles are added by id to those of other splits of the same source. Of two with one id, the
-    first stays. Memory holds one shard, the articles and what the source itself keeps.
+    first stays. Impressions are sorted by time, and those without a time come last. Memory holds
+    one shard, two runs of `sorted_by_time`, the articles and what the source itself keeps.
 
     Args:
         source: the data to write.
@@ -214,17 +219,22 @@ def _write_split(
             output.add(path)
             return written
 
-    rows = 0
+    rows = untimed = 0
     progress(split, 0)
-    for number, shard in enumerate(_shards(source.behaviors(split), shard_rows)):
-        rows += add(shard, f"behaviors-{number:05}.parquet")
-        progress(split, len(shard))
+    with scratch_folder() as folder:
+        in_order = sorted_by_time(source.behaviors(split), folder)
+        for number, shard in enumerate(_shards(in_order, shard_rows)):
+            rows += add(shard, f"behaviors-{number:05}.parquet")
+            untimed += shard[TIME].null_count if TIME in shard.column_names else len(shard)
+            progress(split, len(shard))
+    if untimed:
+        source.notes.append(f"{split}: {untimed:,} impressions without a time (they come last)")
     if not rows:
         raise schema_error(
             "A split must have impressions.", "none", f"the split {split}", "Check --input."
         )
     add(source.histories(split), "history.parquet")
-    output.finish({"rows": rows})
+    output.finish({"rows": rows, "rows_without_time": untimed})
 
 
 def _shards(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -58,7 +58,7 @@ def test_a_data_set_is_read_as_row_numbers(folder):
     assert impressions.candidates.tolist() == CANDIDATES
     assert impressions.clicked.tolist() == CLICKED
     assert impressions.user.tolist() == USER
-    assert impressions.device is None
+    assert impressions.device is impressions.page_id is None
     assert impressions.per_impression == impressions.per_candidate == {}
     assert split.histories.rows.tolist() == HISTORIES
     assert split.histories.lengths.tolist() == [0, 2, 1, 0]
@@ -364,6 +364,8 @@ def test_the_columns_of_ebnerd_come_through(tmp_path):
     assert impressions.clicked.tolist() == [False, True, True]
     assert impressions.user.tolist() == [0, 1]
     assert impressions.device.tolist() == [2, 0]
+    assert impressions.page_id.equals(pa.array([None, 3003065], pa.int32()))
+    assert impressions.take(np.array([1, 1])).page_id.to_pylist() == [3003065, 3003065]
     assert impressions.impression_id.type == impressions.user_id.type == pa.uint32()
     assert impressions.candidate_ids.type == pa.int32()
     assert split.histories.rows.tolist() == [[0, 0, 0], [2, 1, 0]]

@@ -176,10 +176,10 @@ READ: dict[str, tuple[Change, dict]] = {
     "far future as INT96, of impressions": (
         written(
             "train/behaviors.parquet",
-            {"impression_time": [datetime(9999, 12, 31), at(5)[0]]},
+            {"impression_time": [at(0)[0], datetime(9999, 12, 31)]},
             use_deprecated_int96_timestamps=True,
         ),
-        {"time": [datetime(9999, 12, 31), at(5)[0]]},
+        {"time": [at(0)[0], datetime(9999, 12, 31)]},
     ),
     "nanoseconds": (
         written(

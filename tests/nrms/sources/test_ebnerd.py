@@ -1,13 +1,17 @@
 """An unzipped EB-NeRD folder in, sharded Parquet with all its columns out."""
 
-from datetime import datetime
+import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from nrms.errors import SchemaError
+from nrms.data.dataset import Dataset
+from nrms.data.time_order import shards_in_time_order
+from nrms.errors import ConfigError, SchemaError
 from nrms.sources.ebnerd import Ebnerd
 from nrms.sources.writer import write_dataset
 
@@ -105,6 +109,49 @@ def test_all_columns_and_rows_pass_through(tmp_path):
         assert [len(pl.read_parquet(shard)) for shard in shards] == [2, 1]
         assert_frame_equal(pl.read_parquet(shards), behaviors)
         assert_frame_equal(pl.read_parquet(output / split / "history.parquet"), HISTORY)
+
+
+def test_shards_are_in_time_order_and_rows_without_a_time_come_last(tmp_path):
+    rng = np.random.default_rng(0)
+    times = [
+        None if rng.random() < 0.1 else TIME + timedelta(seconds=int(s))
+        for s in rng.permutation(200) // 3
+    ]
+    rows = pl.DataFrame(
+        {"impression_id": range(200), "impression_time": times, "article_id": [None, 3003065] * 100}
+    )
+    behaviors = BEHAVIORS[[0] * 200].with_columns(rows.cast(BEHAVIORS.select(rows.columns).schema))
+    source = folder(tmp_path / "in", train=behaviors[:90])
+    behaviors[90:].write_parquet(tmp_path / "in/train/behaviors2.parquet")
+    ebnerd = Ebnerd(source, tmp_path)
+    output = tmp_path / "out"
+    write_dataset(ebnerd, str(output), shard_rows=30, overwrite=False, progress=lambda *_: None)
+
+    shards = sorted((output / "train").glob("behaviors-*.parquet"))
+    assert [len(pl.read_parquet(shard)) for shard in shards] == [30] * 6 + [20]
+    expected = behaviors.sort("impression_time", nulls_last=True, maintain_order=True)
+    assert_frame_equal(pl.read_parquet(shards), expected)
+    split = Dataset.open(str(output), tmp_path / "cache").split("train", 3)
+    assert shards_in_time_order(split) == list(range(7))
+    assert split.read(0).page_id.to_pylist() == expected["article_id"][:30].to_list()
+    untimed = times.count(None)
+    assert untimed > 1
+    assert ebnerd.notes == [f"train: {untimed} impressions without a time (they come last)"]
+    manifest = json.loads((output / "train/manifest.json").read_bytes())
+    assert (manifest["rows"], manifest["rows_without_time"]) == (200, untimed)
+
+
+def test_a_data_set_of_an_earlier_release_is_not_taken_for_one_in_time_order(tmp_path):
+    source, output = folder(tmp_path / "in", train=BEHAVIORS), tmp_path / "out"
+    prepare(source, output)
+    assert prepare(source, output) == []
+    manifest = json.loads((output / "train/manifest.json").read_bytes())
+    del manifest["parameters"]["order"]
+    (output / "train/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        ConfigError, match=r"/train, whose order is nothing and not time\. .*--overw"
+    ):
+        prepare(source, output)
 
 
 def test_the_testset_joins_a_data_set_prepared_before(tmp_path):

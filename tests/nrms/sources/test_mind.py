@@ -59,15 +59,15 @@ def test_every_column_arrives(tmp_path):
 
     expected_behaviors = pl.DataFrame(
         {
-            "impression_id": [1, 2, 3],
-            "user_id": ["U1", "U2", "U1"],
+            "impression_id": [2, 3, 1],
+            "user_id": ["U2", "U1", "U1"],
             "impression_time": [
-                datetime(2019, 11, 15, 8, 55, 22),
                 datetime(2019, 11, 9, 12, 5, 1),
                 datetime(2019, 11, 14),
+                datetime(2019, 11, 15, 8, 55, 22),
             ],
-            "article_ids_inview": [["N2", "N1"], ["N1", "N2", "N9"], ["N2"]],
-            "article_ids_clicked": [["N2"], ["N2", "N9"], []],
+            "article_ids_inview": [["N1", "N2", "N9"], ["N2"], ["N2", "N1"]],
+            "article_ids_clicked": [["N2", "N9"], [], ["N2"]],
         }
     )
     shards = sorted((tmp_path / "out/train").glob("behaviors-*.parquet"))
