@@ -27,6 +27,7 @@ ORDER = (
     "tracking",
     "training",
     "nights",
+    "events",
 )
 TOPS = ("nrms", "jobs", "api")
 FILES = sorted(
@@ -118,6 +119,7 @@ def test_nothing_outside_its_files_imports_a_model():
             },
         ),
         ("fastapi", {"api"}),
+        ("sqlite3", {"nrms/events/sqlite_log.py"}),
         ("tempfile", {"nrms/storage/scratch.py", "api/answers/bounded_file.py"}),
         ("optuna", {"nrms/training/search_space.py", "nrms/training/sweep.py"}),
     ],

@@ -20,6 +20,8 @@ INSTALL = {
     "hadolint": "pip install -r requirements_dev.txt (Linux), or https://github.com/hadolint/hadolint",
     "make": "https://www.gnu.org/software/make",
     "promtool": "part of Prometheus, https://prometheus.io/download",
+    "redis-server": "apt-get install redis-server",
+    "strace": "apt-get install strace",
 }
 
 

@@ -1,0 +1,8 @@
+"""What readers saw and clicked, kept in the order in which it arrived, durable before it is
+acknowledged.
+
+`event` says what an event is and which ones are refused. `log` is the seam: an `EventLog` takes
+events and gives them back by position, whoever keeps them. `sqlite_log` keeps them in a file beside
+the service, `redis_log` in a Redis stream that several services share. `records` is the form in
+which both keep an event.
+"""
