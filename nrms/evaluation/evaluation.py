@@ -6,6 +6,7 @@ for the plot.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from nrms.data.impressions import Impressions
 from nrms.evaluation import plots
+from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import Baseline
 from nrms.evaluation.intervals import AucInterval, impression_keys
 from nrms.evaluation.ranking import (
@@ -25,13 +27,12 @@ from nrms.evaluation.ranking import (
     check_scores,
     impression_metrics,
 )
-
-# The shortest history of each bucket, in clicks that the model sees, and the bucket's name.
-HISTORY_BUCKETS = {0: "0", 1: "1-5", 6: "6-10", 11: "11-20", 21: "21-50", 51: "51+"}
-_STARTS, _NAMES = np.array(list(HISTORY_BUCKETS)), list(HISTORY_BUCKETS.values())
+from nrms.evaluation.slices import SLICES, UNKNOWN, slice_keys
 
 CLICKED, NOT_CLICKED, UNLABELLED = "clicked", "not clicked", "all candidates"
 SAMPLE = 50_000  # scores kept of each kind; a histogram needs no more
+
+_DRAWN = 24  # groups beyond so many, as strange devices may be, are left to the table
 
 _AUC = METRICS.index("auc")
 
@@ -45,6 +46,7 @@ class Evaluation:
             time than the model's own metrics, so leave them out where they were reported before, as
             in a later epoch.
         seed: draws the sample of scores.
+        ages: tells impressions whose clicked article is new; None leaves that slice out.
 
     Example:
         evaluation = Evaluation(standard_baselines(popularity, articles.published, seed))
@@ -54,15 +56,17 @@ class Evaluation:
         evaluation.metrics()["auc"]
     """
 
-    def __init__(self, baselines: Mapping[str, Baseline] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        baselines: Mapping[str, Baseline] | None = None,
+        seed: int = 0,
+        ages: ArticleAges | None = None,
+    ) -> None:
+        self._ages = ages
         self._baselines = baselines or {}
         self._model = _Ranking()
         self._ranked = {name: _Ranking() for name in self._baselines}
-        self._groups: dict[str, dict[Any, GroupMean]] = {
-            "hour": {},
-            "history_length": {},
-            "device": {},
-        }
+        self._groups: dict[str, dict[int, GroupMean]] = {name: {} for name in SLICES}
         self._counts = dict.fromkeys(
             ("impressions", "candidates", "unlabelled", "unknown_articles", "empty_histories"), 0
         )
@@ -96,18 +100,9 @@ class Evaluation:
         metrics = impression_metrics(impressions.offsets, scores, impressions.clicked)
         keys = impression_keys(impressions.impression_id, impressions.user_id)
         self._model.add(metrics, keys)
-        self._group(
-            "history_length",
-            metrics.values,
-            np.searchsorted(_STARTS, history_lengths, side="right") - 1,
-        )
-        if impressions.time is not None:
-            known = ~np.isnat(impressions.time)
-            hours = impressions.time[known].astype("datetime64[h]").astype(np.int64) % 24
-            self._group("hour", metrics.values[:, known], hours)
-        if impressions.device is not None:
-            known = impressions.device != 0
-            self._group("device", metrics.values[:, known], impressions.device[known])
+        for name, groups in slice_keys(impressions, history_lengths, self._ages).items():
+            known = groups != UNKNOWN
+            self._group(name, metrics.values[:, known], groups[known])
         for name, baseline in self._baselines.items():
             if (ranking := baseline(impressions)) is not None:
                 self._ranked[name].add(
@@ -120,9 +115,9 @@ class Evaluation:
         `auc`, `mrr`, `ndcg@5`, `ndcg@10`; `auc_interval`, the ends of the AUC's 95% interval; the
         counts `impressions`, `candidates`, `unlabelled` (impressions), `skipped_one_class`
         (impressions), `unknown_articles` (candidates), `empty_histories` (impressions); `baselines`
-        by name; `by_hour` (UTC), `by_history_length` and `by_device`, each `{group: {"auc", "mrr",
-        "ndcg@5", "ndcg@10", "impressions"}}`, where `impressions` counts those not skipped. What
-        could not be computed is absent, not zero.
+        by name; and for each of `SLICES`, `by_hour` (UTC), `by_list_length` and so on, `{group:
+        {"auc", "mrr", "ndcg@5", "ndcg@10", "impressions"}}`, where `impressions` counts those not
+        skipped. What could not be computed is absent, not zero.
         """
         found: dict[str, Any] = {}
         if self._model.sums.impressions:
@@ -137,7 +132,7 @@ class Evaluation:
         for attribute, groups in self._groups.items():
             if groups:
                 found[f"by_{attribute}"] = {
-                    _NAMES[key] if attribute == "history_length" else str(key): {
+                    SLICES[attribute].name(key): {
                         **dict(zip(METRICS, np.asarray(groups[key].mean).tolist(), strict=True)),
                         "impressions": groups[key].count,
                     }
@@ -146,8 +141,8 @@ class Evaluation:
         return found
 
     def figures(self) -> dict[str, Figure]:
-        """The figures `score_distribution`, `auc_by_history_length` and `auc_by_hour`, as far as
-        there is data for them and they could be drawn.
+        """The figures `score_distribution`, and `auc_by_hour` and so on for each of `SLICES`, as
+        far as there is data for them and they could be drawn.
         """
         drawings: dict[str, Callable[[], Figure]] = {}
         samples = {kind: sample for kind, sample in self._samples.items() if sample.seen}
@@ -156,13 +151,9 @@ class Evaluation:
                 {kind: sample.values for kind, sample in samples.items()},
                 {kind: sample.seen for kind, sample in samples.items()},
             )
-        if lengths := self._groups["history_length"]:
-            named = {_NAMES[key]: lengths[key][_AUC] for key in sorted(lengths)}
-            drawings["auc_by_history_length"] = lambda: plots.auc_by_history_length(named)
-        if hours := self._groups["hour"]:
-            drawings["auc_by_hour"] = lambda: plots.auc_by_hour(
-                {hour: hours[hour][_AUC] for hour in hours}
-            )
+        for name, groups in self._groups.items():
+            if 0 < len(groups) <= _DRAWN:
+                drawings[f"auc_by_{name}"] = functools.partial(_auc_by, name, groups)
         figures = {name: plots.attempt(name, draw) for name, draw in drawings.items()}
         return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -170,6 +161,15 @@ class Evaluation:
         groups = self._groups[attribute]
         for key, mean in by_group(values, keys).items():
             groups[key] = groups[key] + mean if key in groups else mean
+
+
+def _auc_by(name: str, groups: Mapping[int, GroupMean]) -> Figure:
+    aucs = {key: groups[key][_AUC] for key in sorted(groups)}
+    if name == "hour":
+        return plots.auc_by_hour(aucs)
+    part = SLICES[name]
+    shown = {part.shown(part.name(key)): mean for key, mean in aucs.items()}
+    return plots.auc_by_group(shown, f"AUC by {part.title}", part.axis)
 
 
 class _Ranking:

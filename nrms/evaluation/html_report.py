@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from nrms.evaluation import plots
 from nrms.evaluation.comparison import interval_text
 from nrms.evaluation.ranking import METRICS
+from nrms.evaluation.slices import SLICES
 
 RECENT = 10  # so many titles of a history are shown
 BEST = 10  # so many candidates are shown, beside the clicked ones
@@ -32,12 +33,7 @@ _COUNT_NAMES = {
     "unknown_articles": "candidates of unknown articles",
     "empty_histories": "impressions of users without history",
 }
-_GROUPS = {
-    "by_hour": ("By hour (UTC)", "hour"),
-    "by_history_length": ("By history length", "clicks"),
-    "by_device": ("By device", "device"),
-}
-_DEVICES = {"1": "desktop", "2": "mobile", "3": "tablet"}  # EB-NeRD's `device_type`
+_GROUPS = {f"by_{name}": part for name, part in SLICES.items()}
 
 
 @dataclass(frozen=True)
@@ -201,20 +197,20 @@ def _png(figure: Figure) -> str:
 
 def _groups(attribute: str, groups: Mapping[str, Mapping], figure: Figure | None) -> str:
     """A table with the metrics of each group, below the plot."""
-    heading, kind = _GROUPS[attribute]
-    names = _DEVICES if attribute == "by_device" else {}
-    head = "".join(f"<th>{name}</th>" for name in (kind, *_METRIC_NAMES.values(), "impressions"))
+    part = _GROUPS[attribute]
+    head = "".join(
+        f"<th>{name}</th>" for name in (part.column, *_METRIC_NAMES.values(), "impressions")
+    )
     rows = ""
     for group, found in groups.items():
         means = "".join(f"<td>{found[metric]:.4f}</td>" for metric in METRICS)
         rows += (
-            f"<tr><th>{escape(names.get(group, group))}</th>{means}"
-            f"<td>{found['impressions']:,}</td></tr>"
+            f"<tr><th>{escape(part.shown(group))}</th>{means}<td>{found['impressions']:,}</td></tr>"
         )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     plot = "" if figure is None else _plot(_plot_name(attribute), figure)
     return (
-        f'<section class="{attribute}"><h2>{heading}</h2>{plot}'
+        f'<section class="{attribute}"><h2>By {part.title}</h2>{plot}'
         f'<div class="scroll">{table}</div></section>'
     )
 

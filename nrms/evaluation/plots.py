@@ -113,11 +113,9 @@ def training_curves(
 
 
 @_default_style
-def auc_by_history_length(groups: Mapping[str, GroupMean]) -> Figure:
-    """Mean AUC by the number of clicks that the model saw, with these names in this order."""
-    return _auc_by(
-        list(groups), list(groups.values()), "AUC by history length", "clicks in the user's history"
-    )
+def auc_by_group(groups: Mapping[str, GroupMean], title: str, xlabel: str) -> Figure:
+    """Mean AUC of each group, with these names in this order."""
+    return _auc_by(list(groups), list(groups.values()), title, xlabel)
 
 
 @_default_style

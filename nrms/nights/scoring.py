@@ -26,6 +26,7 @@ from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
 from nrms.errors import SchemaError
 from nrms.evaluation import comparison, plots
+from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import INPUTS, Popularity, standard_baselines
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.html_report import Example, write_report
@@ -122,9 +123,9 @@ class _Scoring:
         if not self._output.claim(wanted, self._config.overwrite, self._config.verify):
             return ScoringResult(self._config.output, self._bundle.uri, None, 0)
         with self._timed("check"):
-            popularity = self._check()
+            popularity, ages = self._check()
         evaluation = Evaluation(
-            standard_baselines(popularity, self._dataset.articles.published, _SEED)
+            standard_baselines(popularity, self._dataset.articles.published, _SEED), ages=ages
         )
         shown: list[Example] = []
         with scratch_folder() as folder, ExitStack() as stack:
@@ -204,13 +205,14 @@ class _Scoring:
             "inputs": inputs,
         }
 
-    def _check(self) -> Popularity:
-        """Reads every shard once before any is scored: sets bad ones aside, notes users, and counts
-        recent clicks.
+    def _check(self) -> tuple[Popularity, ArticleAges]:
+        """Reads every shard once before any is scored: sets bad ones aside, notes users and when
+        articles are shown, and counts recent clicks.
         """
         split = self._split
         logger.info("reading %s, to find bad files before any is scored", split.uri)
-        popularity = Popularity()
+        articles = self._dataset.articles
+        popularity, ages = Popularity(), ArticleAges(articles.published, len(articles))
         self._occurring = np.zeros(len(split.histories.rows), bool)
 
         def read(i: int) -> Impressions | None:
@@ -223,6 +225,7 @@ class _Scoring:
         for impressions in prefetch((read(i) for i in self._good()), depth=1):
             if impressions is not None:
                 popularity.add(impressions)
+                ages.add(impressions)
                 self._occurring[impressions.user] = True
                 if self._config.submission != "none":
                     refuse_line_breaks(impressions, split.uri)
@@ -234,7 +237,7 @@ class _Scoring:
         count_words, own = self._model.inputs.count_words, self._bundle.joins
         self._joins = joins.check(self._dataset, split, count_words, own, self._config.max_unknown)
         logger.info("%s: %s", split.name, joins.line(self._joins.shares))
-        return popularity
+        return popularity, ages
 
     def _good(self) -> list[int]:
         return [i for i, info in enumerate(self._split.shards) if info.uri not in self._split.bad]

@@ -19,6 +19,7 @@ from nrms.data.prefetch import prefetch
 from nrms.data.sample import ImpressionSample
 from nrms.data.split import Split, check_time_order
 from nrms.errors import TrainingError
+from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import INPUTS, Baseline, Popularity, standard_baselines
 from nrms.features.inputs import Inputs
 from nrms.features.word_vectors import read_word_vectors
@@ -44,6 +45,7 @@ class TrainingData:
         samples: number of training samples in an epoch.
         sample: the training impressions that are ranked after each epoch.
         baselines: the baselines of the validation split, by name.
+        ages: tells the validation impressions whose clicked article is new.
         fingerprint: sha256 of all that is read.
         own_joins: the joins of the training split.
         validation_joins: the joins of the validation split.
@@ -57,6 +59,7 @@ class TrainingData:
     samples: int
     sample: ImpressionSample
     baselines: dict[str, Baseline]
+    ages: ArticleAges
     fingerprint: str
     own_joins: Joins
     validation_joins: Joins
@@ -96,9 +99,10 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
         samples += sampler.count(impressions)
         if impressions.clicked is not None:
             sample.add(impressions)
-    labelled = 0
+    labelled, ages = 0, ArticleAges(dataset.articles.published, len(dataset.articles))
     for impressions in shards(validation):
         popularity.add(impressions)
+        ages.add(impressions)
         labelled += sampler.count(impressions)
     for split, count in ((training, samples), (validation, labelled)):
         for line in split.report.lines():
@@ -143,6 +147,7 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
         samples=samples,
         sample=sample,
         baselines=standard_baselines(popularity, dataset.articles.published, config.seed),
+        ages=ages,
         fingerprint=dataset.fingerprint([training, validation]),
         own_joins=own,
         validation_joins=validated,

@@ -40,14 +40,14 @@ class Validator:
 
     def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
         """Evaluates the current weights, and the baselines if any, on the validation split."""
-        return self._evaluate(self._catalogue(), baselines)
+        return self._evaluate(self._catalogue(), Evaluation(baselines, ages=self._data.ages))
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the current weights: `train_auc` of the sample of the training split, and
         `val_auc`, `val_mrr`, ... of the validation split.
         """
         catalogue = self._catalogue()
-        found = self._evaluate(catalogue).metrics()
+        found = self._evaluate(catalogue, Evaluation()).metrics()
         scorer = self.loaded.scorer(catalogue, self._data.training.histories.rows)
         aucs = [
             impression_metrics(shard.offsets, scorer.score(shard), shard.clicked).auc
@@ -62,14 +62,11 @@ class Validator:
             self.model.set_weights(self._trained.get_weights())
         return self.loaded.catalogue_of(self._data.articles, self._data.encoded)
 
-    def _evaluate(
-        self, catalogue: Catalogue, baselines: Mapping[str, Baseline] | None = None
-    ) -> Evaluation:
+    def _evaluate(self, catalogue: Catalogue, evaluation: Evaluation) -> Evaluation:
         data, histories = self._data, self._data.validation.histories
         rows = data.training.histories.rows
         self.loaded.fit_prior(catalogue, rows, data.readers)
         scorer = self.loaded.scorer(catalogue, histories.rows)
-        evaluation = Evaluation(baselines)
         for impressions in shards(data.validation):
             lengths = histories.lengths[impressions.user]
             evaluation.add(impressions, lengths, scorer.score(impressions))

@@ -77,7 +77,7 @@ def test_scoring_with_keras_says_only_its_own_lines(trained, tmp_path):
         trained["environment"], "jobs.score", *words, "--runtime=keras", "--wandb-mode=disabled"
     )
     assert_only_our_lines(done)
-    assert (tmp_path / "night" / "report.html").read_text().count("<img") == 3
+    assert (tmp_path / "night" / "report.html").read_text().count("<img") > 3
 
 
 @pytest.mark.long

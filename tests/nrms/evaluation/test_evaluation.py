@@ -2,13 +2,16 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from nrms.errors import SchemaError
+from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import Popularity, standard_baselines
 from nrms.evaluation.evaluation import UNLABELLED, Evaluation
 from nrms.evaluation.intervals import AucInterval, impression_keys
 from nrms.evaluation.ranking import METRICS, impression_metrics
+from nrms.evaluation.slices import SLICES
 from tests.shards import random_shard, without_time
 
 
@@ -18,7 +21,12 @@ def scored():
     rng = np.random.default_rng(0)
     shards = [without_time(random_shard(rng, 200), slice(0, 20)), random_shard(rng, 150)]
     shards = [
-        replace(shard, device=rng.integers(0, 3, len(shard)).astype(np.int32)) for shard in shards
+        replace(
+            shard,
+            device=rng.integers(0, 3, len(shard)).astype(np.int32),
+            page_id=pa.array(rng.integers(0, 2, len(shard)), mask=rng.random(len(shard)) < 0.7),
+        )
+        for shard in shards
     ]
     return [
         (
@@ -31,10 +39,41 @@ def scored():
 
 
 def evaluate(scored, *args):
-    evaluation = Evaluation(*args)
+    ages = ArticleAges(None, 8)
+    for shard, _, _ in scored:
+        ages.add(shard)
+    evaluation = Evaluation(*args, ages=ages)
     for shard, lengths, scores in scored:
         evaluation.add(shard, lengths, scores)
     return evaluation
+
+
+def ages_of(scored):
+    """Whether the youngest clicked article of each impression is new, and whether that is known, by
+    the first showing alone, in plain Python.
+    """
+    start = min(shard.time[~np.isnat(shard.time)].min() for shard, _, _ in scored)
+    first = {}
+    hour = np.timedelta64(1, "h")
+    for shard, _, _ in scored:
+        for i, time in enumerate(shard.time):
+            for article in shard.candidates[slice(*shard.offsets[i : i + 2])]:
+                if not np.isnat(time):
+                    first[article] = min(first.get(article, time), time)
+    found = []
+    for shard, _, _ in scored:
+        for i, time in enumerate(shard.time):
+            span = slice(*shard.offsets[i : i + 2])
+            states = set()
+            for article in shard.candidates[span][shard.clicked[span]]:
+                if article == 0 or np.isnat(time):
+                    states.add("unknown")
+                elif time - first[article] >= hour:
+                    states.add("old")
+                else:
+                    states.add("unknown" if first[article] < start + hour else "new")
+            found.append((("new" in states), "new" in states or states == {"old"}))
+    return np.array(found).T
 
 
 def test_metrics_are_means_over_the_impressions_of_all_shards(scored):
@@ -74,7 +113,7 @@ def test_every_ranking_has_the_interval_of_its_auc(scored):
     assert evaluate(scored[::-1], baselines).metrics()["auc_interval"] == [low, high]
 
 
-def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
+def test_all_metrics_are_given_by_each_slice(scored):
     metrics = evaluate(scored).metrics()
     values = np.concatenate(
         [impression_metrics(s.offsets, scores, s.clicked).values for s, _, scores in scored], axis=1
@@ -85,6 +124,9 @@ def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
         [-1 if np.isnat(t) else t.item().hour for shard, _, _ in scored for t in shard.time]
     )
     device = np.concatenate([shard.device for shard, _, _ in scored])
+    page = np.array([page for shard, _, _ in scored for page in shard.page_id.to_pylist()], float)
+    listed = np.concatenate([np.diff(shard.offsets) for shard, _, _ in scored])
+    is_new, known = ages_of(scored)
     buckets = {
         "0": (0, 0),
         "1-5": (1, 5),
@@ -99,7 +141,12 @@ def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
         },
         "by_hour": {str(h): hour == h for h in range(24)},
         "by_device": {"1": device == 1, "2": device == 2},
+        "by_page": {"front page": np.isnan(page), "article page": ~np.isnan(page)},
+        "by_reader": {"new": length == 0, "known": length > 0},
+        "by_list_length": {"1-5": listed <= 5, "6-9": listed >= 6},
+        "by_article_age": {"under 1 h": is_new & known, "1 h or more": ~is_new & known},
     }
+    assert expected.keys() == {name for name in metrics if name.startswith("by_")}
     for attribute, members in expected.items():
         assert list(metrics[attribute]) == list(members)
         for key, member in members.items():
@@ -114,7 +161,7 @@ def test_all_metrics_are_given_by_history_length_hour_and_device(scored):
 def test_plots_by_group_show_auc(scored):
     evaluation = evaluate(scored)
     metrics, figures = evaluation.metrics(), evaluation.figures()
-    for attribute in ("hour", "history_length"):
+    for attribute in SLICES:
         ((points, _, _),) = figures[f"auc_by_{attribute}"].axes[0].containers
         groups = metrics[f"by_{attribute}"].values()
         assert points.get_ydata() == pytest.approx([group["auc"] for group in groups])
@@ -167,13 +214,27 @@ def test_unlabelled_shards_are_counted_and_have_no_metrics(scored):
 
 def test_figures_are_those_with_data(scored):
     assert not Evaluation().figures()
-    assert set(evaluate(scored).figures()) == {
-        "score_distribution",
-        "auc_by_history_length",
+    names = {"score_distribution", *(f"auc_by_{name}" for name in SLICES)}
+    assert set(evaluate(scored).figures()) == names
+    bare = [
+        (replace(shard, time=None, device=None, page_id=None), lengths, scores)
+        for shard, lengths, scores in scored
+    ]
+    assert names - set(evaluate(bare).figures()) == {
         "auc_by_hour",
+        "auc_by_article_age",
+        "auc_by_page",
+        "auc_by_device",
     }
-    timeless = [(replace(shard, time=None), lengths, scores) for shard, lengths, scores in scored]
-    assert set(evaluate(timeless).figures()) == {"score_distribution", "auc_by_history_length"}
+    strange = [
+        (replace(shard, device=np.arange(len(shard), dtype=np.int32)), lengths, scores)
+        for shard, lengths, scores in scored
+    ]
+    assert names - set(evaluate(strange).figures()) == {"auc_by_device"}
+    shard, lengths, scores = scored[0]
+    evaluation = Evaluation()  # without the ages of articles
+    evaluation.add(shard, lengths, scores)
+    assert names - set(evaluation.figures()) == {"auc_by_article_age"}
 
 
 def test_an_empty_shard_changes_nothing(scored):

@@ -14,7 +14,7 @@ def figures():
             {"loss": [1.5, 1.2], "val_auc": [0.6, 0.7]}, {"random": 0.5, "oracle": 0.9}
         ),
         "one epoch": plots.training_curves({"loss": [1.5], "val_auc": [0.6]}),
-        "history": plots.auc_by_history_length({"0": group, "1-5": group + group}),
+        "history": plots.auc_by_group({"0": group, "1-5": group + group}, "AUC", "clicks"),
         "hour": plots.auc_by_hour({3: group, 23: GroupMean(0.5, 0.25, 1)}),
         "scores": plots.score_distribution(
             {"clicked": scores + 1, "not clicked": scores}, {"clicked": 9, "not clicked": 8}
