@@ -1,0 +1,377 @@
+"""The state of the moment: all that the features know of what happened before.
+
+It is a small algebra: `state.decayed(time)` is the state later on, and `state + delta` the state
+after what `delta` has counted, so a split's shards are counted apart and joined in their order.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+from nrms.data.columns import list_rows
+from nrms.features.context.events import NO_PAGE, Events
+from nrms.features.context.table import (
+    DAY,
+    FOREVER,
+    HOUR,
+    MINUTE,
+    Kind,
+    Records,
+    Runs,
+    Table,
+    Timeline,
+    pair_key,
+)
+from nrms.features.context.vocabulary import EMPTY, Vocabulary
+
+HALF_LIVES = (HOUR / 2, 4 * HOUR, 24 * HOUR)
+KEPT_DAYS = 7
+SESSION = 30 * MINUTE  # a reader who comes back later begins a new session
+_KEPT = KEPT_DAYS * DAY
+NO_ID = -(2**63)
+
+
+def _each(*weights: str) -> tuple[tuple[str, float], ...]:
+    return tuple((weight, half_life) for weight in weights for half_life in HALF_LIVES)
+
+
+# Keys are an article, an ordered pair of articles, a page's article and an article, a reader, or a
+# reader and an article.
+ARTICLES = Kind("articles", _each("shown", "clicked", "ln_length"), _KEPT)
+PAIRS = Kind("pairs", _each("shown", "first_clicked", "second_clicked"), _KEPT)
+PAGES = Kind("pages", (("shown", HALF_LIVES[-1]), ("clicked", HALF_LIVES[-1])), _KEPT)
+READERS = Kind(
+    "readers",
+    (("shown", FOREVER), ("ln_length", FOREVER), ("shown", HALF_LIVES[-1])),
+    _KEPT,
+    of_reader=True,
+)
+SESSIONS = Kind("sessions", (), SESSION, of_reader=True)
+LAST_CLICKS = Kind("last_clicks", (), _KEPT, of_reader=True)  # the value is the article
+SHOWN = Kind("shown", (("shown", FOREVER),), _KEPT, of_reader=True)
+CLICKED = Kind("clicked", (("clicked", FOREVER),), _KEPT, of_reader=True)
+KINDS = (ARTICLES, PAIRS, PAGES, READERS, SESSIONS, LAST_CLICKS, SHOWN, CLICKED)
+
+
+@dataclass(frozen=True)
+class Delays:
+    """How long it takes until what happened is known, in microseconds.
+
+    Attributes:
+        event: until it counts for articles, pairs and pages.
+        reader: until it counts for the reader to whom it happened.
+        readers: whether anything is kept of readers.
+        clicks: whether clicks count. Without them only what was shown does.
+        max_list: longest list whose pairs are counted.
+    """
+
+    event: int = MINUTE
+    reader: int = 0
+    readers: bool = True
+    clicks: bool = True
+    max_list: int = 256
+
+    @property
+    def longest(self) -> int:
+        """The longer of the delays."""
+        return max(self.event, self.reader)
+
+
+@dataclass(frozen=True)
+class State:
+    """What had happened before a time.
+
+    Attributes:
+        rules: how events count.
+        time: the tables hold all that happened before this time, microseconds since 1970 in UTC.
+        articles: the articles that the tables' keys name.
+        readers: the readers that they name.
+        tables: by name, as they are at `time`.
+        pending: what happened since. It is not counted yet, because it may not be known yet.
+        newest: the highest id of an article that was shown, where ids are numbers.
+    """
+
+    rules: Delays
+    time: int = 0
+    articles: Vocabulary = EMPTY
+    readers: Vocabulary = EMPTY
+    tables: Mapping[str, Table] = field(
+        default_factory=lambda: {kind.name: Table.empty(kind) for kind in KINDS}
+    )
+    pending: Events = field(default_factory=Events.empty)
+    newest: int = NO_ID
+
+    @classmethod
+    def of(cls, events: Events, rules: Delays) -> State:
+        """What these events did, counted from nothing: the delta of a shard."""
+        return cls(rules, pending=events.distinct().in_order()).settled()
+
+    def settled(self) -> State:
+        """The same state; of what is pending it has counted all that everyone may know of."""
+        if not len(self.pending):
+            return self
+        return self.decayed(int(self.pending.time[-1]) - self.rules.longest)
+
+    def decayed(self, to: int) -> State:
+        """The state at a later time. At an earlier one it is the same."""
+        return self._at(to)._kept()
+
+    def _at(self, to: int) -> State:
+        to = max(to, self.time)
+        ready = int(np.searchsorted(self.pending.time, to))
+        counted, pending = self.pending.cut(0, ready), self.pending.cut(ready, len(self.pending))
+        tables = {kind.name: self.tables[kind.name].decayed(kind, to - self.time) for kind in KINDS}
+        state = replace(self, time=to, tables=tables, pending=pending)
+        return state._with(counted) if ready else state
+
+    def __add__(self, later: State) -> State:
+        """The state after what `later` has counted, of events that are not before this one's."""
+        assert self.rules == later.rules, "states of other rules cannot be added"
+        time = max(self.time, later.time)
+        first, second = self._at(time), later._at(time)
+        articles = first.articles.extended(second.articles.ids)
+        readers = first.readers.extended(second.readers.ids)
+        codes = articles.codes(second.articles.ids), readers.codes(second.readers.ids)
+        tables = {
+            kind.name: first.tables[kind.name].plus(
+                kind, _recoded(second.tables[kind.name], kind, *codes)
+            )
+            for kind in KINDS
+        }
+        return State(
+            self.rules,
+            time,
+            articles,
+            readers,
+            tables,
+            Events.joined([first.pending, second.pending]),
+            max(first.newest, second.newest),
+        )._kept()
+
+    def compact(self) -> State:
+        """The same state without the ids that nothing is known of any more."""
+        article = np.zeros(len(self.articles), bool)
+        reader = np.zeros(len(self.readers), bool)
+        for kind in KINDS:
+            table = self.tables[kind.name]
+            for used, codes in _named(kind, table, article, reader):
+                used[codes] = True
+        codes = np.cumsum(article) - 1, np.cumsum(reader) - 1
+        tables = {kind.name: _recoded(self.tables[kind.name], kind, *codes) for kind in KINDS}
+        pending = self.pending.compact()
+        return replace(
+            self,
+            articles=Vocabulary(self.articles.ids.filter(pa.array(article))),
+            readers=Vocabulary(self.readers.ids.filter(pa.array(reader))),
+            tables=tables,
+            pending=pending,
+        )
+
+    def _kept(self) -> State:
+        """The state without what is forgotten. Last, since what is added may keep a key."""
+        tables = {kind.name: self.tables[kind.name].kept(kind, self.time) for kind in KINDS}
+        return replace(self, tables=tables)
+
+    def _with(self, events: Events) -> State:
+        """This state with events before its time counted."""
+        articles = self.articles.extended(events.articles)
+        readers = self.readers.extended(events.readers)
+        happened = Happened(events, articles, readers, self.rules, self.time)
+        tables = {
+            kind.name: self.tables[kind.name].plus(kind, happened.runs(kind).table(self.time))
+            for kind in KINDS
+        }
+        newest = max(self.newest, int(happened.newest.max(initial=NO_ID)))
+        return replace(self, articles=articles, readers=readers, tables=tables, newest=newest)
+
+
+class Happened:
+    """Events in the codes of a state, as records of each table.
+
+    Args:
+        events: in the order of time, no article twice in a list.
+        articles: has all their articles.
+        readers: has all their readers.
+        rules: how they count.
+        zero: a time not before the last one.
+        wanted: whether an article is asked for, bool `(articles,)`; None where all are.
+        asked: the same of readers.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        articles: Vocabulary,
+        readers: Vocabulary,
+        rules: Delays,
+        zero: int,
+        wanted: np.ndarray | None = None,
+        asked: np.ndarray | None = None,
+    ) -> None:
+        self.timeline = Timeline(events.time, zero)
+        self._rules, self._width = rules, len(articles)
+        codes = articles.codes(events.articles)
+        length = np.diff(events.offsets)
+        self._ln_length = np.log(np.maximum(length, 1))
+        self._short = length <= rules.max_list
+        self._reader = readers.codes(events.readers)[events.reader]
+        self._page = np.where(events.page < 0, NO_PAGE, codes[events.page])
+        self.newest = _newest(events)
+        self._row, self._article = list_rows(events.offsets), codes[events.article]
+        self._clicked = events.clicked if rules.clicks else np.zeros(len(self._article), bool)
+        self._wanted, self._asked = wanted, asked
+
+    @functools.cache  # noqa: B019  it lives as long as one chunk of events
+    def runs(self, kind: Kind) -> Runs:
+        """What happened to the keys of a table."""
+        return Runs(kind, _RECORDS[kind.name](self), self.timeline, self._width)
+
+    @functools.cached_property
+    def _of_articles(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self._wanted is None:
+            return self._row, self._article, self._clicked
+        mask = self._wanted[self._article]
+        return self._row[mask], self._article[mask], self._clicked[mask]
+
+    @functools.cached_property
+    def _lists(self) -> np.ndarray:
+        every = np.arange(len(self._reader) if self._rules.readers else 0)
+        return every if self._asked is None else every[self._asked[self._reader[every]]]
+
+    @functools.cached_property
+    def _of_readers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        listed = np.zeros(len(self._reader), bool)
+        listed[self._lists] = True
+        mask = listed[self._row]
+        return self._row[mask], self._article[mask], self._clicked[mask]
+
+    def _articles(self) -> Records:
+        row, article, clicked = self._of_articles
+        return Records(article, row, {"clicked": clicked, "ln_length": self._ln_length[row]})
+
+    def _pairs(self) -> Records:
+        row, article, clicked = self._of_articles
+        short = self._short[row]
+        row, article, clicked = row[short], article[short], clicked[short]
+        offsets = np.searchsorted(row, np.arange(len(self.timeline.time) + 1))
+        first, second = pairs(offsets)
+        swapped = article[first] > article[second]
+        first, second = np.where(swapped, second, first), np.where(swapped, first, second)
+        return Records(
+            pair_key(article[first], article[second]),
+            row[first],
+            {"first_clicked": clicked[first], "second_clicked": clicked[second]},
+        )
+
+    def _pages(self) -> Records:
+        row, article, clicked = self._of_articles
+        on_page = self._page[row] != NO_PAGE
+        row, article = row[on_page], article[on_page]
+        return Records(pair_key(self._page[row], article), row, {"clicked": clicked[on_page]})
+
+    def _readers(self) -> Records:
+        weights = {"ln_length": self._ln_length[self._lists]}
+        return Records(self._reader[self._lists], self._lists, weights)
+
+    def _last_clicks(self) -> Records:
+        row, article, clicked = self._of_readers
+        row, article = row[clicked], article[clicked]
+        return Records(self._reader[row], row, {}, article)
+
+    def _shown(self) -> Records:
+        row, article, _ = self._of_readers
+        return Records(pair_key(self._reader[row], article), row, {})
+
+    def _clicked(self) -> Records:
+        row, article, clicked = self._of_readers
+        row, article = row[clicked], article[clicked]
+        return Records(pair_key(self._reader[row], article), row, {})
+
+
+_RECORDS: dict[str, Callable[[Happened], Records]] = {
+    "articles": Happened._articles,
+    "pairs": Happened._pairs,
+    "pages": Happened._pages,
+    "readers": Happened._readers,
+    "sessions": Happened._readers,
+    "last_clicks": Happened._last_clicks,
+    "shown": Happened._shown,
+    "clicked": Happened._clicked,
+}
+
+
+@functools.lru_cache(maxsize=512)
+def _triangle(length: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(length, 1)
+
+
+def pairs(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of all pairs within each list, each pair once: int64 `(p,)` and `(p,)`. Lists of
+    the same length stand together, the shortest first.
+    """
+    lengths = np.diff(offsets)
+    first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for length in np.unique(lengths[lengths > 1]):
+        starts = offsets[:-1][lengths == length, None]
+        left, right = _triangle(int(length))
+        first.append((starts + left).ravel())
+        second.append((starts + right).ravel())
+    return np.concatenate(first), np.concatenate(second)
+
+
+def _newest(events: Events) -> np.ndarray:
+    """The highest id up to each list, int64 `(n,)`; `NO_ID` where ids are no numbers."""
+    newest = np.full(len(events), NO_ID)
+    if pa.types.is_integer(events.articles.type) and len(events.article):
+        ids = events.articles.to_numpy()[events.article]
+        filled = np.flatnonzero(np.diff(events.offsets))
+        newest[filled] = np.maximum.reduceat(ids, events.offsets[filled])
+    return np.maximum.accumulate(newest)
+
+
+def _named(
+    kind: Kind, table: Table, articles: np.ndarray, readers: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each part of the keys and values what it numbers, given as an array for each thing, and
+    the codes.
+    """
+    high, low = table.key >> 32, table.key & 0xFFFFFFFF
+    if kind is ARTICLES:
+        return [(articles, table.key)]
+    if kind in (PAIRS, PAGES):
+        return [(articles, high), (articles, low)]
+    if kind in (SHOWN, CLICKED):
+        return [(readers, high), (articles, low)]
+    return [(readers, table.key), (articles, table.value[table.value >= 0])]
+
+
+def _recoded(table: Table, kind: Kind, articles: np.ndarray, readers: np.ndarray) -> Table:
+    """The table with other codes, given for each code of before."""
+    if not len(table):
+        return table
+    if kind is ARTICLES:
+        return table.keyed(articles[table.key])
+    high, low = table.key >> 32, table.key & 0xFFFFFFFF
+    if kind is PAIRS:
+        first, second = articles[high], articles[low]
+        swapped = first > second
+        if swapped.any():
+            kinds, half = len(HALF_LIVES), swapped
+            sums = table.sums.copy()
+            clicks = slice(kinds, 2 * kinds), slice(2 * kinds, 3 * kinds)
+            sums[clicks[0], half] = table.sums[clicks[1], half]
+            sums[clicks[1], half] = table.sums[clicks[0], half]
+            table = replace(table, sums=sums)
+        return table.keyed(pair_key(np.minimum(first, second), np.maximum(first, second)))
+    if kind is PAGES:
+        return table.keyed(pair_key(articles[high], articles[low]))
+    if kind in (SHOWN, CLICKED):
+        return table.keyed(pair_key(readers[high], articles[low]))
+    if kind is LAST_CLICKS:
+        table = replace(table, value=articles[table.value])
+    return table.keyed(readers[table.key])
