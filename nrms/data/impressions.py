@@ -44,6 +44,8 @@ class Impressions:
             type in the file, null for the front page; None when the file has none.
         report: what was counted in this file.
         uri: where the file is, for messages.
+        past: what had happened before the shard, for the inputs that read it (see
+            `nrms.features.context`); None where nobody told.
         per_impression: named arrays of shape `(n, ...)`, which the split's inputs filled.
         per_candidate: the same with shape `(c, ...)`.
     """
@@ -61,6 +63,7 @@ class Impressions:
     report: DataReport
     uri: str = ""
     page_id: pa.Array | None = None
+    past: object | None = None
     per_impression: dict[str, np.ndarray] = field(default_factory=dict)
     per_candidate: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -107,7 +110,11 @@ class ShardInput(Protocol):
     columns: tuple[Column, ...]
 
     def fill(
-        self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles
+        self,
+        columns: Mapping[str, pa.Array],
+        impressions: Impressions,
+        articles: Articles,
+        histories: Histories,
     ) -> np.ndarray | None:
         """The array of a shard.
 
@@ -115,6 +122,7 @@ class ShardInput(Protocol):
             columns: those columns of `BEHAVIORS` and of all inputs that the file has, unchanged.
             impressions: the shard, with the arrays of the inputs before this one.
             articles: the article table.
+            histories: the readers' last clicks.
 
         Returns:
             An array of shape `(n, ...)` or `(c, ...)`; None where the file lacks what it needs.
@@ -141,8 +149,10 @@ def read_impressions(
     articles: Articles,
     histories: Histories,
     inputs: Sequence[ShardInput] = (),
+    past: object | None = None,
 ) -> Impressions:
-    """Read one behaviours file, turn its ids into row numbers and fill the inputs' arrays.
+    """Read one behaviours file, turn its ids into row numbers and fill the inputs' arrays. `past`
+    is what had happened before it.
 
     Raises:
         SchemaError: unreadable or against the contract, a null id or candidate, or columns that an
@@ -215,8 +225,9 @@ def read_impressions(
         report=report,
         uri=info.uri,
         page_id=columns.get("article_id"),
+        past=past,
     )
-    _fill(impressions, inputs, columns, articles)
+    _fill(impressions, inputs, columns, articles, histories)
     return impressions
 
 
@@ -225,13 +236,14 @@ def _fill(
     inputs: Sequence[ShardInput],
     columns: Mapping[str, pa.Array],
     articles: Articles,
+    histories: Histories,
 ) -> None:
     places = {
         "impression": (impressions.per_impression, len(impressions)),
         "candidate": (impressions.per_candidate, len(impressions.candidates)),
     }
     for each in inputs:
-        array = each.fill(columns, impressions, articles)
+        array = each.fill(columns, impressions, articles, histories)
         if array is None:
             continue
         arrays, rows = places[each.per]

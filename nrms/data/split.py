@@ -1,7 +1,7 @@
 """A split that `Dataset.split` has opened: its shards are read one by one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ class Split:
             1,)`.
         shard_times: First and last impression time of each shard that has times, datetime64[us] in
             UTC, by uri.
+        past_of: Gives what had happened before a shard, by its number; None where no model asks.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Split:
         self.histories = histories
         self._late_clicks, self._history_report = late_clicks, history_report
         self.in_view = np.zeros(len(articles) + 1, bool)
+        self.past_of: Callable[[int], object] | None = None
         self._shard_reports: dict[int, DataReport] = {}
 
     def __len__(self) -> int:
@@ -97,7 +99,12 @@ class Split:
             StorageError: the file changed since the split was opened.
         """
         impressions = read_impressions(
-            self.shards[i], self.cache, self._articles, self.histories, self._inputs
+            self.shards[i],
+            self.cache,
+            self._articles,
+            self.histories,
+            self._inputs,
+            None if self.past_of is None else self.past_of(i),
         )
         if i not in self._shard_reports:
             self._late_clicks.add(impressions.user, impressions.clicks)

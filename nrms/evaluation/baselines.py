@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from nrms.data.articles import Articles
 from nrms.data.columns import unnest
+from nrms.data.histories import Histories
 from nrms.data.impressions import Impressions, ShardInput
 from nrms.data.schema import Column, schema_error
 from nrms.evaluation.ranking import place_unknown
@@ -47,7 +48,11 @@ class Oracle:
     columns: tuple[Column, ...] = (Column("oracle_scores", "numbers", required=False),)
 
     def fill(
-        self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles
+        self,
+        columns: Mapping[str, pa.Array],
+        impressions: Impressions,
+        articles: Articles,
+        histories: Histories,
     ) -> np.ndarray | None:
         """See `ShardInput.fill`."""
         column = columns.get("oracle_scores")

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from nrms.data.articles import Articles
+from nrms.data.histories import Histories
 from nrms.data.impressions import Impressions
 from nrms.data.schema import Column
 from nrms.errors import ArtifactError
@@ -92,6 +93,7 @@ class MomentInput(ABC):
         shape: shape of one value.
         dtype: dtype of the array.
         columns: optional columns of the behaviours files that it reads, beyond the contract.
+        files: names of the files that `save` writes into a bundle.
         settings: JSON-ready values from which `cls(**settings)` makes the input again.
     """
 
@@ -101,15 +103,26 @@ class MomentInput(ABC):
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
     columns: tuple[Column, ...] = ()
+    files: tuple[str, ...] = ()
     settings: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def fill(
-        self, columns: Mapping[str, pa.Array], impressions: Impressions, articles: Articles
+        self,
+        columns: Mapping[str, pa.Array],
+        impressions: Impressions,
+        articles: Articles,
+        histories: Histories,
     ) -> np.ndarray | None:
         """The array of a shard, `(n, ...)` or `(c, ...)`; None where its file lacks what is needed,
         and zeros are then used. See `nrms.data.impressions.ShardInput`.
         """
+
+    def save(self, folder: Path) -> None:  # noqa: B027  not every input has files
+        """Writes `files`."""
+
+    def load(self, files: Mapping[str, Path]) -> None:  # noqa: B027
+        """See `ArticleInput.load`."""
 
 
 @registered
@@ -186,9 +199,10 @@ class Inputs:
                 f"{where}: meta.json must declare one history. Received: "
                 f"{', '.join(made) or 'nothing'}. Train the model again."
             )
-        for one in articles:
-            one.load(files)
         moment = [one for one in made.values() if isinstance(one, MomentInput)]
+        every: list[ArticleInput | MomentInput] = [*articles, *moment]
+        for each in every:
+            each.load(files)
         return cls(articles, histories[0], moment)
 
     @property
@@ -237,8 +251,9 @@ class Inputs:
             one.fit(articles, rows)
 
     def save(self, folder: Path) -> None:
-        """Writes `files` into a folder."""
-        for one in self.articles:
+        """Writes the files of all inputs into a folder."""
+        every: list[ArticleInput | MomentInput] = [*self.articles, *self.moment]
+        for one in every:
             one.save(folder)
 
     def encode(self, articles: Articles) -> dict[str, np.ndarray]:

@@ -1,22 +1,8 @@
 """The features of a candidate: what happened before, as numbers that a network can read.
 
-Lists are compared by what won against what (see `scan.Counts`). With `e` the lists that held an
-article x, `k` those in which it was clicked, `c` those that held x and z, `won` and `lost` those of
-these in which x and z were clicked, and `rate = (k + 0.72) / (e + 8)`:
-
-| group | features, for each half-life unless said |
-| --- | --- |
-| pairs | mean and least (won + 0.5) / (won + lost + 1); mean ln((won + 0.3) / (lost + 0.3)); ln of mean (won + rate of x) / (c + 1) over mean (lost + rate of z) / (c + 1) |
-| counters | ln(1 + e), ln(1 + k), rate |
-| together | mean (c + 0.05) / (e + 0.5); mean (c + 0.05) / (e of z + 0.5); their difference; the least of the first; ln(1 + usual neighbours that are missing) |
-| depth | mean ln(list length) of the lists that held x; this less that of the list |
-| age (once) | ln(1 + seconds) since x was first shown, since it was last shown, and since it was published; ln(1 + ids that are newer) |
-| reader (once) | lists and clicks of this reader with x; ln(1 + seconds) since then; whether in this session; in the list before (2: clicked there); in the history |
-| page (once) | whether the list stands on the page of x; clicks and rate of x on this page; share of the lists with the last clicked article that held x |
-| list (once) | ln of its length, and this less the reader's mean; front page; device 1, 2, 3; hour as sine and cosine; ln(1 + history); lists of the reader; share that the reader's list before held; ln(1 + seconds) since it; activity |
-
-Means and least values go over the other articles z of the list. The features of the group `list`
-belong to a list; a model reads the others as they are and relative to their list, too.
+Lists are compared by what won against what (see `scan.Counts`). `docs/context.md` has the formula
+of each feature. Features of the group `list` belong to a list; a model reads the others as they are
+and relative to their list, too.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,7 @@ from nrms.features.context.table import DAY, Found, Kind, pair_key
 # keeps the weights of events within what a float can hold.
 _PAIRS = 2_000_000
 _SPAN = 7 * DAY
+_PairsAt = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,9 @@ def _counts(state: State, events: Events, lists: Events, rows: np.ndarray) -> Co
     )
 
 
-def _groups(lists, code, article, pairs_at, max_list) -> Iterator[Group]:
+def _groups(
+    lists: Events, code: np.ndarray, article: Found, pairs_at: _PairsAt, max_list: int
+) -> Iterator[Group]:
     lengths = np.diff(lists.offsets)
     for length in np.unique(lengths[lengths > 0]):
         chosen = np.flatnonzero(lengths == length)
@@ -222,7 +225,14 @@ def _groups(lists, code, article, pairs_at, max_list) -> Iterator[Group]:
         )
 
 
-def _long(chosen, places, code, article, pairs_at, max_list) -> Group:
+def _long(
+    chosen: np.ndarray,
+    places: np.ndarray,
+    code: np.ndarray,
+    article: Found,
+    pairs_at: _PairsAt,
+    max_list: int,
+) -> Group:
     """A list that is too long for all its pairs: each candidate beside those that were shown most
     in the last day, of equals those with the lowest code.
     """

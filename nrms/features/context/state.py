@@ -26,6 +26,7 @@ from nrms.features.context.table import (
     Table,
     Timeline,
     pair_key,
+    unpaired,
 )
 from nrms.features.context.vocabulary import EMPTY, Vocabulary
 
@@ -40,21 +41,17 @@ def _each(*weights: str) -> tuple[tuple[str, float], ...]:
     return tuple((weight, half_life) for weight in weights for half_life in HALF_LIVES)
 
 
-# Keys are an article, an ordered pair of articles, a page's article and an article, a reader, or a
-# reader and an article.
-ARTICLES = Kind("articles", _each("shown", "clicked", "ln_length"), _KEPT)
-PAIRS = Kind("pairs", _each("shown", "first_clicked", "second_clicked"), _KEPT)
-PAGES = Kind("pages", (("shown", HALF_LIVES[-1]), ("clicked", HALF_LIVES[-1])), _KEPT)
+_A, _R, _DAY_LONG = "articles", "readers", HALF_LIVES[-1]
+ARTICLES = Kind("articles", (_A,), _each("shown", "clicked", "ln_length"), _KEPT)
+PAIRS = Kind("pairs", (_A, _A), _each("shown", "first_clicked", "second_clicked"), _KEPT, True)
+PAGES = Kind("pages", (_A, _A), (("shown", _DAY_LONG), ("clicked", _DAY_LONG)), _KEPT)
 READERS = Kind(
-    "readers",
-    (("shown", FOREVER), ("ln_length", FOREVER), ("shown", HALF_LIVES[-1])),
-    _KEPT,
-    of_reader=True,
+    "readers", (_R,), (("shown", FOREVER), ("ln_length", FOREVER), ("shown", _DAY_LONG)), _KEPT
 )
-SESSIONS = Kind("sessions", (), SESSION, of_reader=True)
-LAST_CLICKS = Kind("last_clicks", (), _KEPT, of_reader=True)  # the value is the article
-SHOWN = Kind("shown", (("shown", FOREVER),), _KEPT, of_reader=True)
-CLICKED = Kind("clicked", (("clicked", FOREVER),), _KEPT, of_reader=True)
+SESSIONS = Kind("sessions", (_R,), (), SESSION)
+LAST_CLICKS = Kind("last_clicks", (_R,), (), _KEPT)  # the value is the article
+SHOWN = Kind("shown", (_R, _A), (("shown", FOREVER),), _KEPT)
+CLICKED = Kind("clicked", (_R, _A), (("clicked", FOREVER),), _KEPT)
 KINDS = (ARTICLES, PAIRS, PAGES, READERS, SESSIONS, LAST_CLICKS, SHOWN, CLICKED)
 
 
@@ -136,10 +133,10 @@ class State:
         first, second = self._at(time), later._at(time)
         articles = first.articles.extended(second.articles.ids)
         readers = first.readers.extended(second.readers.ids)
-        codes = articles.codes(second.articles.ids), readers.codes(second.readers.ids)
+        codes = {_A: articles.codes(second.articles.ids), _R: readers.codes(second.readers.ids)}
         tables = {
             kind.name: first.tables[kind.name].plus(
-                kind, _recoded(second.tables[kind.name], kind, *codes)
+                kind, _recoded(second.tables[kind.name], kind, codes)
             )
             for kind in KINDS
         }
@@ -155,19 +152,20 @@ class State:
 
     def compact(self) -> State:
         """The same state without the ids that nothing is known of any more."""
-        article = np.zeros(len(self.articles), bool)
-        reader = np.zeros(len(self.readers), bool)
+        used = {_A: np.zeros(len(self.articles), bool), _R: np.zeros(len(self.readers), bool)}
         for kind in KINDS:
             table = self.tables[kind.name]
-            for used, codes in _named(kind, table, article, reader):
-                used[codes] = True
-        codes = np.cumsum(article) - 1, np.cumsum(reader) - 1
-        tables = {kind.name: _recoded(self.tables[kind.name], kind, *codes) for kind in KINDS}
+            for of, code in zip(reversed(kind.keys), reversed(unpaired(table.key)), strict=False):
+                used[of][code] = True
+        last_clicks = self.tables[LAST_CLICKS.name].value
+        used[_A][last_clicks] = True
+        codes = {of: np.cumsum(mask) - 1 for of, mask in used.items()}
+        tables = {kind.name: _recoded(self.tables[kind.name], kind, codes) for kind in KINDS}
         pending = self.pending.compact()
         return replace(
             self,
-            articles=Vocabulary(self.articles.ids.filter(pa.array(article))),
-            readers=Vocabulary(self.readers.ids.filter(pa.array(reader))),
+            articles=Vocabulary(self.articles.ids.filter(pa.array(used[_A]))),
+            readers=Vocabulary(self.readers.ids.filter(pa.array(used[_R]))),
             tables=tables,
             pending=pending,
         )
@@ -223,7 +221,7 @@ class Happened:
         self._page = np.where(events.page < 0, NO_PAGE, codes[events.page])
         self.newest = _newest(events)
         self._row, self._article = list_rows(events.offsets), codes[events.article]
-        self._clicked = events.clicked if rules.clicks else np.zeros(len(self._article), bool)
+        self._was_clicked = events.clicked if rules.clicks else np.zeros(len(self._article), bool)
         self._wanted, self._asked = wanted, asked
 
     @functools.cache  # noqa: B019  it lives as long as one chunk of events
@@ -234,9 +232,9 @@ class Happened:
     @functools.cached_property
     def _of_articles(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._wanted is None:
-            return self._row, self._article, self._clicked
+            return self._row, self._article, self._was_clicked
         mask = self._wanted[self._article]
-        return self._row[mask], self._article[mask], self._clicked[mask]
+        return self._row[mask], self._article[mask], self._was_clicked[mask]
 
     @functools.cached_property
     def _lists(self) -> np.ndarray:
@@ -248,7 +246,7 @@ class Happened:
         listed = np.zeros(len(self._reader), bool)
         listed[self._lists] = True
         mask = listed[self._row]
-        return self._row[mask], self._article[mask], self._clicked[mask]
+        return self._row[mask], self._article[mask], self._was_clicked[mask]
 
     def _articles(self) -> Records:
         row, article, clicked = self._of_articles
@@ -334,44 +332,22 @@ def _newest(events: Events) -> np.ndarray:
     return np.maximum.accumulate(newest)
 
 
-def _named(
-    kind: Kind, table: Table, articles: np.ndarray, readers: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each part of the keys and values what it numbers, given as an array for each thing, and
-    the codes.
-    """
-    high, low = table.key >> 32, table.key & 0xFFFFFFFF
-    if kind is ARTICLES:
-        return [(articles, table.key)]
-    if kind in (PAIRS, PAGES):
-        return [(articles, high), (articles, low)]
-    if kind in (SHOWN, CLICKED):
-        return [(readers, high), (articles, low)]
-    return [(readers, table.key), (articles, table.value[table.value >= 0])]
-
-
-def _recoded(table: Table, kind: Kind, articles: np.ndarray, readers: np.ndarray) -> Table:
-    """The table with other codes, given for each code of before."""
+def _recoded(table: Table, kind: Kind, codes: Mapping[str, np.ndarray]) -> Table:
+    """The table with other codes of its articles and readers, given for each code of before."""
     if not len(table):
         return table
-    if kind is ARTICLES:
-        return table.keyed(articles[table.key])
-    high, low = table.key >> 32, table.key & 0xFFFFFFFF
-    if kind is PAIRS:
-        first, second = articles[high], articles[low]
-        swapped = first > second
-        if swapped.any():
-            kinds, half = len(HALF_LIVES), swapped
-            sums = table.sums.copy()
-            clicks = slice(kinds, 2 * kinds), slice(2 * kinds, 3 * kinds)
-            sums[clicks[0], half] = table.sums[clicks[1], half]
-            sums[clicks[1], half] = table.sums[clicks[0], half]
-            table = replace(table, sums=sums)
-        return table.keyed(pair_key(np.minimum(first, second), np.maximum(first, second)))
-    if kind is PAGES:
-        return table.keyed(pair_key(articles[high], articles[low]))
-    if kind in (SHOWN, CLICKED):
-        return table.keyed(pair_key(readers[high], articles[low]))
     if kind is LAST_CLICKS:
-        table = replace(table, value=articles[table.value])
-    return table.keyed(readers[table.key])
+        table = replace(table, value=codes[_A][table.value])
+    if len(kind.keys) == 1:
+        return table.keyed(codes[kind.keys[0]][table.key])
+    first, second = (
+        codes[of][code] for of, code in zip(kind.keys, unpaired(table.key), strict=True)
+    )
+    if not kind.unordered:
+        return table.keyed(pair_key(first, second))
+    swapped = first > second
+    if swapped.any():
+        thirds = table.sums.reshape(3, len(HALF_LIVES), len(table))
+        sums = np.where(swapped, thirds[[0, 2, 1]], thirds).reshape(table.sums.shape)
+        table = replace(table, sums=sums)
+    return table.keyed(pair_key(np.minimum(first, second), np.maximum(first, second)))

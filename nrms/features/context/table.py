@@ -1,12 +1,12 @@
 """Sums with exponential decay, keyed by articles, pairs and readers.
 
-A table is linear: what it holds at a time is what it held before, decayed, plus what happened since.
-So tables of different times of the day are made apart and added. An event of time s adds
+A table is linear: what it holds at a time is what it held before, decayed, plus what happened
+since. So tables of different times of the day are made apart and added. An event of time s adds
 `weight * 2 ** -((t - s) / half_life)` to its key's sum at time t.
 
-A key is forgotten when nothing happened to it for the table's `gap`. What happens to it later starts
-a new run of the key, whose sums know nothing of those before. This is a rule of the sums, not of the
-memory that they take: however the events are cut into tables, sums are equal.
+A key is forgotten when nothing happened to it for the table's `gap`. What happens to it later
+starts a new run of the key, whose sums know nothing of those before. This is a rule of the sums,
+not of the memory that they take: however the events are cut into tables, sums are equal.
 """
 
 from __future__ import annotations
@@ -31,15 +31,27 @@ class Kind:
 
     Attributes:
         name: its name in a snapshot.
+        keys: what its keys are made of, one or two of `articles` and `readers`.
         sums: for each sum the name of the events' weight and its half-life in microseconds.
         gap: a key to which nothing happened for so long, in microseconds, is forgotten.
-        of_reader: whether its keys begin with a reader. Such events count after the readers' delay.
+        unordered: whether a pair has the same key both ways.
     """
 
     name: str
+    keys: tuple[str, ...]
     sums: tuple[tuple[str, float], ...]
     gap: int
-    of_reader: bool = False
+    unordered: bool = False
+
+    @property
+    def of_reader(self) -> bool:
+        """Whether its keys begin with a reader. Such events count after the readers' delay."""
+        return self.keys[0] == "readers"
+
+
+def unpaired(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The codes of `pair_key`."""
+    return key >> 32, key & _LOW
 
 
 def pair_key(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ class Minutes:
     per = "impression"
     columns = (MINUTES,)
 
-    def fill(self, columns, impressions, articles):
+    def fill(self, columns, impressions, articles, histories):
         if "minutes" not in columns:
             return None
         minutes = columns["minutes"].to_numpy()
@@ -37,7 +37,7 @@ class Place:
     per = "candidate"
     columns = (MINUTES, PLACES, BEHAVIORS[4])
 
-    def fill(self, columns, impressions, articles):
+    def fill(self, columns, impressions, articles, histories):
         assert columns["impression_time"].null_count == 0
         assert len(impressions.per_impression["minutes"]) == len(impressions)
         assert articles.ids.to_pylist() == [10, 20, 30, 40]
@@ -53,7 +53,7 @@ class Wrong:
     name = "wrong"
     columns = ()
 
-    def fill(self, columns, impressions, articles):
+    def fill(self, columns, impressions, articles, histories):
         return np.zeros((self.rows, 5))
 
 

@@ -16,7 +16,7 @@ from nrms.features.spec import Spec
 class Age(MomentInput):
     kind = name = "age"
 
-    def fill(self, columns, impressions, articles):
+    def fill(self, columns, impressions, articles, histories):
         if impressions.time is None:
             return None
         published = np.append(np.datetime64("NaT"), articles.published)[impressions.candidates]

@@ -1,0 +1,107 @@
+"""What had happened before each shard of a split: counted apart, joined in the order of time."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from nrms.data.impressions import Impressions
+from nrms.data.schema import schema_error
+from nrms.data.split import Split
+from nrms.features.context import snapshot
+from nrms.features.context.events import Events
+from nrms.features.context.input import Context, Moment, refuse_untimed
+from nrms.features.context.state import State
+
+logger = logging.getLogger(__name__)
+
+
+class Past:
+    """Counts the shards of a split, then tells each what had happened before it.
+
+    The pass that reads each shard first gives it to `add`. After `join`, `split.read` fills the
+    features. What the shards count, and their states, lie in files, so memory does not grow with
+    the number of shards.
+
+    Args:
+        split: the split.
+        context: the input of the model.
+        folder: an existing local folder for the files.
+        frozen: whether the clicks of this split do not count, only what it shows.
+    """
+
+    def __init__(self, split: Split, context: Context, folder: Path, frozen: bool = False) -> None:
+        self._split, self._context, self._folder = split, context, folder
+        self._frozen = frozen
+        self._times: dict[int, tuple[int, int]] = {}
+
+    def add(self, shard: int, impressions: Impressions) -> None:
+        """Counts a shard.
+
+        Raises:
+            SchemaError: it has no times, or no clicks, which the model counts.
+        """
+        refuse_untimed(impressions)
+        assert impressions.time is not None
+        rules = self._context.rules
+        if impressions.clicked is None and rules.clicks and not self._frozen and len(impressions):
+            raise schema_error(
+                "The clicks of a split must be given for a model that counts them.",
+                f"{len(impressions):,} impressions without clicks",
+                impressions.uri,
+                "Give --context-clicks frozen, which counts clicks until the split begins (scores "
+                "get worse the longer it is), or train with --context-clicks false.",
+            )
+        events = Events.of(impressions, np.flatnonzero(~np.isnat(impressions.time)))
+        if len(events):
+            self._times[shard] = int(events.time.min()), int(events.time.max())
+            snapshot.save(State.of(events, rules), self._delta(shard))
+
+    def join(self, start: State) -> State:
+        """Joins the shards in the order of time, and lets the split tell each its state.
+
+        Args:
+            start: what had happened before the split.
+
+        Returns:
+            What has happened after it.
+
+        Raises:
+            SchemaError: two shards overlap in time.
+        """
+        order = sorted(self._times, key=self._times.__getitem__)
+        for one, other in zip(order, order[1:], strict=False):
+            if self._times[other][0] < self._times[one][1]:
+                raise self._overlap(one, other)
+        state = start
+        for shard in order:
+            snapshot.save(state, self._start(shard))
+            state = state + snapshot.load(self._delta(shard), "a shard's count")
+            self._delta(shard).unlink()
+        self._split.past_of = self._moment
+        return state.settled()
+
+    def _moment(self, shard: int) -> Moment:
+        if shard not in self._times:
+            return Moment(State(self._context.rules))
+        return Moment(snapshot.load(self._start(shard), "a shard's start"))
+
+    def _overlap(self, one: int, other: int) -> Exception:
+        names = [self._split.shards[shard].uri for shard in (one, other)]
+        times = [np.array(self._times[shard]).astype("datetime64[us]") for shard in (one, other)]
+        return schema_error(
+            "The files of a split must not overlap in time for a model that reads what happened "
+            "before.",
+            f"{names[0]} until {times[0][1]}, and {names[1]} from {times[1][0]}",
+            self._split.uri,
+            "Write them in the order of time: python -m jobs.prepare --source contract --input "
+            "DATA --output OTHER.",
+        )
+
+    def _delta(self, shard: int) -> Path:
+        return self._folder / f"delta-{shard}.parquet"
+
+    def _start(self, shard: int) -> Path:
+        return self._folder / f"start-{shard}.parquet"
