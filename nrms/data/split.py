@@ -40,6 +40,7 @@ class Split:
             1,)`.
         shard_times: First and last impression time of each shard that has times, datetime64[us] in
             UTC, by uri.
+        inputs: What fills the named arrays of impressions that are read.
         past_of: Gives what had happened before a shard, by its number; None where no model asks.
     """
 
@@ -60,7 +61,7 @@ class Split:
         history_report: DataReport,
     ) -> None:
         self.name, self.uri, self.cache = name, uri, cache
-        self._articles, self._inputs = articles, inputs
+        self._articles, self.inputs = articles, tuple(inputs)
         shards, history_files = found.files["behaviors"], found.files["history"]
         self.files = shards | history_files
         self.shards, self.history_files = list(shards.values()), list(history_files.values())
@@ -103,7 +104,7 @@ class Split:
             self.cache,
             self._articles,
             self.histories,
-            self._inputs,
+            self.inputs,
             None if self.past_of is None else self.past_of(i),
         )
         if i not in self._shard_reports:

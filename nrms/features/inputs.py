@@ -95,9 +95,15 @@ class MomentInput(ABC):
         columns: optional columns of the behaviours files that it reads, beyond the contract.
         files: names of the files that `save` writes into a bundle.
         settings: JSON-ready values from which `cls(**settings)` makes the input again.
+        reads_past: whether a shard must be told what had happened before it.
+        mean: see `standardise`.
+        deviation: see `standardise`.
     """
 
     kind: ClassVar[str]
+    reads_past: ClassVar[bool] = False
+    mean: np.ndarray
+    deviation: np.ndarray
     name: str
     per: Literal["impression", "candidate"] = "candidate"
     shape: tuple[int, ...] = ()
@@ -123,6 +129,21 @@ class MomentInput(ABC):
 
     def load(self, files: Mapping[str, Path]) -> None:  # noqa: B027
         """See `ArticleInput.load`."""
+
+    def standardise(self, filled: Iterable[np.ndarray]) -> None:
+        """Learns `mean` and `deviation`, float32 of the shape of one value, 1 for a deviation of 0,
+        from arrays of training, in parts.
+        """
+        count, total, squares = 0, np.zeros(self.shape), np.zeros(self.shape)
+        for part in filled:
+            values = part.astype(np.float64)
+            count += len(values)
+            total = total + values.sum(axis=0)
+            squares = squares + (values**2).sum(axis=0)
+        mean = total / max(1, count)
+        deviation = np.sqrt(np.maximum(squares / max(1, count) - mean**2, 0))
+        self.mean = np.atleast_1d(mean).astype(np.float32)
+        self.deviation = np.atleast_1d(np.where(deviation > 1e-4, deviation, 1)).astype(np.float32)
 
 
 @registered
@@ -271,6 +292,13 @@ class Inputs:
                 digest.update(part)
             keys.append(digest.digest())
         return keys
+
+    @property
+    def past(self) -> Any:
+        """The input that reads what had happened before, `nrms.features.context.input.Context`;
+        None where there is no such input.
+        """
+        return next((one for one in self.moment if one.reads_past), None)
 
     @property
     def words(self) -> Any:

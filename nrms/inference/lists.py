@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from nrms.features.spec import Spec
 from nrms.inference.runtime import Runtime, Scorable
+
+logger = logging.getLogger(__name__)
 
 LIST_SCORER, MASK = "list_scorer", "mask"
 
@@ -24,7 +27,8 @@ class ListScorer:
             has no candidate.
         catalogue: what the model reads of articles, `(articles + 1, ...)` by name; row 0 is zeros.
         moment: the form of the inputs of impressions and candidates, by name. Where a shard lacks
-            one of them, zeros are used.
+            one of them, zeros are used, and a warning says so.
+        needed: names of those that no shard may lack.
     """
 
     def __init__(
@@ -32,11 +36,14 @@ class ListScorer:
         runtime: Runtime,
         catalogue: Mapping[str, np.ndarray],
         moment: Mapping[str, Spec],
+        needed: Collection[str] = (),
     ) -> None:
         self._runtime = runtime
         self._catalogue = catalogue
         self._moment = moment
         self._names = runtime.inputs[LIST_SCORER]
+        self._needed = needed
+        self._said: set[str] = set()
 
     def prepare(self, users: np.ndarray) -> None:
         """Does nothing, because readers are not encoded beforehand."""
@@ -78,6 +85,10 @@ class ListScorer:
             values = impressions.per_candidate[name][places]
             values[~mask] = 0
             return values
+        assert name not in self._needed, f"nobody told what had happened before: {name}"
+        if name not in self._said:
+            self._said.add(name)
+            logger.warning("the model reads %s, which the data lack: 0 is used everywhere", name)
         spec = self._moment[name]
         sizes = {"lists": len(lists), "candidates": mask.shape[1]}
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in spec.axes]

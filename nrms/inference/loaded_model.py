@@ -24,7 +24,8 @@ from nrms.errors import ArtifactError
 from nrms.features.inputs import Inputs, with_unknown
 from nrms.inference.article_vectors import ArticleVectors
 from nrms.inference.lists import LIST_SCORER, ListScorer
-from nrms.inference.runtime import Runtime, Scorable
+from nrms.inference.ranked import RankedScorer
+from nrms.inference.runtime import Lists, Runtime, Scorable
 from nrms.inference.vectors import (
     NEWS_ENCODER,
     NEWS_VECTORS,
@@ -36,7 +37,8 @@ from nrms.inference.vectors import (
 RuntimeName = Literal["keras", "onnx"]
 
 # The graphs that a bundle must have for each way of scoring.
-_GRAPHS = {"vectors": (NEWS_ENCODER, USER_ENCODER), "lists": (LIST_SCORER,)}
+_VECTORS = (NEWS_ENCODER, USER_ENCODER)
+_GRAPHS = {"vectors": _VECTORS, "lists": (LIST_SCORER,), "ranked": (*_VECTORS, LIST_SCORER)}
 
 
 class Scorer(Protocol):
@@ -77,8 +79,9 @@ class LoadedModel:
         inputs: what the model reads.
         runtime: makes the runtime; called when it is first needed.
         scoring: `vectors`: dot products of the vectors of articles and readers; `lists`: all
-            candidates of an impression at once.
-        prior: where scoring is `vectors`, the vector of readers without a history, float32
+            candidates of an impression at once; `ranked`: lists whose candidates have the scores
+            of vectors.
+        prior: where there are vectors, the vector of readers without a history, float32
             `(dim,)`. With None their vector is zeros, and all their candidates have equal scores.
         where: the bundle, for messages.
 
@@ -155,7 +158,7 @@ class LoadedModel:
             kept: vectors that were made earlier; new ones are added. With None every article is
                 encoded.
         """
-        if self.scoring != "vectors" or kept is None:
+        if self.scoring == "lists" or kept is None:
             return self.catalogue_of(articles, self.inputs.encode(articles))
         vectors = kept.of(
             self.inputs.keys(articles),
@@ -165,32 +168,36 @@ class LoadedModel:
 
     def catalogue_of(self, articles: Articles, arrays: Mapping[str, np.ndarray]) -> Catalogue:
         """The same for articles whose `arrays` `inputs.encode` has already made."""
-        if self.scoring == "vectors":
+        if self.scoring != "lists":
             arrays = {NEWS_VECTORS: encode_news(self.runtime, arrays)}
         return Catalogue(articles, {name: with_unknown(array) for name, array in arrays.items()})
 
-    def scorer(
-        self, catalogue: Catalogue, histories: np.ndarray, state: object | None = None
-    ) -> Scorer:
+    def scorer(self, catalogue: Catalogue, histories: np.ndarray) -> Scorer:
         """Makes the scorer of impressions of these articles and readers.
 
         Args:
             catalogue: articles encoded by this model.
             histories: int32 `(users + 1, history)`, rows of articles, 0 = padding; row 0 is empty.
-            state: what happened before; no model reads it yet.
 
         Raises:
             ArtifactError: the prior is not as long as a user vector.
         """
         if self.scoring == "lists":
-            return ListScorer(self.runtime, catalogue.arrays, self.inputs.moment_specs)
+            return self._list_scorer(catalogue)
         dim = catalogue.arrays[NEWS_VECTORS].shape[1]
         if self.prior is not None and self.prior.shape != (dim,):
             raise ArtifactError(
                 f"{self._where}: prior.npy must be as long as a user vector. Received: "
                 f"{len(self.prior)} numbers, not {dim}. Train the model again."
             )
-        return VectorScorer(self.runtime, catalogue.arrays, histories, self.prior)
+        vectors = VectorScorer(self.runtime, catalogue.arrays, histories, self.prior)
+        if self.scoring == "vectors":
+            return vectors
+        return RankedScorer(vectors, self._list_scorer(catalogue))
+
+    def _list_scorer(self, catalogue: Catalogue) -> ListScorer:
+        needed = [] if self.inputs.past is None else [self.inputs.past.name]
+        return ListScorer(self.runtime, catalogue.arrays, self.inputs.moment_specs, needed)
 
     def fit_prior(self, catalogue: Catalogue, histories: np.ndarray, users: np.ndarray) -> None:
         """Sets `prior` to the mean vector of these users, rows of `histories`; to None for a model
@@ -198,6 +205,8 @@ class LoadedModel:
         """
         self.prior = None
         scorer = self.scorer(catalogue, histories)
+        if isinstance(scorer, RankedScorer):
+            scorer = scorer.vectors
         if isinstance(scorer, VectorScorer):
             self.prior = scorer.prior_vector(users)
 
@@ -213,8 +222,13 @@ class LoadedModel:
         history = np.zeros((2, self.inputs.history.size), np.int32)
         read = candidates[: history.shape[1]]
         history[1, : len(read)] = read
+        moment = {
+            one.name: np.zeros((len(candidates), *one.shape), one.dtype)
+            for one in self.inputs.moment
+            if one.reads_past
+        }
         scores = self.scorer(catalogue, history).score(
-            _Lists(np.ones(1, np.int32), np.array([0, len(candidates)]), candidates, {}, {})
+            Lists(np.ones(1, np.int32), np.array([0, len(candidates)]), candidates, {}, moment)
         )
         if not np.isfinite(scores).all():
             raise ArtifactError(
@@ -222,12 +236,3 @@ class LoadedModel:
                 "Train it again."
             )
         return catalogue
-
-
-@dataclass(frozen=True)
-class _Lists:
-    user: np.ndarray
-    offsets: np.ndarray
-    candidates: np.ndarray
-    per_impression: Mapping[str, np.ndarray]
-    per_candidate: Mapping[str, np.ndarray]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,17 @@ class Scorable(Protocol):
 
     @property
     def per_candidate(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A `Scorable` of these arrays."""
+
+    user: np.ndarray
+    offsets: np.ndarray
+    candidates: np.ndarray
+    per_impression: Mapping[str, np.ndarray]
+    per_candidate: Mapping[str, np.ndarray]
 
 
 def by_length(

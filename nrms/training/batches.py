@@ -11,6 +11,8 @@ from nrms.data.prefetch import prefetch
 from nrms.data.split import Split
 from nrms.training.samplers import Sampler, Samples
 
+_BATCHES = 32  # so many batches are sorted by length together
+
 
 @dataclass(frozen=True)
 class Position:
@@ -97,4 +99,18 @@ class TrainingBatches:
         for shard in np.random.default_rng((self._seed, epoch)).permutation(len(self._split)):
             rng = np.random.default_rng((self._seed, epoch, int(shard)))
             samples = self._sampler.draw(self._split.read(int(shard)), rng)
-            yield samples.take(rng.permutation(len(samples)))
+            yield samples.take(self._order(samples, rng))
+
+    def _order(self, samples: Samples, rng: np.random.Generator) -> np.ndarray:
+        """A random order, int64. Where the sampler asks for it, batches are made of samples of
+        like length, and their order is random, too.
+        """
+        order = rng.permutation(len(samples))
+        if not self._sampler.by_length:
+            return order
+        lengths, size = np.diff(samples.offsets)[order], self._batch_size
+        window = np.arange(len(order)) // (_BATCHES * size)
+        order = order[np.lexsort((lengths, window))]
+        batches = np.split(order, np.arange(size, len(order), size))
+        whole = [batches[i] for i in rng.permutation(len(order) // size)]
+        return np.concatenate([*whole, *batches[len(whole) :]])

@@ -21,10 +21,12 @@ from nrms.config import (
     Text,
     Variants,
     option,
+    parse_values,
     required,
 )
 from nrms.data.config import WarningsConfig
 from nrms.errors import ConfigError
+from nrms.features.context.config import ContextConfig
 from nrms.tracking import TrackingConfig
 
 
@@ -109,7 +111,14 @@ class ModelChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(
-    DataConfig, ModelChoice, ModelConfig, TrainingConfig, WarningsConfig, TrackingConfig, Variants
+    DataConfig,
+    ModelChoice,
+    ModelConfig,
+    ContextConfig,
+    TrainingConfig,
+    WarningsConfig,
+    TrackingConfig,
+    Variants,
 ):
     """All flags of a training: those that all models share, and those of the model. For each model
     there is a derived class, and `TrainConfig(model=..., ...)` gives an instance of it.
@@ -132,6 +141,11 @@ class TrainConfig(
         return cls.variants()[name].__new__(cls.variants()[name])
 
     def __post_init__(self) -> None:
+        if self.context and architectures()[self.model].sampler == "lists":
+            raise ConfigError(
+                "--context true must be given with a model that scores each candidate alone. "
+                f"Received: --model {self.model}, which ranks whole lists. Leave --context out."
+            )
         if self.weight_decay is not None and self.optimizer != "adamw":
             raise ConfigError(
                 f"--weight-decay must be given with --optimizer adamw. Received: --optimizer "
@@ -181,6 +195,22 @@ def _of_model(shared: type[TrainConfig], model: Architecture) -> type[TrainConfi
         frozen=True,
         kw_only=True,
     )
+
+
+def ranker_config(config: TrainConfig) -> TrainConfig:
+    """The flags of the ranker above a text model: those of --model context, as they are by default
+    or in the file of --context-config; and the shared ones that both have in common.
+    """
+    name = "context"
+    shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+    apart = {"npratio", "label_smoothing", "word_vectors", "init_from", "context", "profile"}
+    values = shared | {each: defaults[each] for each in apart} | {"model": name}
+    values |= architectures()[name].defaults
+    if config.context_config is not None:
+        argv = ["--config", str(config.context_config), "--model", name]
+        values |= parse_values(TrainConfig, argv, "python -m jobs.train", "")[1]
+    return TrainConfig(**values)
 
 
 def _again(

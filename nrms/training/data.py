@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,10 +21,12 @@ from nrms.data.split import Split, check_time_order
 from nrms.errors import TrainingError
 from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import INPUTS, Baseline, Popularity, standard_baselines
-from nrms.features.inputs import Inputs
+from nrms.features.context.past import Past
+from nrms.features.context.state import State
+from nrms.features.inputs import Inputs, MomentInput
 from nrms.features.word_vectors import read_word_vectors
 from nrms.training.config import TrainConfig
-from nrms.training.samplers import Sampler
+from nrms.training.samplers import Sampler, count_telling
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +67,16 @@ class TrainingData:
     validation_joins: Joins
 
 
-def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path) -> TrainingData:
+def open_data(
+    config: TrainConfig, inputs: Inputs, sampling: Callable[[Split], Sampler], cache: Path
+) -> TrainingData:
     """Reads and validates everything once, so that no bad shard stops a training that has begun,
     and fits the inputs.
 
     Args:
         config: the configuration of the training.
         inputs: what the model reads; it is fitted here.
-        sampler: counts the samples.
+        sampling: gives the sampler for the training split.
         cache: local folder for files from a bucket.
 
     Raises:
@@ -87,23 +91,34 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
     training = dataset.split(config.train_split, size, moment)
     validation = dataset.split(config.validation_split, size, (*INPUTS, *moment))
     check_time_order(training, validation)
+    sampler = sampling(training)
+    context = inputs.past
+    pasts: dict[Split, Past] = {}
+    if context is not None:
+        for split in (training, validation):
+            (folder := cache / f"past-{len(pasts)}").mkdir()
+            pasts[split] = Past(split, context, folder)
 
     popularity = Popularity()
     trained = np.zeros(1 + len(dataset.articles), bool)
     trained[training.histories.rows] = True
     occurring = np.zeros(len(training.histories.rows), bool)
     sample, samples = ImpressionSample(_TRAINING_SAMPLE, config.seed), 0
-    for impressions in shards(training):
+    for i, impressions in enumerate(shards(training)):
         occurring[impressions.user] = True
         trained[impressions.candidates] = True
         samples += sampler.count(impressions)
-        if impressions.clicked is not None:
+        if context is not None:
+            pasts[training].add(i, impressions)
+        elif impressions.clicked is not None:
             sample.add(impressions)
     labelled, ages = 0, ArticleAges(dataset.articles.published, len(dataset.articles))
-    for impressions in shards(validation):
+    for i, impressions in enumerate(shards(validation)):
         popularity.add(impressions)
         ages.add(impressions)
-        labelled += sampler.count(impressions)
+        labelled += count_telling(impressions)
+        if context is not None:
+            pasts[validation].add(i, impressions)
     for split, count in ((training, samples), (validation, labelled)):
         for line in split.report.lines():
             logger.info("%s: %s", split.name, line)
@@ -114,6 +129,11 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
                 f"Received: {joins.why_no_click(dataset, split)}"
             )
 
+    if context is not None:
+        logger.info("counting what happened before each impression")
+        context.state = pasts[training].join(State(context.rules))
+        pasts[validation].join(context.state)
+        sample, _ = standardise(training, sampler, context, config.seed)
     learned = np.flatnonzero(trained[1:])
     inputs.fit(dataset.articles, learned)
     words = inputs.words
@@ -152,6 +172,28 @@ def open_data(config: TrainConfig, inputs: Inputs, sampler: Sampler, cache: Path
         own_joins=own,
         validation_joins=validated,
     )
+
+
+def standardise(
+    split: Split, sampler: Sampler, one: MomentInput, seed: int
+) -> tuple[ImpressionSample, int]:
+    """Fits the mean and deviation of an input that is filled when a shard is read.
+
+    Returns:
+        The training sample, whose impressions have all inputs, and the number of training samples.
+    """
+    sample, samples = ImpressionSample(_TRAINING_SAMPLE, seed), 0
+
+    def filled() -> Iterator[np.ndarray]:
+        nonlocal samples
+        for impressions in shards(split):
+            if impressions.clicked is not None:
+                sample.add(impressions)
+            samples += sampler.count(impressions)
+            yield impressions.per_candidate[one.name]
+
+    one.standardise(filled())
+    return sample, samples
 
 
 def shards(split: Split) -> Iterator[Impressions]:

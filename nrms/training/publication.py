@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +20,9 @@ from nrms.features.inputs import Inputs
 from nrms.inference.parity import check_parity
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
-from nrms.training.checkpoint import Checkpoint
 from nrms.training.config import TrainConfig
 from nrms.training.data import TrainingData
+from nrms.training.fit import Fit
 from nrms.training.validation import Validator
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,8 @@ def publish(
     data: TrainingData,
     validator: Validator,
     evaluation: Evaluation,
-    epochs: list[dict[str, float]],
+    fits: Sequence[Fit],
     tracker: Tracker,
-    checkpoint: Checkpoint,
     tries: bundles.Tries,
 ) -> TrainingResult:
     """Exports the best weights, publishes them with their metrics and figures, and records them.
@@ -69,15 +69,15 @@ def publish(
         data: the data that it was trained on.
         validator: has the model, with the best weights.
         evaluation: the evaluation of these weights and of the baselines.
-        epochs: a row for each epoch.
+        fits: the fits of the training. Their checkpoints are deleted once the version is published.
         tracker: records the run.
-        checkpoint: the training's checkpoint, which is deleted once the version is published.
         tries: the tries of this training.
 
     Raises:
         ArtifactError: ONNX Runtime does not compute what Keras does.
         StorageError: the version cannot be written.
     """
+    epochs = [row for fit in fits for row in fit.trainer.epochs]
     metrics = evaluation.metrics()
     doubts = comparison.warnings(data.validation.name, metrics)
     metrics |= {
@@ -129,7 +129,8 @@ def publish(
         model_uri = bundles.publish(config.output, folder, meta, promoted, tries=tries)
         # Deleted now, because the uploads below may take minutes, and a training that is stopped
         # and resumed there would publish again.
-        checkpoint.delete()
+        for fit in fits:
+            fit.checkpoint.delete()
         tries.end(config.output)
         tracker.summary({f"val_{name}": metrics[name] for name in METRICS} | {"model": model_uri})
         for caption, path in images.items():

@@ -7,50 +7,32 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from nrms import bundles
 from nrms.architectures import Architecture, architecture_of
-from nrms.bundles.parts import KERAS
 from nrms.config import as_dict
-from nrms.errors import ConfigError, Interrupted, TrainingError
-from nrms.features.inputs import Inputs, with_unknown
-from nrms.models.build import build_model
+from nrms.errors import ConfigError, TrainingError
+from nrms.features.context.config import context_input
+from nrms.features.inputs import Inputs
+from nrms.features.text_scores import TextScores
+from nrms.models.ranked_text import RankedText
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
-from nrms.training.batches import TrainingBatches
 from nrms.training.checkpoint import Checkpoint
 from nrms.training.cluster import refuse_cluster
-from nrms.training.config import TrainConfig
-from nrms.training.data import open_data
-from nrms.training.loop import FitOptions, Trainer
-from nrms.training.optimizer import build_optimizer
+from nrms.training.config import TrainConfig, ranker_config
+from nrms.training.data import open_data, standardise
+from nrms.training.fit import Fit
+from nrms.training.periods import Periods
 from nrms.training.publication import TrainingResult, publish
 from nrms.training.samplers import sampler_of
-from nrms.training.step import make_train_step
-from nrms.training.tracker_callback import TrackerCallback
 from nrms.training.validation import Validator
-from nrms.training.warm_start import take_weights
 
 logger = logging.getLogger(__name__)
-
-# Flags that do not change a training's result, or may be changed when it is resumed.
-_NOT_IDENTITY = {
-    *(
-        "resume",
-        "output",
-        "data",
-        "checkpoint_seconds",
-        "profile",
-        "epochs",
-        "patience",
-        "init_from",
-    ),
-    *("max_unknown", "promote", "wandb_mode", "wandb_project", "run_name", "run_group"),
-}
 
 
 def train(
@@ -103,88 +85,75 @@ def _train(
     source = None if config.init_from is None else _open_source(config, config.init_from, cache)
     architecture = architecture_of(config.model_config)
     inputs = architecture.inputs(config)
+    if config.context:
+        inputs = replace(inputs, moment=[*inputs.moment, context_input(config)])
     _refuse_npratio(config, architecture)
-    sampler = sampler_of(architecture.sampler, config.npratio)
-    data = open_data(config, inputs, sampler, cache)
-    strategy = _strategy()
+    joint = config.context and config.context_training == "joint"
+    staged = config.context and not joint
+    sampler = sampler_of("lists" if joint else architecture.sampler, config.npratio)
+    samplers = Periods(config, sampler, staged)
+    data = open_data(config, inputs, samplers.first, cache)
     # The seed is set here and not earlier, because Keras draws from Python's generator, and so do
     # libraries that read and write buckets.
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        model = build_model(config.model_config, inputs, config.precision)
-        if source is not None:
-            _take_weights(model, inputs, source)
-        steps = -(-data.samples // config.batch_size)
-        optimizer = build_optimizer(config, config.epochs * steps)
-        optimizer.build(model.trainable_variables)
-
+    first = Fit(config, inputs, data, samplers.first(data.training), source)
+    tries = bundles.Tries(first.checkpoint.folder, first.checkpoint.key)
+    first.restore()
     settings = as_dict(config)
-    identity = {name: value for name, value in settings.items() if name not in _NOT_IDENTITY}
-    if config.schedule != "constant":
-        identity["epochs"] = config.epochs  # the rates of a schedule depend on the number of steps
-    if source is not None:
-        identity["init_from"] = source.sha256
-    checkpoint = Checkpoint(config.output, {**identity, "data": data.fingerprint})
-    tries = bundles.Tries(checkpoint.folder, checkpoint.key)
-    float32 = model if config.precision == "float32" else build_model(config.model_config, inputs)
-    validator = Validator(model, float32, inputs, data)
-    catalogue = {name: with_unknown(array) for name, array in data.encoded.items()}
-    trainer = Trainer(
-        model,
-        optimizer,
-        make_train_step(model, optimizer, inputs, catalogue, strategy, config.label_smoothing),
-        TrainingBatches(data.training, sampler, config.batch_size, config.seed),
-        validator.metrics,
-        checkpoint,
-    )
-    if config.resume:
-        if trainer.restore():
-            done = trainer.position
-            logger.info(
-                "--resume: goes on after %d epochs and %d batches, from %s",
-                done.epoch,
-                done.batch,
-                checkpoint.uri,
-            )
-        else:
-            logger.info("--resume: no checkpoint at %s, so training starts anew", checkpoint.uri)
-
     with Tracker(
         mode=config.wandb_mode,
         project=config.wandb_project,
         job_type="train",
         config={**settings, "data_fingerprint": data.fingerprint},
         run_name=config.run_name,
-        run_id=trainer.run_id,
+        run_id=first.trainer.run_id,
         group=config.run_group,
         summarized=("loss", "train_auc", "val_*"),
     ) as tracker:
-        trainer.run_id = tracker.run_id or trainer.run_id
         tracker.data(config.data, data.fingerprint)
-        callback_list = keras.callbacks.CallbackList(
-            [*callbacks, TrackerCallback(tracker, trainer.epochs)],
-            model=model,
-            epochs=config.epochs,
-            steps=steps,
-            verbose=1,
-        )
-        options = FitOptions(
-            config.epochs, config.patience, config.checkpoint_seconds, steps, config.profile
-        )
-        try:
-            model.set_weights(trainer.fit(options, callback_list, stop))
-        except Interrupted:
-            raise
-        except TrainingError:
-            checkpoint.delete()  # a training resumed from there would fail in the same way
-            raise
+        first.run(tracker, stop, callbacks)
+        fits, validator = [first], first.validator
+        if staged:
+            ranker = _ranker(first, samplers)
+            ranker.restore()
+            ranker.run(tracker, stop, callbacks, first.done)
+            fits.append(ranker)
+            validator = _combined(first, ranker, inputs)
         logger.info(
             "scoring the validation split with the weights of the best epoch, beside the baselines"
         )
         evaluation = validator.evaluate(data.baselines)
-        return publish(
-            config, inputs, data, validator, evaluation, trainer.epochs, tracker, checkpoint, tries
+        return publish(config, inputs, data, validator, evaluation, fits, tracker, tries)
+
+
+def _ranker(text: Fit, samplers: Periods) -> Fit:
+    """The fit of the ranker on the scores of a text model that is fitted."""
+    logger.info("training the ranker on the scores of the text model, on clicks after its own")
+    data, loaded, inputs = text.data, text.validator.loaded, text.inputs
+    catalogue = text.validator.catalogue()
+    loaded.fit_prior(catalogue, data.training.histories.rows, data.readers)
+    scores = TextScores(lambda histories: loaded.scorer(catalogue, histories.rows))
+    for split in (data.training, data.validation):
+        split.inputs = (*split.inputs, scores)
+    sampler = samplers.later(data.training)
+    sample, samples = standardise(data.training, sampler, scores, text.config.seed)
+    if not samples:
+        raise TrainingError(
+            f"{text.config.data}: the later part of the split {data.training.name}, which the text "
+            "model does not train on, must hold a click beside a non-click. Received: none. Give a "
+            "smaller --text-share."
         )
+    of_lists = replace(inputs, articles=[], moment=[inputs.past, scores])
+    data = replace(data, sample=sample, samples=samples, encoded={})
+    identity = {"text": text.checkpoint.key}
+    return Fit(ranker_config(text.config), of_lists, data, sampler, None, identity)
+
+
+def _combined(text: Fit, ranker: Fit, inputs: Inputs) -> Validator:
+    """Both as one model."""
+    model = RankedText(text.validator.model, ranker.validator.model)
+    model.build()
+    return Validator(model, model, inputs, text.data)
 
 
 def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
@@ -217,25 +186,3 @@ def _refuse_npratio(config: TrainConfig, architecture: Architecture) -> None:
             f"--npratio must be left out where a model learns from whole lists. Received: "
             f"{config.npratio}, with --model {config.model}."
         )
-
-
-def _take_weights(model: keras.Model, inputs: Inputs, source: bundles.Bundle) -> None:
-    words = None if inputs.words is None else inputs.words.tokenizer.words
-    theirs = Inputs.load(source.parts.inputs, source.files, source.uri).words
-    saved = None if theirs is None else theirs.tokenizer.words
-    shared = take_weights(model, words or (), source.files[KERAS], saved or ())
-    if words is None:
-        logger.info("--init-from: weights of %s", source.uri)
-        return
-    logger.info(
-        "--init-from: weights of %s, and the vectors of %s of %s words",
-        source.uri,
-        f"{shared:,}",
-        f"{len(words) - 2:,}",
-    )
-
-
-def _strategy() -> tf.distribute.Strategy:
-    """The strategy for all visible GPUs. With one GPU or none it is TensorFlow's default."""
-    gpus = tf.config.list_logical_devices("GPU")
-    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()

@@ -85,9 +85,11 @@ class Sampler(Protocol):
 
     Attributes:
         width: the least number of candidates in the lists of a batch.
+        by_length: whether batches are made of samples of like length, because lengths differ much.
     """
 
     width: int
+    by_length: bool
 
     def count(self, impressions: Impressions) -> int:
         """The number of samples that `draw` makes of a shard, which does not depend on `rng`."""
@@ -112,7 +114,7 @@ class Clicks:
 
     def __init__(self, npratio: int) -> None:
         self._npratio = npratio
-        self.width = 1 + npratio
+        self.width, self.by_length = 1 + npratio, False
 
     def count(self, impressions: Impressions) -> int:
         """See `Sampler`."""
@@ -148,7 +150,7 @@ class Lists:
     ones included.
     """
 
-    width = 0
+    width, by_length = 0, True
 
     def count(self, impressions: Impressions) -> int:
         """See `Sampler`."""
@@ -161,6 +163,40 @@ class Lists:
         offsets = np.append(0, np.cumsum(lengths))
         places = np.repeat(impressions.offsets[rows] - offsets[:-1], lengths)
         return _samples(impressions, rows, offsets, places + np.arange(offsets[-1]))
+
+
+class Within:
+    """The samples of a part of the time.
+
+    Args:
+        sampler: makes samples of impressions.
+        since: the first time that belongs to the part, datetime64; None for any.
+        until: the first time after it.
+    """
+
+    def __init__(
+        self, sampler: Sampler, since: np.datetime64 | None, until: np.datetime64 | None
+    ) -> None:
+        self._sampler, self._since, self._until = sampler, since, until
+        self.width, self.by_length = sampler.width, sampler.by_length
+
+    def count(self, impressions: Impressions) -> int:
+        """See `Sampler`."""
+        return self._sampler.count(self._part(impressions))
+
+    def draw(self, impressions: Impressions, rng: np.random.Generator) -> Samples:
+        """See `Sampler`."""
+        return self._sampler.draw(self._part(impressions), rng)
+
+    def _part(self, impressions: Impressions) -> Impressions:
+        if impressions.time is None:
+            return impressions
+        inside = ~np.isnat(impressions.time)
+        if self._since is not None:
+            inside &= impressions.time >= self._since
+        if self._until is not None:
+            inside &= impressions.time < self._until
+        return impressions if inside.all() else impressions.take(np.flatnonzero(inside))
 
 
 def sampler_of(name: str, npratio: int) -> Sampler:
@@ -183,6 +219,11 @@ def _samples(
     per_candidate["labels"] = clicked.astype(np.float32)
     per_sample = {name: array[rows] for name, array in impressions.per_impression.items()}
     return Samples(impressions.user[rows], offsets, per_sample, per_candidate)
+
+
+def count_telling(impressions: Impressions) -> int:
+    """The number of impressions with a click and a non-click, by which a ranking is measured."""
+    return len(_telling(impressions))
 
 
 def _telling(impressions: Impressions) -> np.ndarray:

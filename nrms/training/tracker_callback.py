@@ -16,23 +16,30 @@ class TrackerCallback(keras.callbacks.Callback):
     Args:
         tracker: records them.
         epochs: the rows of the epochs before a training was resumed.
+        before: the epochs and the steps of the fits before this one.
     """
 
-    def __init__(self, tracker: Tracker, epochs: Sequence[dict[str, float]] = ()):
+    def __init__(
+        self,
+        tracker: Tracker,
+        epochs: Sequence[dict[str, float]] = (),
+        before: tuple[int, int] = (0, 0),
+    ):
         super().__init__()
         self._tracker = tracker
         self._epochs = list(epochs)
+        self._epochs_before, self._steps_before = before
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """See `keras.callbacks.Callback`."""
-        step = len(self._epochs) * self.params["steps"] + batch + 1
+        step = self._steps_before + len(self._epochs) * self.params["steps"] + batch + 1
         self._tracker.log({f"train/{name}": value for name, value in (logs or {}).items()}, step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See `keras.callbacks.Callback`."""
         self._epochs.append(dict(logs or {}))
-        self._tracker.log(
-            {"epoch": epoch + 1, **self._epochs[-1]}, len(self._epochs) * self.params["steps"]
-        )
+        step = self._steps_before + len(self._epochs) * self.params["steps"]
+        self._tracker.log({"epoch": self._epochs_before + epoch + 1, **self._epochs[-1]}, step)
         best = max(range(len(self._epochs)), key=lambda i: self._epochs[i]["val_auc"])
-        self._tracker.summary({**self._epochs[best], "best_epoch": best + 1})
+        best_epoch = self._epochs_before + best + 1
+        self._tracker.summary({**self._epochs[best], "best_epoch": best_epoch})

@@ -40,13 +40,13 @@ class Validator:
 
     def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
         """Evaluates the current weights, and the baselines if any, on the validation split."""
-        return self._evaluate(self._catalogue(), Evaluation(baselines, ages=self._data.ages))
+        return self._evaluate(self.catalogue(), Evaluation(baselines, ages=self._data.ages))
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the current weights: `train_auc` of the sample of the training split, and
         `val_auc`, `val_mrr`, ... of the validation split.
         """
-        catalogue = self._catalogue()
+        catalogue = self.catalogue()
         found = self._evaluate(catalogue, Evaluation()).metrics()
         scorer = self.loaded.scorer(catalogue, self._data.training.histories.rows)
         aucs = [
@@ -57,7 +57,8 @@ class Validator:
         train_auc = float(np.concatenate(aucs).mean())
         return {"train_auc": train_auc, **{f"val_{name}": found[name] for name in METRICS}}
 
-    def _catalogue(self) -> Catalogue:
+    def catalogue(self) -> Catalogue:
+        """The articles, encoded with the current weights."""
         if self.model is not self._trained:
             self.model.set_weights(self._trained.get_weights())
         return self.loaded.catalogue_of(self._data.articles, self._data.encoded)

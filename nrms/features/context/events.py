@@ -52,9 +52,9 @@ class Events:
     @classmethod
     def of(cls, impressions: Impressions, rows: np.ndarray | None = None) -> Events:
         """A shard's impressions, or those of these rows, in that order. They must have times."""
-        assert impressions.time is not None
         if rows is not None:
             impressions = impressions.take(rows)
+        assert impressions.time is not None
         ids, n = impressions.candidate_ids, len(impressions)
         page = impressions.page_id
         if page is not None:

@@ -40,15 +40,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "list": (
         *("ln_length", "length_difference", "front_page", "device_1", "device_2", "device_3"),
         *("hour_sine", "hour_cosine", "ln_history", "reader_lists", "share_before"),
-        *("since_list", "activity"),
+        *("since_list", "activity", "compared"),
     ),
 }
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 PLACES = {name: place for place, name in enumerate(NAMES)}
 OF_LIST = len(GROUPS["list"])  # these come last
-VERSION = (
-    1  # raised by each change that moves a feature, so that no model reads others than its own
-)
+COMPARED = PLACES["compared"]  # 1 where all of the list are compared with this candidate
+# Raised by each change that moves a feature, so that no model reads others than its own.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,10 @@ def _features(counts: Counts, request: Request) -> np.ndarray:
     depth = np.where(shown > 1e-9, ln_length / np.maximum(shown, 1e-9), ln_n[owner])
     _fill(found, "depth", depth)
     _fill(found, "depth_difference", depth - ln_n[owner])
-    pairs = np.zeros((len(_PAIR_NAMES), _H, candidates))
+    pairs, compared = np.zeros((len(_PAIR_NAMES), _H, candidates)), np.zeros(candidates)
     for group in counts.groups:
         at = group.places
+        compared[np.take_along_axis(at, group.partners, axis=1)] = 1
         pairs[:, :, at] = _pair_features(group, shown[:, at], rate[:, at], depth[:, at])
     for name, values in zip(_PAIR_NAMES, pairs, strict=True):
         _fill(found, name, values)
@@ -154,6 +155,7 @@ def _features(counts: Counts, request: Request) -> np.ndarray:
     mean_length = np.where(shown_lists > 0, lengths_before / np.maximum(shown_lists, 1), ln_n)
     hour = now % (24 * HOUR) / (24 * HOUR) * 2 * np.pi
     sizes = np.maximum(lengths, 1)
+    found["compared"] = compared
     of_list = {
         "ln_length": ln_n,
         "length_difference": ln_n - mean_length,

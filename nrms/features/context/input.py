@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -45,14 +45,13 @@ class Context(MomentInput):
     Attributes:
         rules: how events count.
         state: what had happened at the end of the training split, once it is fitted or loaded.
-        mean: the mean of each feature in training, float32 `(features,)`, once it is fitted.
-        deviation: its standard deviation, 1 where that is 0.
 
     Raises:
         ValueError: a value of a damaged bundle, or the features are those of another release.
     """
 
     kind: ClassVar[str] = "context"
+    reads_past: ClassVar[bool] = True
     name = "context"
     shape = (len(NAMES),)
     files = (snapshot.FILE,)
@@ -102,19 +101,6 @@ class Context(MomentInput):
         refuse_untimed(impressions)
         request = _request(impressions, articles, histories)
         return moment.features(impressions, request)
-
-    def fit(self, filled: Iterable[np.ndarray]) -> None:
-        """Learns the mean and deviation of the features, given in parts, float32 `(c, features)`."""
-        count, total, squares = 0, np.zeros(len(NAMES)), np.zeros(len(NAMES))
-        for part in filled:
-            values = part.astype(np.float64)
-            count += len(values)
-            total += values.sum(axis=0)
-            squares += (values**2).sum(axis=0)
-        mean = total / max(1, count)
-        deviation = np.sqrt(np.maximum(squares / max(1, count) - mean**2, 0))
-        self.mean = mean.astype(np.float32)
-        self.deviation = np.where(deviation > 1e-4, deviation, 1).astype(np.float32)
 
     def save(self, folder: Path) -> None:
         """Writes the state."""

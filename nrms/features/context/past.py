@@ -10,6 +10,7 @@ import numpy as np
 from nrms.data.impressions import Impressions
 from nrms.data.schema import schema_error
 from nrms.data.split import Split
+from nrms.data.time_order import shards_in_time_order
 from nrms.features.context import snapshot
 from nrms.features.context.events import Events
 from nrms.features.context.input import Context, Moment, refuse_untimed
@@ -35,7 +36,7 @@ class Past:
     def __init__(self, split: Split, context: Context, folder: Path, frozen: bool = False) -> None:
         self._split, self._context, self._folder = split, context, folder
         self._frozen = frozen
-        self._times: dict[int, tuple[int, int]] = {}
+        self._counted: set[int] = set()
 
     def add(self, shard: int, impressions: Impressions) -> None:
         """Counts a shard.
@@ -56,7 +57,7 @@ class Past:
             )
         events = Events.of(impressions, np.flatnonzero(~np.isnat(impressions.time)))
         if len(events):
-            self._times[shard] = int(events.time.min()), int(events.time.max())
+            self._counted.add(shard)
             snapshot.save(State.of(events, rules), self._delta(shard))
 
     def join(self, start: State) -> State:
@@ -71,10 +72,7 @@ class Past:
         Raises:
             SchemaError: two shards overlap in time.
         """
-        order = sorted(self._times, key=self._times.__getitem__)
-        for one, other in zip(order, order[1:], strict=False):
-            if self._times[other][0] < self._times[one][1]:
-                raise self._overlap(one, other)
+        order = [shard for shard in shards_in_time_order(self._split) if shard in self._counted]
         state = start
         for shard in order:
             snapshot.save(state, self._start(shard))
@@ -84,21 +82,9 @@ class Past:
         return state.settled()
 
     def _moment(self, shard: int) -> Moment:
-        if shard not in self._times:
+        if shard not in self._counted:
             return Moment(State(self._context.rules))
         return Moment(snapshot.load(self._start(shard), "a shard's start"))
-
-    def _overlap(self, one: int, other: int) -> Exception:
-        names = [self._split.shards[shard].uri for shard in (one, other)]
-        times = [np.array(self._times[shard]).astype("datetime64[us]") for shard in (one, other)]
-        return schema_error(
-            "The files of a split must not overlap in time for a model that reads what happened "
-            "before.",
-            f"{names[0]} until {times[0][1]}, and {names[1]} from {times[1][0]}",
-            self._split.uri,
-            "Write them in the order of time: python -m jobs.prepare --source contract --input "
-            "DATA --output OTHER.",
-        )
 
     def _delta(self, shard: int) -> Path:
         return self._folder / f"delta-{shard}.parquet"

@@ -204,9 +204,7 @@ def _groups(
         places = lists.offsets[chosen, None] + np.arange(length)
         if length > max_list:
             for row in range(len(chosen)):
-                yield _long(
-                    chosen[row : row + 1], places[row : row + 1], code, article, pairs_at, max_list
-                )
+                yield _long(chosen[row : row + 1], lists, code, article, pairs_at, max_list)
             continue
         first, second = np.triu_indices(int(length), 1)
         left, right = places[:, first], places[:, second]
@@ -227,22 +225,25 @@ def _groups(
 
 def _long(
     chosen: np.ndarray,
-    places: np.ndarray,
+    lists: Events,
     code: np.ndarray,
     article: Found,
     pairs_at: _PairsAt,
     max_list: int,
 ) -> Group:
     """A list that is too long for all its pairs: each candidate beside those that were shown most
-    in the last day, of equals those with the lowest code.
+    in the last day, of equals those whose ids come last, which are mostly the newest.
     """
-    codes = code[places[0]]
-    exposed = article.sums[len(HALF_LIVES) - 1, places[0]]
-    partners = np.lexsort((codes, -exposed))[:max_list]
+    row = int(chosen[0])
+    places = np.arange(lists.offsets[row], lists.offsets[row + 1])
+    codes = code[places]
+    by_id = np.argsort(np.array(lists.articles.to_pylist(), object)).argsort()
+    exposed = article.sums[len(HALF_LIVES) - 1, places]
+    partners = np.lexsort((by_id[lists.article[places]], exposed))[::-1][:max_list]
     first = np.repeat(codes, max_list)
     second = np.tile(codes[partners], len(codes))
-    found = pairs_at(first, second, np.full(len(first), chosen[0]))
+    found = pairs_at(first, second, np.full(len(first), row))
     found = found.reshape(3, len(HALF_LIVES), 1, len(codes), max_list)
     other = codes[:, None] != codes[partners]
     found = np.where(other, found, 0)
-    return Group(chosen, places, partners[None], other[None], *found)
+    return Group(chosen, places[None], partners[None], other[None], *found)

@@ -1,0 +1,62 @@
+"""The flags of what happened before, and of the ranker that reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse.typing import restricted_number_type
+
+from nrms.config import Count, PositiveInt, Share, option
+from nrms.features.context.input import Context
+
+if TYPE_CHECKING:
+    Seconds = float
+else:
+    Seconds = restricted_number_type(
+        "Seconds", float, [(">=", 0), ("<", 1e6)], docstring="seconds, a number >= 0"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextConfig:
+    """Context, what happened before an impression: --model context, or --context true"""
+
+    context: bool = option(False, "rank by what happened before as well, on the scores of --model")
+    context_training: Literal["stages", "joint"] = option(
+        "stages",
+        "with --context true: the text model first, then the ranker on later clicks; or both at "
+        "once",
+    )
+    text_share: Share = option(
+        0.6, "share of the training split's time that the text model trains on, in stages"
+    )
+    context_config: Path | None = option(
+        None, "with --context true: TOML file with flags of the ranker, those of --model context"
+    )
+    event_delay: Seconds = option(
+        60.0, "seconds until what happened counts for articles and pairs of them"
+    )
+    reader_delay: Seconds = option(0.0, "seconds until it counts for its own reader")
+    reader_state: bool = option(True, "whether anything is kept of single readers")
+    context_clicks: bool = option(
+        True, "whether clicks count, or only what was shown, for splits without labels"
+    )
+    context_days: Count = option(
+        0, "days at the start of the training split that count but are not trained on"
+    )
+    max_list: PositiveInt = option(
+        256, "longest list whose candidates are all compared with each other"
+    )
+
+
+def context_input(config: Any) -> Context:
+    """What the ranker reads, not fitted, of a configuration with the flags above."""
+    return Context(
+        config.event_delay,
+        config.reader_delay,
+        config.reader_state,
+        config.context_clicks,
+        config.max_list,
+    )
