@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date as calendar_date
+from datetime import timedelta
 from typing import Literal
 
-from nrms.config import DateText, PositiveInt, Text, check_date, flag, option, put_date, required
+from nrms.config import (
+    Count,
+    DateText,
+    PositiveInt,
+    Text,
+    check_date,
+    flag,
+    option,
+    put_date,
+    required,
+)
 from nrms.data.config import WarningsConfig
 from nrms.errors import ConfigError
 from nrms.tracking import TrackingConfig
@@ -34,6 +46,21 @@ class ScoringConfig:
         "folder or gs:// URI that keeps article vectors from night to night; not set: "
         "article_vectors beside the model's version",
     )
+    context: Text | None = option(
+        None,
+        "folder of a state made by jobs.context, of what happened before the split; not set: see "
+        "--context-days",
+    )
+    context_days: Count = option(
+        7,
+        "days before {date} whose data the state is counted from, where --data or --split holds "
+        "{date}; where there is none, it is that of the model, from the end of its training",
+    )
+    context_clicks: Literal["counted", "frozen"] = option(
+        "counted",
+        "what a model that counts clicks does with a split without labels: counted: stops; "
+        "frozen: counts what is shown, and clicks until the split begins",
+    )
     verify: bool = option(
         False,
         "read what is complete already and compare "
@@ -58,7 +85,22 @@ class ScoreConfig(ScoringConfig, NightConfig, WarningsConfig, TrackingConfig):
     """Everything that a night's scoring depends on."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_templates", (self.data, self.split))
         put_date(self, "model", "data", "output", "split")
+
+    @property
+    def days_before(self) -> list[tuple[str, str, str]]:
+        """The date, data set and split of each of the days before whose data the state is counted
+        from, the first one first.
+        """
+        data, split = vars(self)["_templates"]
+        if self.date is None or "{date}" not in data + split:
+            return []
+        last = calendar_date.fromisoformat(self.date)
+        dates = [
+            (last - timedelta(days=days)).isoformat() for days in range(self.context_days, 0, -1)
+        ]
+        return [(day, data.replace("{date}", day), split.replace("{date}", day)) for day in dates]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,14 @@ from nrms.evaluation.baselines import INPUTS, Popularity, standard_baselines
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.html_report import Example, write_report
 from nrms.evaluation.ranking import METRICS
+from nrms.features.context.past import Past
+from nrms.features.context.start import start_before
 from nrms.inference.article_vectors import ArticleVectors, default_folder
 from nrms.inference.loaded_model import LoadedModel, Scorer
 from nrms.nights.config import ScoreConfig
 from nrms.nights.examples import examples
 from nrms.nights.output import NightOutput
+from nrms.nights.start import Start, start_of_night
 from nrms.nights.submission import SUBMISSIONS, refuse_line_breaks, submission
 from nrms.storage.commit import fingerprint
 from nrms.storage.scratch import scratch_folder
@@ -114,6 +117,7 @@ class _Scoring:
                 set_aside_bad=True,
             )
             self._inputs = self._files_read()
+        self._start = self._context_start()
         self._output = NightOutput(storage.normal(config.output), self._plan())
 
     def run(self, progress: Callable[[int, int], None]) -> ScoringResult:
@@ -161,7 +165,10 @@ class _Scoring:
             doubts = comparison.warnings(self._split.name, metrics)
             if "auc" in metrics:
                 logger.info("%s: %s", self._split.name, comparison.summary(metrics))
-            metrics |= {"joins": self._joins.shares, "warnings": self._joins.warnings + doubts}
+            metrics |= {
+                "joins": self._joins.shares,
+                "warnings": self._joins.warnings + self._doubts + doubts,
+            }
             self._finish(folder, metrics, evaluation, shown)
         return ScoringResult(
             self._config.output, self._bundle.uri, metrics, len(self._output.written)
@@ -203,7 +210,16 @@ class _Scoring:
             "libraries": libraries,
             "rules": _RULES,
             "inputs": inputs,
+            **({} if self._start is None else {"context": self._start.plan}),
         }
+
+    def _context_start(self) -> Start | None:
+        """Where the state comes from; None for a model that reads no past."""
+        context, config = self._model.inputs.past, self._config
+        if context is None:
+            return None
+        with self._timed("context"):
+            return start_of_night(config, context, self._dataset, self._cache)
 
     def _check(self) -> tuple[Popularity, ArticleAges]:
         """Reads every shard once before any is scored: sets bad ones aside, notes users and when
@@ -214,10 +230,17 @@ class _Scoring:
         articles = self._dataset.articles
         popularity, ages = Popularity(), ArticleAges(articles.published, len(articles))
         self._occurring = np.zeros(len(split.histories.rows), bool)
+        past = None
+        if self._start is not None:
+            (folder := self._cache / "past").mkdir()
+            past = Past(split, self._model.inputs.past, folder, self._start.frozen)
 
         def read(i: int) -> Impressions | None:
             try:
-                return split.read(i)
+                impressions = split.read(i)
+                if past is not None:
+                    past.add(i, impressions)
+                return impressions
             except SchemaError as error:
                 split.bad[split.shards[i].uri] = error
                 return None
@@ -234,6 +257,14 @@ class _Scoring:
         for line in split.report.lines():
             logger.info("%s: %s", split.name, line)
         joins.refuse_strangers(self._dataset, split)
+        self._doubts: list[str] = []
+        if past is not None and self._start is not None:
+            with self._timed("context"):
+                state, doubts = start_before(self._start.state(), past.first)
+                past.join(state)
+            self._doubts = doubts
+            for doubt in doubts:
+                logger.warning("%s: %s", split.name, doubt)
         count_words, own = self._model.inputs.count_words, self._bundle.joins
         self._joins = joins.check(self._dataset, split, count_words, own, self._config.max_unknown)
         logger.info("%s: %s", split.name, joins.line(self._joins.shares))

@@ -38,6 +38,12 @@ class Past:
         self._frozen = frozen
         self._counted: set[int] = set()
 
+    @property
+    def first(self) -> int | None:
+        """The time of the first impression, microseconds since 1970; None where there is none."""
+        times = [self._split.shard_times[self._split.shards[i].uri][0] for i in self._counted]
+        return int(min(times).astype("datetime64[us]").astype(np.int64)) if times else None
+
     def add(self, shard: int, impressions: Impressions) -> None:
         """Counts a shard.
 
@@ -59,6 +65,12 @@ class Past:
         if len(events):
             self._counted.add(shard)
             snapshot.save(State.of(events, rules), self._delta(shard))
+
+    def count(self, start: State) -> State:
+        """Adds all shards, and joins them; see `join`."""
+        for i in range(len(self._split)):
+            self.add(i, self._split.read(i))
+        return self.join(start)
 
     def join(self, start: State) -> State:
         """Joins the shards in the order of time, and lets the split tell each its state.

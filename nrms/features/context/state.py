@@ -108,6 +108,16 @@ class State:
         """What these events did, counted from nothing: the delta of a shard."""
         return cls(rules, pending=events.distinct().in_order()).settled()
 
+    def __len__(self) -> int:
+        """The number of keys of all tables, and of lists that are pending."""
+        return sum(len(table) for table in self.tables.values()) + len(self.pending)
+
+    @property
+    def latest(self) -> int:
+        """The time of the last event that it may hold."""
+        counted = self.time + self.rules.longest
+        return max(counted, int(self.pending.time.max())) if len(self.pending) else counted
+
     def settled(self) -> State:
         """The same state; of what is pending it has counted all that everyone may know of."""
         if not len(self.pending):
