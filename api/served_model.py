@@ -5,6 +5,7 @@ together.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from api.settings import Settings
 from api.uploads.contract import ROW_USERS
 from nrms import bundles, storage
 from nrms.bundles import Bundle
-from nrms.data import joins
 from nrms.data.articles import Articles
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
@@ -25,6 +25,7 @@ from nrms.data.schema import schema_error
 from nrms.errors import ArtifactError, ObjectNotFound
 from nrms.inference.article_vectors import ArticleVectors, default_folder
 from nrms.inference.loaded_model import Catalogue, LoadedModel, RuntimeName
+from nrms.inference.whole import Before, score_whole
 from nrms.storage import parquet
 
 logger = logging.getLogger(__name__)
@@ -141,31 +142,40 @@ class ServedModel:
         same = own_folder if version is None else self.bundle.version == version
         return same and storage.stat(self.articles_file.uri) == self.articles_file
 
-    def score(self, folder: Path, row_histories: bool, warnings: list[str]) -> Scored:
+    def score(
+        self,
+        folder: Path,
+        row_histories: bool,
+        warnings: list[str],
+        before: Before | None = None,
+        now: int | None = None,
+    ) -> Scored:
         """Scores an upload that has been read, exactly as the nightly job would.
 
         Args:
             folder: see `api.uploads`.
             row_histories: whether the histories came in the rows.
             warnings: of the decoder, to which those about joins are added.
+            before: see `nrms.inference.whole.score_whole`.
+            now: see there; the clock's time where it is None.
 
         Raises:
             SchemaError: it breaks the contract.
         """
         catalogue = self._with_articles_of(folder)
-        inputs = self.model.inputs
         dataset = Dataset(str(folder), folder, self.articles_file, catalogue.articles)
-        split = dataset.split("upload", inputs.history.size, tuple(inputs.moment))
-        impressions = split.read(0)
-        joins.refuse_strangers(dataset, split, joins.FEW)
-        found = joins.check(dataset, split, inputs.count_words, self.bundle.joins, self.max_unknown)
-        scores = self.model.scorer(catalogue, split.histories.rows).score(impressions)
+        own = self.bundle.joins
+        now = time.time_ns() // 1000 if now is None else now
+        scored = score_whole(
+            self.model, catalogue, dataset, "upload", own, self.max_unknown, before, now
+        )
+        impressions, split = scored.impressions, scored.split
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
         if row_histories:
             users = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])[ROW_USERS]
             impressions = replace(impressions, user_id=users.combine_chunks())
-        found = replace(found, warnings=warnings + found.warnings)
-        return Scored(impressions, scores, empty, catalogue.articles, split.report, found)
+        found = replace(scored.joins, warnings=warnings + scored.joins.warnings)
+        return Scored(impressions, scored.scores, empty, catalogue.articles, split.report, found)
 
     def _with_articles_of(self, folder: Path) -> Catalogue:
         """The catalogue with the upload's articles that it lacks."""

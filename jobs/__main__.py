@@ -26,6 +26,7 @@ VERBS = {
     "prepare": Verb("jobs.prepare", "bring data into the Parquet contract, or make some up"),
     "train": Verb("jobs.train", "train a recommender and publish it"),
     "score": Verb("jobs.score", "score the impressions of a split, or of one night"),
+    "context": Verb("jobs.context", "count what happened, as the state that scoring starts from"),
     "nightly": Verb("jobs.nightly", "score the nights that are due"),
     "sweep": Verb("jobs.sweep", "search for hyperparameters"),
     "serve": Verb("api.__main__", "score uploads on demand: the service and its page"),

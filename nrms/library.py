@@ -14,7 +14,6 @@ import polars as pl
 import pyarrow as pa
 
 from nrms import bundles, storage
-from nrms.data import joins
 from nrms.data.articles import Articles
 from nrms.data.config import WarningsConfig
 from nrms.data.dataset import Dataset
@@ -25,6 +24,7 @@ from nrms.inference.article_vectors import ArticleVectors
 from nrms.inference.loaded_model import LoadedModel, RuntimeName
 from nrms.inference.table import prediction_table
 from nrms.inference.vectors import NEWS_VECTORS
+from nrms.inference.whole import score_whole
 from nrms.storage import parquet
 from nrms.storage.scratch import scratch_folder
 
@@ -93,19 +93,17 @@ class Model:
                 Articles.read(file, folder, inputs.columns), self._vectors
             )
             dataset = Dataset(str(folder), folder, file, catalogue.articles)
-            split = dataset.split(
+            scored = score_whole(
+                self._model,
+                catalogue,
+                dataset,
                 "tables",
-                inputs.history.size,
-                tuple(inputs.moment),
+                self._bundle.joins,
+                WarningsConfig().max_unknown,
                 files=SplitFiles({name: {name: info} for name, info in files.items()}),
             )
-            impressions = split.read(0)
-            joins.refuse_strangers(dataset, split, joins.FEW)
-            limit = WarningsConfig().max_unknown
-            found = joins.check(dataset, split, inputs.count_words, self._bundle.joins, limit)
-            scores = self._model.scorer(catalogue, split.histories.rows).score(impressions)
-            table = prediction_table(impressions, scores)
-        for text in found.warnings:
+            table = prediction_table(scored.impressions, scored.scores)
+        for text in scored.joins.warnings:
             warnings.warn(text, stacklevel=2)
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)

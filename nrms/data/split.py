@@ -88,6 +88,13 @@ class Split:
         return min(first), max(last)
 
     @property
+    def first_time(self) -> int | None:
+        """The time of the first impression, microseconds since 1970 in UTC; None without times."""
+        if self.time_range is None:
+            return None
+        return int(self.time_range[0].astype("datetime64[us]").astype(np.int64))
+
+    @property
     def good(self) -> list[storage.FileInfo]:
         """The shards that are not set aside, in order."""
         return [info for info in self.shards if info.uri not in self.bad]

@@ -62,7 +62,8 @@ class ContextRanker(keras.Model):
         max_list: int = 256,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Features keep all their digits until they are standardised, in bfloat16 as well.
+        super().__init__(autocast=False, **kwargs)
         self.text, self.dim, self.heads, self.head_dim = text, dim, heads, head_dim
         self.hidden, self.dropout, self.input_dropout = hidden, dropout, input_dropout
         self.max_list = max_list
@@ -75,7 +76,8 @@ class ContextRanker(keras.Model):
             for number in range(blocks)
         ]
         self.norm = keras.layers.LayerNormalization(**policy)
-        self.logit = keras.layers.Dense(1, **policy)
+        # Zeros, so that a training starts with equal scores.
+        self.logit = keras.layers.Dense(1, kernel_initializer="zeros", **policy)
 
     def build(self, *shapes: tuple) -> None:
         """Creates the weights, among them the mean and deviation by which features are

@@ -27,7 +27,7 @@ class RankedText(keras.Model):
     scoring = "ranked"  # see nrms.inference
 
     def __init__(self, text: keras.Model, ranker: keras.Model, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # each part casts what it reads
         self.text, self.ranker = text, ranker
 
     @property

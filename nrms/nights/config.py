@@ -128,3 +128,24 @@ class NightlyConfig(ScoringConfig, NightsConfig, WarningsConfig, TrackingConfig)
                     f"{flag(name)} must hold {{date}}: each night has its own. Received: "
                     f"{getattr(self, name)}"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateConfig:
+    """State"""
+
+    data: Text = required("data set in the Parquet contract: a folder or gs:// URI")
+    output: Text = required("where the state goes: a folder or gs:// URI")
+    split: Text = option("train", "sub-folder of --data that is counted")
+    model: Text | None = option(
+        None, "model by whose rules events are counted; not set: those that training has by default"
+    )
+    start: Text | None = option(
+        None, "folder of a state that this job made, of what happened before; not set: nothing"
+    )
+    date: DateText | None = option(None, "stands for {date} in the locations")
+    overwrite: bool = option(False, "replace another state in --output")
+
+    def __post_init__(self) -> None:
+        names = ("data", "output", "split", *(n for n in ("model", "start") if getattr(self, n)))
+        put_date(self, *names)

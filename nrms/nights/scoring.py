@@ -260,7 +260,7 @@ class _Scoring:
         self._doubts: list[str] = []
         if past is not None and self._start is not None:
             with self._timed("context"):
-                state, doubts = start_before(self._start.state(), past.first)
+                state, doubts = start_before(self._start.state(), split.first_time)
                 past.join(state)
             self._doubts = doubts
             for doubt in doubts:

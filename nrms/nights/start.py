@@ -1,14 +1,16 @@
-"""The state that a night starts from: that of the days before, or that of the model."""
+"""The state that a night starts from: a given one, that of the days before, or the model's."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nrms import storage
+import numpy as np
+
+from nrms import bundles, storage
 from nrms.data.dataset import Dataset
 from nrms.data.layout import find_files
 from nrms.errors import ConfigError
@@ -16,8 +18,10 @@ from nrms.features.context import snapshot
 from nrms.features.context.input import Context
 from nrms.features.context.past import Past
 from nrms.features.context.state import State
-from nrms.nights.config import ScoreConfig
+from nrms.inference.loaded_model import LoadedModel
+from nrms.nights.config import ScoreConfig, StateConfig
 from nrms.storage import commit
+from nrms.storage.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +59,7 @@ def start_of_night(config: ScoreConfig, context: Context, dataset: Dataset, cach
     frozen = config.context_clicks == "frozen"
     if config.context is not None:
         state, info = read_state(config.context, cache)
-        if state.rules != context.rules:
-            raise ConfigError(
-                "--context must name a state that was counted as the model counts. Received: "
-                f"{state.rules} in {info.uri}, {context.rules} in the model. Make it again with "
-                "jobs.context --model."
-            )
+        _check_rules(state, context, info.uri, "--context")
         found = commit.fingerprint(info, cache)
         return Start({"state": found, "frozen": frozen}, frozen, lambda: state)
     days = {day: (data, split) for day, data, split in config.days_before}
@@ -89,7 +88,7 @@ def start_of_night(config: ScoreConfig, context: Context, dataset: Dataset, cach
     return Start({"days": plan, "frozen": frozen}, frozen, count)
 
 
-def read_state(uri: str, cache: Path) -> tuple[State, storage.FileInfo]:
+def read_state(uri: str, cache: Path, flag: str = "--context") -> tuple[State, storage.FileInfo]:
     """A state that `jobs.context` wrote, and its file. Raises ArtifactError, ConfigError: there is
     none.
     """
@@ -97,7 +96,7 @@ def read_state(uri: str, cache: Path) -> tuple[State, storage.FileInfo]:
     info = found.files.get(snapshot.FILE)
     if info is None or not found.is_complete():
         raise ConfigError(
-            f"--context must name a folder that jobs.context finished. Received: {uri}, where "
+            f"{flag} must name a folder that jobs.context finished. Received: {uri}, where "
             f"{'there is no ' + snapshot.FILE if info is None else 'it did not finish'}."
         )
     return snapshot.load(storage.fetch(info, cache), info.uri), info
@@ -109,3 +108,88 @@ def _behaviors(data: str, split: str) -> dict[str, storage.FileInfo]:
     if not any(path.startswith("behaviors") for path in storage.list_paths(uri)):
         return {}
     return find_files(uri).files["behaviors"]
+
+
+def make_state(config: StateConfig) -> State | None:
+    """Counts a split and writes the state after it, which is all that `jobs.context` does.
+
+    Args:
+        config: the flags.
+
+    Returns:
+        The state; None where it is there already.
+
+    Raises:
+        ArtifactError: the model or the state to start from is damaged.
+        ConfigError: that state was counted by other rules, or the output holds something else.
+        SchemaError: the data breaks the contract, or its files overlap in time.
+        StorageError: something cannot be read or written.
+    """
+    with scratch_folder() as cache:
+        context = _rules(config, cache)
+        dataset = Dataset.open(config.data, cache)
+        split = dataset.split(config.split, 1)
+        files = [
+            {"name": name, **commit.fingerprint(info, cache)}
+            for name, info in sorted(split.files.items())
+            if info in split.shards
+        ]
+        state, start = State(context.rules), None
+        if config.start is not None:
+            state, info = read_state(config.start, cache, "--start")
+            start = commit.fingerprint(info, cache)
+            _check_rules(state, context, info.uri, "--start")
+        plan = {"rules": asdict(context.rules), "inputs": files, "start": start}
+        output = commit.Output(
+            storage.normal(config.output), {"plan": plan}, _belongs, "the state of the same events"
+        )
+        if not output.claim([snapshot.FILE], config.overwrite):
+            return None
+        (folder := cache / "past").mkdir()
+        past = Past(split, context, folder)
+        for i in range(len(split)):
+            past.add(i, split.read(i))
+        if split.first_time is not None and len(state) and split.first_time < state.latest:
+            raise ConfigError(
+                "--start must be of what happened before the split. Received: a state until "
+                f"{_time(state.latest)}, a split from {_time(split.first_time)}. Count the earlier "
+                "split first."
+            )
+        state = past.join(state)
+        path = cache / snapshot.FILE
+        snapshot.save(state, path)
+        output.add(path)
+        output.finish({"until": _time(state.latest), "keys": len(state)})
+        return state
+
+
+def _rules(config: StateConfig, cache: Path) -> Context:
+    if config.model is None:
+        return Context()
+    bundle = bundles.load(config.model, cache, ["onnx"])
+    context = LoadedModel.open(bundle).inputs.past
+    if context is None:
+        raise ConfigError(
+            "--model must be one that reads what happened before. Received: "
+            f"{bundle.uri}, which does not. Train one with --context true, or leave --model out."
+        )
+    return context
+
+
+def _check_rules(state: State, context: Context, where: str, flag: str) -> None:
+    if state.rules != context.rules:
+        ours, theirs = asdict(context.rules), asdict(state.rules)
+        differing = [name for name in ours if ours[name] != theirs[name]]
+        raise ConfigError(
+            f"{flag} must name a state that was counted as the model counts. Received: "
+            + ", ".join(f"{name} {theirs[name]}, not {ours[name]}" for name in differing)
+            + f", in {where}. Make it again with jobs.context --model."
+        )
+
+
+def _time(microseconds: int) -> str:
+    return str(np.datetime64(microseconds, "us").astype("datetime64[s]"))
+
+
+def _belongs(name: str) -> bool:
+    return name == snapshot.FILE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ class Events:
         offsets: int64 `(n + 1,)`; the candidates of list i are `offsets[i]:offsets[i + 1]`.
         article: place in `articles`, int64 `(c,)`.
         clicked: whether it was clicked, bool `(c,)`.
+        exposed: whether the list counts as shown, bool `(n,)`. Clicks that become known late come
+            with their list once more, which then is not shown again.
         articles: the ids that occur, int64 or string, without duplicates.
         readers: the same of readers.
     """
@@ -39,6 +41,11 @@ class Events:
     clicked: np.ndarray
     articles: pa.Array
     readers: pa.Array
+    exposed: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+
+    def __post_init__(self) -> None:
+        if len(self.exposed) != len(self.time):
+            object.__setattr__(self, "exposed", np.ones(len(self.time), bool))
 
     def __len__(self) -> int:
         return len(self.time)
@@ -88,6 +95,7 @@ class Events:
             self.clicked[places],
             self.articles,
             self.readers,
+            self.exposed[rows],
         )
 
     def cut(self, start: int, stop: int) -> Events:
@@ -102,6 +110,7 @@ class Events:
             self.clicked[first:last],
             self.articles,
             self.readers,
+            self.exposed[start:stop],
         )
 
     def in_order(self) -> Events:
@@ -132,6 +141,7 @@ class Events:
             np.concatenate([part.clicked for part in parts]),
             articles,
             readers,
+            np.concatenate([part.exposed for part in parts]),
         ).in_order()
 
     def distinct(self) -> Events:
@@ -145,16 +155,7 @@ class Events:
         clicked[place[self.clicked]] = True
         rows, article = np.divmod(found, max(1, len(self.articles)))
         offsets = np.searchsorted(rows, np.arange(len(self) + 1))
-        return Events(
-            self.time,
-            self.reader,
-            self.page,
-            offsets,
-            article,
-            clicked,
-            self.articles,
-            self.readers,
-        )
+        return replace(self, offsets=offsets, article=article, clicked=clicked)
 
     def compact(self) -> Events:
         """The same, whose ids are those that occur alone."""

@@ -98,6 +98,9 @@ class Context(MomentInput):
         if moment is None:
             return None
         assert isinstance(moment, Moment)
+        if impressions.time is None and moment.now is not None:
+            now = np.array(moment.now).astype("datetime64[us]")
+            impressions = replace(impressions, time=np.full(len(impressions), now))
         refuse_untimed(impressions)
         request = _request(impressions, articles, histories)
         return moment.features(impressions, request)
@@ -118,10 +121,12 @@ class Moment:
     Args:
         state: what had happened before all of its impressions.
         events: what counts beside; None for the shard's own impressions.
+        now: the time of impressions in a file without times, microseconds since 1970; None where
+            such a file is refused.
     """
 
-    def __init__(self, state: State, events: Events | None = None) -> None:
-        self._state, self._events = state, events
+    def __init__(self, state: State, events: Events | None = None, now: int | None = None) -> None:
+        self._state, self._events, self.now = state, events, now
 
     def features(self, impressions: Impressions, request: Request) -> np.ndarray:
         """The features of the shard's candidates, see `features.features`. An impression without a

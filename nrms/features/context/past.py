@@ -38,12 +38,6 @@ class Past:
         self._frozen = frozen
         self._counted: set[int] = set()
 
-    @property
-    def first(self) -> int | None:
-        """The time of the first impression, microseconds since 1970; None where there is none."""
-        times = [self._split.shard_times[self._split.shards[i].uri][0] for i in self._counted]
-        return int(min(times).astype("datetime64[us]").astype(np.int64)) if times else None
-
     def add(self, shard: int, impressions: Impressions) -> None:
         """Counts a shard.
 

@@ -25,6 +25,7 @@ from nrms.storage import parquet
 FILE = "context.parquet"
 FORMAT = 1
 _ABOUT = b"nrms.context"
+_PENDING = ("time", "reader", "page", "offsets", "article", "clicked", "exposed")
 _COLUMNS = ("key", "start", "last", "whole", "value")
 
 
@@ -39,7 +40,7 @@ def save(state: State, path: Path) -> None:
             f"{kind.name}.sum{number}": pa.array(row) for number, row in enumerate(table.sums)
         }
     pending = state.pending
-    for name in ("time", "reader", "page", "offsets", "article", "clicked", "articles", "readers"):
+    for name in (*_PENDING, "articles", "readers"):
         values = getattr(pending, name)
         columns[f"pending.{name}"] = values if isinstance(values, pa.Array) else pa.array(values)
     row = pa.table(
@@ -53,6 +54,7 @@ def save(state: State, path: Path) -> None:
         "rules": asdict(state.rules),
         "time": state.time,
         "newest": state.newest,
+        "position": state.position,
     }
     parquet.write(path, row, {_ABOUT: json.dumps(about).encode()})
 
@@ -79,8 +81,7 @@ def load(path: Path, where: str) -> State:
             ]
             stacked = np.array(sums, float).reshape(len(sums), len(parts[0]))
             tables[kind.name] = Table(parts[0], stacked, *parts[1:])
-        names = ("time", "reader", "page", "offsets", "article", "clicked")
-        arrays = {name: columns[f"pending.{name}"].to_numpy(False) for name in names}
+        arrays = {name: columns[f"pending.{name}"].to_numpy(False) for name in _PENDING}
         ids = {name: columns[f"pending.{name}"] for name in ("articles", "readers")}
         pending = Events(**arrays, **ids)
         state = State(
@@ -91,6 +92,7 @@ def load(path: Path, where: str) -> State:
             tables,
             pending,
             max(NO_ID, int(about["newest"])),
+            int(about["position"]),
         )
         _check(state)
     except (KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
@@ -121,7 +123,7 @@ def _check(state: State) -> None:
     lengths = np.diff(pending.offsets)
     if not (
         len(pending.offsets) == len(pending.time) + 1 == len(pending.reader) + 1
-        and len(pending.page) == len(pending.time)
+        and len(pending.page) == len(pending.exposed) == len(pending.time)
         and pending.offsets[0] == 0
         and (lengths >= 0).all()
         and pending.offsets[-1] == len(pending.article) == len(pending.clicked)

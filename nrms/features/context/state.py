@@ -91,6 +91,7 @@ class State:
         tables: by name, as they are at `time`.
         pending: what happened since. It is not counted yet, because it may not be known yet.
         newest: the highest id of an article that was shown, where ids are numbers.
+        position: rows of an event log (`nrms.events.log`) up to here are in it.
     """
 
     rules: Delays
@@ -102,6 +103,7 @@ class State:
     )
     pending: Events = field(default_factory=Events.empty)
     newest: int = NO_ID
+    position: int = 0
 
     @classmethod
     def of(cls, events: Events, rules: Delays) -> State:
@@ -158,6 +160,7 @@ class State:
             tables,
             Events.joined([first.pending, second.pending]),
             max(first.newest, second.newest),
+            max(first.position, second.position),
         )._kept()
 
     def compact(self) -> State:
@@ -230,6 +233,7 @@ class Happened:
         self._reader = readers.codes(events.readers)[events.reader]
         self._page = np.where(events.page < 0, NO_PAGE, codes[events.page])
         self.newest = _newest(events)
+        self._exposed = events.exposed
         self._row, self._article = list_rows(events.offsets), codes[events.article]
         self._was_clicked = events.clicked if rules.clicks else np.zeros(len(self._article), bool)
         self._wanted, self._asked = wanted, asked
@@ -260,7 +264,9 @@ class Happened:
 
     def _articles(self) -> Records:
         row, article, clicked = self._of_articles
-        return Records(article, row, {"clicked": clicked, "ln_length": self._ln_length[row]})
+        shown = self._exposed[row]
+        ln_length = self._ln_length[row] * shown
+        return Records(article, row, {"shown": shown, "clicked": clicked, "ln_length": ln_length})
 
     def _pairs(self) -> Records:
         row, article, clicked = self._of_articles
@@ -273,18 +279,23 @@ class Happened:
         return Records(
             pair_key(article[first], article[second]),
             row[first],
-            {"first_clicked": clicked[first], "second_clicked": clicked[second]},
+            {
+                "shown": self._exposed[row[first]],
+                "first_clicked": clicked[first],
+                "second_clicked": clicked[second],
+            },
         )
 
     def _pages(self) -> Records:
         row, article, clicked = self._of_articles
         on_page = self._page[row] != NO_PAGE
         row, article = row[on_page], article[on_page]
-        return Records(pair_key(self._page[row], article), row, {"clicked": clicked[on_page]})
+        weights = {"shown": self._exposed[row], "clicked": clicked[on_page]}
+        return Records(pair_key(self._page[row], article), row, weights)
 
     def _readers(self) -> Records:
-        weights = {"ln_length": self._ln_length[self._lists]}
-        return Records(self._reader[self._lists], self._lists, weights)
+        lists = self._lists[self._exposed[self._lists]]
+        return Records(self._reader[lists], lists, {"ln_length": self._ln_length[lists]})
 
     def _last_clicks(self) -> Records:
         row, article, clicked = self._of_readers
@@ -293,6 +304,7 @@ class Happened:
 
     def _shown(self) -> Records:
         row, article, _ = self._of_readers
+        row, article = row[self._exposed[row]], article[self._exposed[row]]
         return Records(pair_key(self._reader[row], article), row, {})
 
     def _clicked(self) -> Records:

@@ -161,8 +161,11 @@ class Table:
             return later
         place = np.searchsorted(self.key, later.key)
         inside = np.minimum(place, len(self) - 1)
-        known = (self.key[inside] == later.key).nonzero()[0]
+        known = np.flatnonzero(self.key[inside] == later.key)
         rows = inside[known]
+        # What arrives so late that its run was over before this one began is not counted.
+        over = self.start[rows] - later.last[known] > kind.gap
+        known, rows = known[~over], rows[~over]
         joined = later.whole[known] & (later.start[known] - self.last[rows] <= kind.gap)
         start, last = self.start.copy(), self.last.copy()
         whole, value, sums = self.whole.copy(), self.value.copy(), self.sums.copy()
@@ -177,8 +180,7 @@ class Table:
         value[rows] = np.where(ahead, older[1], newer[1])
         whole[rows] &= joined
         sums[:, rows] = np.where(joined, sums[:, rows], 0) + later.sums[:, known]
-        new = np.ones(len(later), bool)
-        new[known] = False
+        new = self.key[inside] != later.key
         added, at = later.take(new), place[new]
         return Table(
             np.insert(self.key, at, added.key),
@@ -300,6 +302,8 @@ class Runs:
             old_last = base.last[old]
             joined = base.key[old] == key
             if records:
+                # What arrived so late that its run was over before that of the base is not counted.
+                has &= ~(joined & (base.start[old] - last > kind.gap))
                 near = self._opens_key[run] & (start - old_last <= kind.gap)
                 joined &= ~has | near
             start = np.where(

@@ -92,7 +92,7 @@ def test_the_configuration_is_flat_and_in_the_order_of_the_help(tmp_path):
     config = parsed("--model", "bag", "--bag-dim", "3")
     assert config.model_config == BagConfig(bag_dim=3)
     names = list(as_dict(config))
-    assert names[names.index("model") :][:4] == ["model", "bag_dim", "dropout", "output"]
+    assert names[names.index("model") :][:4] == ["model", "bag_dim", "dropout", "context"]
     assert "word_dim" not in names
     file = toml(tmp_path, "\n".join(config_lines(config)))
     assert parse(TrainConfig, ["--config", file], "p", "") == config

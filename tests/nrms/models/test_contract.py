@@ -25,6 +25,7 @@ from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.split import Split
 from nrms.errors import ConfigError
+from nrms.features.context.past import Past
 from nrms.features.inputs import Inputs, with_unknown
 from nrms.inference.loaded_model import Catalogue, LoadedModel
 from nrms.inference.parity import PARITY
@@ -96,6 +97,9 @@ def trained(config, tmp_path_factory):
     inputs = models["onnx"].inputs
     dataset = Dataset.open(config.data, cache, inputs.columns)
     split = dataset.split("validation", inputs.history.size, tuple(inputs.moment))
+    if inputs.past is not None:
+        (folder := cache / "past").mkdir()
+        Past(split, inputs.past, folder).count(inputs.past.state)
     return Trained(bundle, metrics, models, dataset, split)
 
 
@@ -119,7 +123,7 @@ def opened(config, tmp_path_factory):
     architecture = architecture_of(config.model_config)
     inputs = architecture.inputs(config)
     sampler = sampler_of(architecture.sampler, config.npratio)
-    data = open_data(config, inputs, sampler, tmp_path_factory.mktemp("opened"))
+    data = open_data(config, inputs, lambda split: sampler, tmp_path_factory.mktemp("opened"))
     return Opened(inputs, sampler, data)
 
 

@@ -237,6 +237,7 @@ def slow_features(events: Events, delays: Delays, row: int, request: Request) ->
         "share_before": sum(held_before) / n,
         "since_list": math.log1p(30 * 86_400 if before is None else (now - before) / 1e6),
         "activity": math.log1p(slow.sums(own, now, 24 * HOUR)),
+        "compared": 1.0,
     }
     out[:, [PLACES[name] for name in of_list]] = list(of_list.values())
     return out
