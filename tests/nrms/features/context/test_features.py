@@ -4,6 +4,7 @@ keeps.
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from nrms.features.context.table import DAY, HOUR, MINUTE
 
 START = 1_700_000_000_000_000
 GAP = 7 * DAY
+USUAL = Delays()
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 
@@ -188,12 +190,14 @@ def slow_features(events: Events, delays: Delays, row: int, request: Request) ->
         page_shown = slow.key(
             now,
             delays.event,
-            lambda r, x=x: 1.0 if on_page and r[2] == page and x in r[3] else None,
+            lambda r, x=x, on_page=on_page: 1.0 if on_page and r[2] == page and x in r[3] else None,
         )
         page_click = slow.key(
             now,
             delays.event,
-            lambda r, x=x: 1.0 if on_page and r[2] == page and r[3].get(x) else None,
+            lambda r, x=x, on_page=on_page: (
+                1.0 if on_page and r[2] == page and r[3].get(x) else None
+            ),
         )
         page_e = slow.sums(page_shown, now, 24 * HOUR)
         # A page's article is forgotten by what was shown, not by what was clicked.
@@ -250,7 +254,7 @@ def request_of(events: Events, seed: int = 9) -> Request:
     return Request(published, rng.random(c) < 0.2, rng.integers(0, 60, n), rng.integers(0, 4, n))
 
 
-def told(events: Events, delays: Delays = Delays(), request: Request | None = None) -> np.ndarray:
+def told(events: Events, delays: Delays = USUAL, request: Request | None = None) -> np.ndarray:
     return features(
         State(delays),
         events,
@@ -287,7 +291,7 @@ def test_every_feature_is_what_its_definition_says(days, strings, delays):
 def cut(events: Events, times: list[int]) -> list[Events]:
     events = events.in_order()
     edges = [0, *np.searchsorted(events.time, times), len(events)]
-    return [events.cut(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [events.cut(a, b) for a, b in pairwise(edges)]
 
 
 def equal_states(one: State, other: State) -> None:
