@@ -8,12 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from api.app import create_app
+from api.connections import Server
+from api.settings import Settings
 from tests.clients import BOUNDARY, Upload, log_lines, series, until
 from tests.service import RunningService, parquet
 from tests.small_training import REPOSITORY
@@ -308,6 +312,28 @@ def test_what_keeps_the_service_from_listening_is_one_line(files, environment, c
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert named in line
+
+
+def test_no_piece_of_an_answer_waits_for_the_client(tmp_path):
+    """Head and body are two pieces. Nagle's algorithm, which is on unless it is turned off, would
+    hold the second back for 40 ms in each answer but the first of a connection.
+    """
+    settings = Settings(model_uri=str(tmp_path))
+    app = create_app(settings)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(app, settings, app.state.service.metrics, most=10)
+        thread = threading.Thread(target=server.run, args=[[listener]])
+        thread.start()
+        try:
+            with socket.create_connection(listener.getsockname(), 60) as client:
+                client.sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n")
+                assert client.recv(99).startswith(b"HTTP/1.1 200")
+                (connection,) = server.server_state.connections
+                ours = connection.transport.get_extra_info("socket")
+                assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def test_the_service_says_where_it_listens_and_ctrl_c_ends_it_in_order(world, tmp_path):
