@@ -45,6 +45,7 @@ docs: .venv/.installed_dev
 	@echo "open docs/_build/index.html"
 
 api: export MODEL_URI ?= runs/demo/models
+api: export EVENTS ?= true
 api: .venv/.installed
 	exec $(IN) -m api
 

@@ -16,6 +16,7 @@ from api.settings import Settings
 from nrms import logs
 from nrms.config import environment_help, parse_environment
 from nrms.errors import ConfigError
+from nrms.events import address
 
 
 def command(argv: Sequence[str] | None = None, prog: str = "python -m api") -> NoReturn:
@@ -43,6 +44,8 @@ def main() -> int:
     """
     try:
         settings = parse_environment(Settings, os.environ)
+        if settings.events:
+            address.check(settings.events_url)
         most = most_connections(settings)
     except ConfigError as error:
         return _failed(str(error), 2)

@@ -15,7 +15,7 @@ from api.connections import PLACE
 from api.errors import ErrorDetail, Refusal, unavailable
 from api.service import Service
 from api.settings import Settings
-from api.uploads.body import BodyRefused, LimitedBody
+from api.uploads.body import EVENTS_PATH, BodyRefused, LimitedBody
 
 EXAMPLE_PATH = "/example"
 _TELLING = ("/info", "/metrics")  # they tell of models, buckets and traffic
@@ -29,7 +29,7 @@ class Admission:
 
     A place is taken before the first byte is read and given back when the answer has been taken, or
     when the client leaves or is too slow. So the disk holds at most as many uploads and answers as
-    there are places.
+    there are places. Events have places of their own: no upload keeps them waiting.
 
     Args:
         app: what is behind the door.
@@ -41,7 +41,10 @@ class Admission:
         self._app = app
         self._settings = settings
         self._service = service
-        self._places = settings.workers + settings.queue_size
+        self._places = {
+            False: settings.workers + settings.queue_size,
+            True: settings.events_queue,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -81,18 +84,21 @@ class Admission:
         return scope["path"] in _TELLING and not self._settings.public_metrics
 
     async def _with_place(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._places == 0:
-            await self._refuse(_busy(self._settings), scope, receive, send)
+        events = scope["path"] == EVENTS_PATH
+        if self._places[events] == 0:
+            await self._refuse(_busy(self._settings, events), scope, receive, send)
             return
-        self._places -= 1
+        self._places[events] -= 1
         scope["state"][PLACE] = True
-        self._service.metrics.in_flight.inc()
+        metrics = self._service.metrics
+        in_flight = metrics.events_in_flight if events else metrics.in_flight
+        in_flight.inc()
         try:
             await self._let_in(scope, receive, send)
         finally:
-            self._places += 1
+            self._places[events] += 1
             scope["state"][PLACE] = False
-            self._service.metrics.in_flight.dec()
+            in_flight.dec()
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = LimitedBody(scope, receive, self._settings)
@@ -141,13 +147,13 @@ def _stranger(key: bytes) -> Refusal:
     return Refusal(401, "key", detail)
 
 
-def _busy(settings: Settings) -> Refusal:
+def _busy(settings: Settings, events: bool) -> Refusal:
+    places = settings.events_queue if events else settings.workers + settings.queue_size
     return Refusal(
         429,
         "busy",
         ErrorDetail(
-            rule=f"At most {settings.workers + settings.queue_size} requests may arrive or wait "
-            "at once.",
+            rule=f"At most {places} requests may arrive or wait at once.",
             received="one more",
             where="request",
             todo="Send it again after the seconds in Retry-After.",

@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from api.admission import Admission
 from api.errors import add_handlers
-from api.routers import example, health, page, predict
+from api.routers import events, example, health, page, predict
 from api.service import Service
 from api.settings import Settings
 from api.uploads.forms import allow_long_names
@@ -18,7 +18,7 @@ from api.uploads.forms import allow_long_names
 _DESCRIPTION = """
 Scores impressions with the model that is served: upload a Parquet file of the nightly job's
 contract, get scores, ranks and, where clicks are given, AUC, MRR and nDCG. `GET /` is the same as a
-page.
+page. Takes what readers see and click.
 """
 
 
@@ -46,9 +46,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for router in (predict.router, example.router, health.router, page.router):
+    for router in (predict.router, events.router, example.router, health.router, page.router):
         app.include_router(router)
     add_handlers(app)
+    plain = app.openapi
+    app.openapi = lambda: events.described(plain())  # type: ignore[method-assign]
 
     app.add_middleware(Admission, settings=settings, service=service)
     return app

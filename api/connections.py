@@ -38,6 +38,7 @@ PLACE = "place"  # key in a request's state: whether it has a place, see api.adm
 # and the connections that have just been accepted.
 _FILES = 96
 _FILES_OF_AN_UPLOAD = 8
+_FILES_OF_EVENTS = 1
 _ACCEPTED_AT_ONCE = 8  # connections that are accepted before they are counted
 _BACKLOG = 1024  # connections that the system holds back until they are accepted
 _QUIET_SECONDS = 60  # between two log lines about connections that could not be accepted
@@ -53,13 +54,16 @@ def most_connections(settings: Settings) -> int:
     if files == resource.RLIM_INFINITY:
         return settings.max_connections
     places = settings.workers + settings.queue_size
-    needed = _FILES + places * (_FILES_OF_AN_UPLOAD + 1)
+    events = settings.events_queue if settings.events else 0
+    used = _FILES + places * _FILES_OF_AN_UPLOAD + events * _FILES_OF_EVENTS
+    needed = used + places + events
     if files <= needed:
         raise ConfigError(
-            f"The limit of open files must be more than {needed:,}, with {places} WORKERS and "
-            f"QUEUE_SIZE. Received: {files:,}. Raise it (ulimit -n), or lower QUEUE_SIZE."
+            f"The limit of open files must be more than {needed:,}, with {places + events} "
+            f"WORKERS, QUEUE_SIZE and, where EVENTS is true, EVENTS_QUEUE. Received: {files:,}. "
+            "Raise it (ulimit -n), or lower these."
         )
-    return min(settings.max_connections, files - _FILES - places * _FILES_OF_AN_UPLOAD)
+    return min(settings.max_connections, files - used)
 
 
 class Connection(H11Protocol):

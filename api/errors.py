@@ -143,14 +143,15 @@ def _unknown_parameter(where: str) -> ErrorDetail:
 _DESCRIPTIONS = {
     400: "The multipart form, or the JSON, could not be read.",
     401: "The key in X-API-Key is missing or wrong.",
-    404: "No such page.",
+    404: "No such page, or one that is turned off.",
     408: "The body did not arrive in time.",
     413: "The body is larger than the limit.",
+    415: "The content type is none that is read here.",
     422: "The data break the contract or a limit, or a parameter has no legal value.",
     429: "Too many requests at once; Retry-After says when to come back.",
     500: "A fault of the service, which its log describes.",
-    503: "No model is loaded yet, or this machine has no room, memory or process for the upload; "
-    "try again.",
+    503: "No model is loaded yet, the log of events is not open, or this machine has no room, "
+    "memory or process for the upload; try again.",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nrms.data.joins import Joins
+from nrms.events.log import Appended
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -37,6 +38,9 @@ class Metrics:
         )
         self.in_flight = Gauge(
             "nrms_requests_in_flight", "Uploads that arrive, wait or are scored.", **options
+        )
+        self.events_in_flight = Gauge(
+            "nrms_events_requests_in_flight", "Requests with events that arrive or wait.", **options
         )
         self.waiting = Gauge("nrms_requests_waiting", "Uploads that wait for a worker.", **options)
         self.impressions = Counter("nrms_impressions_total", "Impressions scored.", **options)
@@ -104,3 +108,45 @@ class Metrics:
         self.warned.inc(1 if joins.warnings else 0)
         for name, share in joins.shares.items():
             self.joins.labels(name).set(share)
+
+
+class EventMetrics:
+    """The metrics of a service that takes events.
+
+    Args:
+        registry: where they are added.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        options: dict[str, Any] = {"registry": registry}
+        self.events = Counter(
+            "nrms_events_total",
+            "Events by outcome: accepted, repeated, refused (all of a request that is).",
+            ["outcome"],
+            **options,
+        )
+        for outcome in ("accepted", "repeated", "refused"):
+            self.events.labels(outcome)
+        self.seconds = Histogram(
+            "nrms_events_seconds",
+            "Seconds from a request's head until its events were durable.",
+            buckets=_SECONDS,
+            **options,
+        )
+        self.open = Gauge("nrms_events_log_open", "1 while the log can be read.", **options)
+        self.rows = Gauge("nrms_events_log_rows", "Rows that the log holds.", **options)
+        self.bytes = Gauge("nrms_events_log_bytes", "Bytes that the log takes.", **options)
+        self.waiting = Gauge(
+            "nrms_events_waiting", "Late clicks whose impression has not arrived.", **options
+        )
+        self.newest = Gauge(
+            "nrms_events_newest_age_seconds",
+            "Age of the newest impression in the log; NaN before the first.",
+            **options,
+        )
+
+    def count(self, done: Appended, seconds: float) -> None:
+        """Counts a request that was acknowledged after so many seconds."""
+        self.events.labels("accepted").inc(done.accepted)
+        self.events.labels("repeated").inc(done.repeated)
+        self.seconds.observe(seconds)

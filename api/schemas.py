@@ -55,6 +55,49 @@ class PredictIn(BaseModel):
     )
 
 
+class EventIn(BaseModel):
+    """One event: an impression, or clicks on an earlier impression, which have `impression_id`,
+    `article_ids_clicked` and, where wanted, `event_id`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_id: Id | None = Field(
+        default=None,
+        description="stands for this event, however often it is sent; left out, one follows from "
+        "the content",
+        examples=["page-1-4711"],
+    )
+    impression_id: Id = Field(examples=[4711])
+    user_id: Id | None = Field(default=None, description="the reader", examples=[1])
+    impression_time: Annotated[datetime, Field(strict=True)] | None = Field(
+        default=None, description="when it was shown; UTC unless it says otherwise"
+    )
+    article_ids_inview: list[Id] | None = Field(
+        default=None, description="what was shown; without it, this is a late click"
+    )
+    article_ids_clicked: list[Id] | None = Field(
+        default=None, description="what was clicked; null where that is not known"
+    )
+    article_id: Id | None = Field(
+        default=None, description="the article on whose page the list stood; null: the front page"
+    )
+    device_type: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        default=None, examples=[2]
+    )
+
+
+class EventsOut(BaseModel):
+    """What became of a request's events, all of which are durable."""
+
+    accepted: int = Field(description="events that are new")
+    repeated: int = Field(description="events that were known already, and change nothing")
+    position: int = Field(description="the end of the log after them")
+    warnings: list[str] | None = Field(
+        default=None, description="columns that were most likely meant; absent when there are none"
+    )
+
+
 class AnswerOptions(BaseModel):
     """What a client can ask for in the query."""
 

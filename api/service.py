@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 
+from api.event_intake import EventIntake
 from api.metrics import Metrics
 from api.prediction_log import PredictionLog
 from api.served_model import ServedModel
@@ -35,6 +36,7 @@ class Service:
         metrics: see `api.metrics`.
         decoders: what reads uploads.
         log: the prediction log.
+        events: what takes events; None where that is off.
         scratch: local folder of this process, where uploads lie while they are scored.
         limiter: lets `workers` requests be scored at the same time.
         error: why the newest model or catalogue is not served; None when it is.
@@ -47,6 +49,7 @@ class Service:
         self.log = PredictionLog(
             settings.prediction_log, settings.prediction_log_seconds, self.metrics
         )
+        self.events = EventIntake(settings, self.metrics) if settings.events else None
         self.limiter = anyio.CapacityLimiter(settings.workers)
         self.metrics.waiting.set_function(lambda: self.limiter.statistics().tasks_waiting)
         self.error: str | None = "the model is being loaded"
@@ -68,10 +71,14 @@ class Service:
         self._cache.mkdir()
         self._follower.start()
         self.log.start()
+        if self.events is not None:
+            self.events.start()
 
     def stop(self) -> None:
         """Ends threads and processes, writes the rest of the prediction log."""
         self._stop.set()
+        if self.events is not None:
+            self.events.stop()
         self.log.stop()
         self.decoders.close()
         self._stack.close()

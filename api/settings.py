@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nrms.config import PositiveFloat, PositiveInt, Text, option, required
 from nrms.data.config import WarningsConfig
+from nrms.events import address
 
 MIB = 2**20
 
@@ -44,6 +45,9 @@ class LimitSettings:
         10_000_000, "candidates, clicks and history entries in one upload"
     )
     max_articles: PositiveInt = option(100_000, "articles in one upload")
+    max_events: PositiveInt = option(
+        10_000, "events in one request, with a hundred times as many candidates and clicks"
+    )
     decode_memory_bytes: PositiveInt = option(1024 * MIB, "memory for reading one upload's Parquet")
     decode_seconds: PositiveFloat = option(20.0, "time for reading one upload's Parquet")
     max_answer_bytes: PositiveInt = option(128 * MIB, "bytes of an answer")
@@ -58,6 +62,9 @@ class LimitSettings:
     workers: PositiveInt = option(2, "requests that are scored at once")
     queue_size: PositiveInt = option(
         8, "requests that arrive or wait beside these; more are answered 429"
+    )
+    events_queue: PositiveInt = option(
+        32, "requests with events that arrive or wait at once; more are answered 429"
     )
 
 
@@ -83,5 +90,23 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ModelSettings, LimitSettings, ServiceSettings, WarningsConfig):
+class EventSettings:
+    """Events"""
+
+    events: bool = option(False, "whether POST /events takes what readers see and click")
+    events_url: Text = option(
+        address.DEFAULT, "where they are kept: sqlite:///PATH, a file that outlives the service"
+    )
+    events_keep_hours: PositiveFloat = option(
+        48.0,
+        "hours for which an event that is sent again is known, and an impression waits for late "
+        "clicks; older events are refused",
+    )
+    events_ahead_seconds: PositiveFloat = option(
+        300.0, "seconds that the time of an event may be in the future"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ModelSettings, LimitSettings, EventSettings, ServiceSettings, WarningsConfig):
     """Everything that the service depends on."""

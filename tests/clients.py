@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -56,37 +57,23 @@ def children(pid: int) -> list[int]:
     return found
 
 
-class Upload:
-    """An upload over a socket of its own, sent piece by piece; a context manager."""
+class Sending:
+    """A request over a socket of its own, whose body is sent piece by piece; a context manager."""
 
-    def __init__(self, service: RunningService, file: bytes, history: bytes) -> None:
-        self.body = self.form(file, history)
+    def __init__(self, service: RunningService, path: str, kind: str, body: bytes) -> None:
+        self.body = body
         self.sent = 0
         host, _, port = service.url.removeprefix("http://").partition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=60)
         head = [
-            "POST /predict HTTP/1.1",
+            f"POST {path} HTTP/1.1",
             f"Host: {host}",
-            f"Content-Type: multipart/form-data; boundary={BOUNDARY}",
+            f"Content-Type: {kind}",
             f"Content-Length: {len(self.body)}",
         ]
         self.socket.sendall("\r\n".join([*head, "", ""]).encode())
 
-    @staticmethod
-    def form(file: bytes, history: bytes) -> bytes:
-        """The body of an upload."""
-        parts = b"".join(
-            (
-                f"--{BOUNDARY}\r\n"
-                f'Content-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'
-            ).encode()
-            + content
-            + b"\r\n"
-            for name, content in (("file", file), ("history", history))
-        )
-        return parts + f"--{BOUNDARY}--\r\n".encode()
-
-    def send(self, size: int | None = None) -> "Upload":
+    def send(self, size: int | None = None) -> Self:
         """Sends the next bytes, all that are left unless told how many."""
         end = len(self.body) if size is None else self.sent + size
         self.socket.sendall(self.body[self.sent : end])
@@ -116,11 +103,33 @@ class Upload:
         """Ends the connection, as a client does that has crashed."""
         self.socket.close()
 
-    def __enter__(self) -> "Upload":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
+
+
+class Upload(Sending):
+    """An upload."""
+
+    def __init__(self, service: RunningService, file: bytes, history: bytes) -> None:
+        kind = f"multipart/form-data; boundary={BOUNDARY}"
+        super().__init__(service, "/predict", kind, self.form(file, history))
+
+    @staticmethod
+    def form(file: bytes, history: bytes) -> bytes:
+        """The body of an upload."""
+        parts = b"".join(
+            (
+                f"--{BOUNDARY}\r\n"
+                f'Content-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'
+            ).encode()
+            + content
+            + b"\r\n"
+            for name, content in (("file", file), ("history", history))
+        )
+        return parts + f"--{BOUNDARY}--\r\n".encode()
 
 
 class Load:

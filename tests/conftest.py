@@ -375,8 +375,14 @@ def service(world: "World", tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """
     from tests.service import RunningService
 
-    log = tmp_path_factory.mktemp("service") / "log"
+    folder = tmp_path_factory.mktemp("service")
     # It lives as long as the session, and nobody publishes: to look for a new model five times a
     # second is a twentieth of a core.
-    with RunningService(log, MODEL_URI=world.models, RELOAD_SECONDS=10) as service:
+    with RunningService(
+        folder / "log",
+        MODEL_URI=world.models,
+        RELOAD_SECONDS=10,
+        EVENTS="true",
+        EVENTS_URL=f"sqlite:///{folder}/events.sqlite",
+    ) as service:
         yield service

@@ -86,6 +86,15 @@ def parquet(table: pa.Table | dict, **options: object) -> bytes:
     return stream.getvalue().to_pybytes()
 
 
+def send_events(client: httpx.Client, events: list[dict] | bytes) -> httpx.Response:
+    """Sends rows as JSON lines, bytes as Parquet."""
+    if isinstance(events, bytes):
+        kind, body = "vnd.apache.parquet", events
+    else:
+        kind, body = "x-ndjson", "\n".join(json.dumps(row) for row in events).encode()
+    return client.post("/events", content=body, headers={"Content-Type": f"application/{kind}"})
+
+
 class RunningService:
     """`python -m api` with these environment variables; a context manager, ready on entry.
 
@@ -153,6 +162,10 @@ class RunningService:
             name: (f"{name}.parquet", data) for name, data in parts.items() if data is not None
         }
         return self.client.post("/predict", files=files, params=query)
+
+    def send(self, events: list[dict] | bytes) -> httpx.Response:
+        """Sends events to `/events`, see `send_events`."""
+        return send_events(self.client, events)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""

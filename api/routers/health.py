@@ -16,6 +16,7 @@ from api.schemas import Info, Status
 from api.settings import LimitSettings
 from api.uploads.contract import UPLOAD
 from nrms.data.schema import ARTICLES, EXPECTED, HISTORY, Column
+from nrms.events.event import EVENTS
 
 router = APIRouter(tags=["service"])
 
@@ -57,7 +58,7 @@ async def info(service: CurrentService) -> Info:
             "generation": served.articles_file.generation,
             "articles": len(served.articles),
         }
-    files = {"file": UPLOAD, "history": HISTORY, "articles": ARTICLES}
+    files = {"file": UPLOAD, "history": HISTORY, "articles": ARTICLES, "events": EVENTS}
     return Info(
         asks_for_key=service.settings.api_key is not None,
         model=model,

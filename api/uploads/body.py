@@ -9,7 +9,8 @@ from starlette.types import Message, Receive, Scope
 from api.errors import ErrorDetail, Refusal
 from api.settings import Settings
 
-JSON_PATH = "/predict/json"
+JSON_PATH, EVENTS_PATH = "/predict/json", "/events"
+PARQUET_TYPE = "application/vnd.apache.parquet"
 
 
 class BodyRefused(BaseException):
@@ -36,7 +37,9 @@ class LimitedBody:
         self._scope = scope
         self._receive = receive
         self._limit = settings.max_body_bytes
-        if scope["path"] == JSON_PATH:
+        if scope["path"] == JSON_PATH or (
+            scope["path"] == EVENTS_PATH and media_type(scope) != PARQUET_TYPE
+        ):
             self._limit = min(self._limit, settings.max_json_bytes)
         self._seconds = settings.upload_seconds
         self._end = asyncio.get_running_loop().time() + self._seconds
@@ -68,6 +71,14 @@ class LimitedBody:
             self.refusal = _large(self._limit, f"more than {self._limit:,} bytes")
             raise BodyRefused
         return message
+
+
+def media_type(scope: Scope) -> str:
+    """What the head of a request says that its body is, without parameters; empty where it says
+    nothing.
+    """
+    text = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+    return text.partition(";")[0].strip().lower()
 
 
 def _large(limit: int, received: str) -> Refusal:

@@ -25,7 +25,9 @@ class Task:
 
     Attributes:
         folder: see `api.uploads`.
-        strings: whether the catalogue's article ids are strings, and not integers.
+        events: whether it holds events, and not impressions to score.
+        strings: whether the catalogue's article ids are strings, and not integers; None where there
+            is no catalogue.
         max_impressions: rows at most.
         max_candidates: candidates of a row at most, and also clicks.
         max_entries: candidates, clicks and history entries of all rows at most.
@@ -35,7 +37,8 @@ class Task:
     """
 
     folder: str
-    strings: bool
+    events: bool
+    strings: bool | None
     max_impressions: int
     max_candidates: int
     max_entries: int
@@ -53,7 +56,7 @@ class Decoded:
     """What was found in an upload, beside its rows.
 
     Attributes:
-        row_histories: whether the histories came in the rows.
+        row_histories: whether the histories came in the rows; False for events.
         taken: which file was taken for what, where its columns say something else than its name.
         warnings: columns that are most likely meant, but have another name.
     """

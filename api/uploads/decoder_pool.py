@@ -21,6 +21,7 @@ from api.uploads.decoder_process import DISK_FULL, RESULT
 from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 
+_LISTED = 100  # candidates and clicks of a request with events, for each event that it may hold
 _GRACE = 1.0  # seconds beyond a task's own before its process is killed
 
 
@@ -49,18 +50,20 @@ class DecoderPool:
         for decoder in started:
             self._idle.put(decoder)
 
-    def decode(self, folder: Path, strings: bool) -> Decoded:
+    def decode(self, folder: Path, strings: bool | None, events: bool = False) -> Decoded:
         """Reads an upload, and leaves it in its folder as plain Parquet.
 
         Args:
             folder: see `api.uploads`.
-            strings: whether the catalogue's article ids are strings, and not integers.
+            strings: whether the catalogue's article ids are strings, and not integers; None where
+                there is no catalogue.
+            events: whether the upload holds events.
 
         Raises:
             SchemaError: it breaks the contract or a limit, or what reads it died of it.
             DecoderUnavailable: a child was killed from outside twice, or the disk is full.
         """
-        task = self._task(folder, strings)
+        task = self._task(folder, strings, events)
         for _ in range(2):
             status = self._run(task)
             if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
@@ -85,16 +88,18 @@ class DecoderPool:
             if decoder is not None:
                 decoder.kill()
 
-    def _task(self, folder: Path, strings: bool) -> Task:
+    def _task(self, folder: Path, strings: bool | None, events: bool) -> Task:
+        limits = self._settings
         return Task(
             folder=str(folder),
+            events=events,
             strings=strings,
-            max_impressions=self._settings.max_impressions,
-            max_candidates=self._settings.max_candidates,
-            max_entries=self._settings.max_entries,
-            max_articles=self._settings.max_articles,
-            memory_bytes=self._settings.decode_memory_bytes,
-            seconds=self._settings.decode_seconds,
+            max_impressions=limits.max_events if events else limits.max_impressions,
+            max_candidates=limits.max_candidates,
+            max_entries=_LISTED * limits.max_events if events else limits.max_entries,
+            max_articles=limits.max_articles,
+            memory_bytes=limits.decode_memory_bytes,
+            seconds=limits.decode_seconds,
         )
 
     def _run(self, task: Task) -> int | None:
@@ -192,6 +197,7 @@ def _clear(folder: Path) -> None:
     """Removes what a killed child left behind."""
     (folder / RESULT).unlink(missing_ok=True)
     (folder / "articles.parquet").unlink(missing_ok=True)
+    (folder / "events.parquet").unlink(missing_ok=True)
     for path in (folder / "upload").glob("*"):
         path.unlink()
     with contextlib.suppress(FileNotFoundError):

@@ -2,7 +2,7 @@
 started by `api.uploads.decoder_pool`.
 
 A process waits, and forks a child for each upload, with limits of memory and time. The child reads
-the hostile Parquet, see `api.uploads.parquet_files`.
+the hostile Parquet, see `api.uploads.parquet_files` and `api.uploads.event_files`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy.ma  # noqa: F401  otherwise pyarrow imports it in each child, which takes long
 import pyarrow as pa
 
+from api.uploads import event_files, parquet_files
 from api.uploads.contract import FILE, Task
-from api.uploads.parquet_files import decode
 from nrms.data.schema import schema_error
 from nrms.errors import SchemaError
 
@@ -35,6 +35,7 @@ def _child(task: Task) -> int:
     _lower(resource.RLIMIT_FSIZE, 4 * task.memory_bytes)
     _lower(resource.RLIMIT_CORE, 0)
     try:
+        decode = event_files.decode if task.events else parquet_files.decode
         result = asdict(decode(task))
     except SchemaError as error:
         if isinstance(error.__cause__, MemoryError):

@@ -55,7 +55,7 @@ def decode(task: Task) -> Decoded:
     file, has_history = paths[FILE], HISTORY_FILE in paths
     (folder / "upload").mkdir()
     with open_parquet(storage.stat(file), folder, UPLOAD, families) as reader:
-        _limit(reader, task.max_impressions, "impressions", task.memory_bytes)
+        limit_rows(reader, task.max_impressions, "impressions", task.memory_bytes)
         row_histories = "article_id_fixed" in reader.present
         hints = reader.hints()
         if has_history:
@@ -79,7 +79,7 @@ def decode(task: Task) -> Decoded:
             refuse_nulls(name, columns[name], file.name)
         for name, what in (("article_ids_inview", "candidates"), ("article_ids_clicked", "clicks")):
             if name in columns:
-                _limit_list(columns[name], task.max_candidates, what, file.name)
+                limit_lists(columns[name], task.max_candidates, what, file.name)
     if row_histories:
         names = ("article_id_fixed", "impression_time_fixed")
         history = {name: columns.pop(name) for name in names if name in columns}
@@ -88,19 +88,19 @@ def decode(task: Task) -> Decoded:
     else:
         columns.pop("impression_time_fixed", None)
         with open_parquet(storage.stat(paths[HISTORY_FILE]), folder, HISTORY, families) as reader:
-            _limit(reader, task.max_impressions, "users", task.memory_bytes)
+            limit_rows(reader, task.max_impressions, "users", task.memory_bytes)
             warnings += [f"{paths[HISTORY_FILE].name}: {hint}" for hint in reader.hints().values()]
             history = reader.read()
     articles = {}
     if ARTICLES_FILE in paths:
         info = storage.stat(paths[ARTICLES_FILE])
         with open_parquet(info, folder, ARTICLES, {}) as reader:
-            _limit(reader, task.max_articles, "articles", task.memory_bytes)
+            limit_rows(reader, task.max_articles, "articles", task.memory_bytes)
         read = Articles.read(info, folder)
         articles = {"article_id": read.ids, "title": read.titles}
     of_history = file if row_histories else paths[HISTORY_FILE]
     parts = [(file, columns), (of_history, history), (paths.get(ARTICLES_FILE, file), articles)]
-    _limit_values([(path.name, values) for path, values in parts], task)
+    limit_values([(path.name, values) for path, values in parts], task)
     if articles:
         write_plain(articles, folder / "articles.parquet")
     write_plain(history, folder / "upload" / "history.parquet")
@@ -142,7 +142,7 @@ def _kind(path: Path) -> str | None:
     return ARTICLES_FILE if {"article_id", "title"} <= names and "user_id" not in names else None
 
 
-def _limit(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> None:
+def limit_rows(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> None:
     """Checks what the footer says, before anything is read."""
     if reader.rows > rows:
         raise schema_error(
@@ -160,7 +160,8 @@ def _limit(reader: ParquetReader, rows: int, what: str, memory_bytes: int) -> No
         )
 
 
-def _limit_list(array: pa.Array, limit: int, what: str, file: str) -> None:
+def limit_lists(array: pa.Array, limit: int, what: str, file: str) -> None:
+    """Checks the lengths of a column's lists."""
     lengths = np.diff(unnest(array)[0])
     if len(lengths) and lengths.max() > limit:
         raise schema_error(
@@ -171,7 +172,7 @@ def _limit_list(array: pa.Array, limit: int, what: str, file: str) -> None:
         )
 
 
-def _limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> None:
+def limit_values(files: list[tuple[str, dict[str, pa.Array]]], task: Task) -> None:
     """Checks what was read, because a few bytes of Parquet can be a list of millions of entries,
     and the service has to hold them all.
     """

@@ -69,10 +69,11 @@ def http_api(document: dict[str, Any]) -> str:
             ]
             text += table(["parameter", "", "meaning"], parameters)
             for media, content in operation.get("requestBody", {}).get("content", {}).items():
-                name = content["schema"]["$ref"].rpartition("/")[2]
-                form = media == "multipart/form-data"  # has a schema of its own, without a name
-                text += f"Body: `{media}`" + ("" if form else f", {link(name)}") + ".\n\n"
-                text += fields(schemas.pop(name)) if form else ""
+                if media == "multipart/form-data":  # has a schema of its own, without a name
+                    name = content["schema"]["$ref"].rpartition("/")[2]
+                    text += f"Body: `{media}`.\n\n{fields(schemas.pop(name))}"
+                else:
+                    text += f"Body: `{media}`, {kind(content['schema'])}.\n\n"
             answers = []
             for status, answer in operation["responses"].items():
                 bodies = [

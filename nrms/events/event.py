@@ -60,16 +60,19 @@ class Event:
 
 
 @dataclass(frozen=True)
-class TimeLimits:
-    """How far the times of events may be from the clock of whoever takes them.
+class EventLimits:
+    """How long the lists of events may be, and how far their times from the clock of whoever takes
+    them.
 
     Attributes:
+        max_list: candidates of an impression at most, and also clicks.
         now: that clock, in microseconds since 1970, UTC.
         keep_seconds: so old an event may be. Ids of events are kept for as long, so an event that
             is sent once more is either known or too old, whenever that is.
         ahead_seconds: so far in the future, since clocks differ.
     """
 
+    max_list: int
     now: int
     keep_seconds: float
     ahead_seconds: float
@@ -86,13 +89,13 @@ def now() -> int:
     return microseconds(datetime.now(UTC))
 
 
-def read_event(row: Mapping[str, Any], where: str, limits: TimeLimits) -> Event:
+def read_event(row: Mapping[str, Any], where: str, limits: EventLimits) -> Event:
     """The event in a row whose values have the types of `EVENTS`.
 
     Args:
         row: by column; null where a column is absent. Times are microseconds since 1970, UTC.
         where: the row's place, for messages.
-        limits: of its time.
+        limits: see there.
 
     Raises:
         SchemaError: it breaks a rule.
@@ -116,6 +119,13 @@ def read_event(row: Mapping[str, Any], where: str, limits: TimeLimits) -> Event:
         )
     in_view, clicked = row[IN_VIEW] or None, row[CLICKS]
     for name, ids in ((IN_VIEW, in_view), (CLICKS, clicked)):
+        if ids is not None and len(ids) > limits.max_list:
+            raise schema_error(
+                f"`{name}` may hold {limits.max_list:,} articles.",
+                f"{len(ids):,}",
+                where,
+                "Cut the list.",
+            )
         if ids is not None and None in ids:
             raise schema_error(
                 f"`{name}` must not hold nulls.", "a null in it", where, "Remove the null."
@@ -191,7 +201,7 @@ def mixed(thing: str, before: tuple[str, str], now: tuple[str, str]) -> SchemaEr
     )
 
 
-def _check_time(time: int, where: str, limits: TimeLimits) -> None:
+def _check_time(time: int, where: str, limits: EventLimits) -> None:
     age = (limits.now - time) / 1e6
     if -limits.ahead_seconds <= age <= limits.keep_seconds:
         return

@@ -279,6 +279,8 @@ def test_a_service_that_waits_for_its_bucket_ends_at_once_when_it_is_told_to(tmp
         ({}, "MODEL_URI"),
         ({"MODEL_URI": "m", "WORKERS": "0"}, "WORKERS"),
         ({"MODEL_URI": "m", "UPLOAD_SECONDS": "a\nwhile"}, "UPLOAD_SECONDS"),
+        ({"MODEL_URI": "m", "EVENTS": "true", "EVENTS_URL": "mysql://me:secret@db"}, "EVENTS_URL"),
+        ({"MODEL_URI": "m", "EVENTS": "true", "EVENTS_URL": "sqlite:///"}, "EVENTS_URL"),
     ],
 )
 def test_a_wrong_setting_ends_the_service_with_one_line(environment, named):
@@ -293,6 +295,7 @@ def test_a_wrong_setting_ends_the_service_with_one_line(environment, named):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert named in line
+    assert "secret" not in line
 
 
 def test_the_log_is_json_and_says_nothing_of_uploads(faulty, world):

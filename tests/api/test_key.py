@@ -36,7 +36,7 @@ def test_the_key_opens_both_ways_to_score(locked, world):
         b"\xff\xfe",
     ],
 )
-@pytest.mark.parametrize("path", ["/predict", "/predict/", "/predict/json"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/", "/predict/json", "/events"])
 def test_without_it_the_answer_is_401_and_says_what_is_missing(locked, path, key):
     headers = {} if key is None else {"X-API-Key": key}
     answer = locked.client.post(path, json=ROWS, headers=headers)

@@ -6,16 +6,18 @@ import signal
 import socket
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
 
-from tests.clients import Load, Upload, children, series, until
+from tests.clients import Load, Sending, Upload, children, series, until
 from tests.processes import send
 from tests.service import RunningService, parquet
 
 pytestmark = pytest.mark.system
 
 PLACES = 3
+EVENT_PLACES = 2
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +30,11 @@ def crowded(world, tmp_path_factory):
     """A service with one worker, where two more may wait; so long that no test meets
     a time limit.
     """
-    log = tmp_path_factory.mktemp("crowded") / "log"
+    folder = tmp_path_factory.mktemp("crowded")
     limits = {"WORKERS": 1, "QUEUE_SIZE": PLACES - 1, "UPLOAD_SECONDS": 600, "DECODE_SECONDS": 600}
-    with RunningService(log, MODEL_URI=world.models, **limits) as service:
+    events = {"EVENTS": "true", "EVENTS_URL": f"sqlite:///{folder}/events.sqlite"}
+    limits |= events | {"EVENTS_QUEUE": EVENT_PLACES}
+    with RunningService(folder / "log", MODEL_URI=world.models, **limits) as service:
         yield service
 
 
@@ -96,6 +100,36 @@ def test_with_all_places_taken_others_are_told_to_come_back_and_all_are_answered
         assert [upload.send().answer()[0] for upload in uploads] == [200] * PLACES
     assert crowded.predict(*files).status_code == 200
     wait_for_in_flight(crowded, 0)
+
+
+def test_events_and_uploads_take_no_places_from_each_other(crowded, files):
+    row = {"impression_id": 1, "user_id": 1, "article_ids_inview": [1, 2]}
+    row["impression_time"] = datetime.now(UTC).isoformat()
+    kinds = ("application/x-ndjson", "application/vnd.apache.parquet")
+    with ExitStack() as stack:
+        uploads = [stack.enter_context(half(crowded, files)) for _ in range(PLACES)]
+        wait_for_in_flight(crowded, PLACES)
+        assert crowded.send([row]).status_code == 200
+        events = [
+            stack.enter_context(Sending(crowded, "/events", kind, b"x" * 1_000)).send(500)
+            for kind in kinds
+        ]
+        until(
+            lambda: crowded.metric("nrms_events_requests_in_flight") == EVENT_PLACES,
+            "no place for events",
+        )
+        refused = crowded.send([row])
+        assert refused.status_code == 429
+        assert refused.headers["Retry-After"] == "1"
+        rule = f"At most {EVENT_PLACES} requests may arrive or wait at once."
+        assert refused.json()["error"]["rule"] == rule
+        assert [upload.send().answer()[0] for upload in uploads] == [200] * PLACES
+        assert crowded.predict(*files).status_code == 200
+        events[0].vanish()
+        until(lambda: crowded.metric("nrms_events_requests_in_flight") == 1, "a place that is free")
+        assert crowded.send([row]).status_code == 200
+        assert events[1].send().answer()[0] == 422
+    assert crowded.send([row]).json()["repeated"] == 1
 
 
 def test_more_clients_than_places_are_answered_or_told_to_come_back_and_nothing_else(

@@ -360,6 +360,7 @@ def test_the_demo_from_data_to_a_served_model(services, bucket, gateway, tmp_pat
         for name, value in services["api"]["environment"].items()
         if name != "STORAGE_EMULATOR_HOST"
     }
+    settings["EVENTS_URL"] = f"sqlite:///{tmp_path}/events.sqlite"
     with RunningService(tmp_path / "log", STORAGE_EMULATOR_HOST=server, **settings) as service:
         split = f"{uri}/days/{days[1]}/validation"
         behaviors, history = (

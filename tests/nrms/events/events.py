@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from nrms.data.schema import CLICKS, IN_VIEW
-from nrms.events.event import EVENTS, TimeLimits, now, read_event
+from nrms.events.event import EVENTS, EventLimits, now, read_event
 from nrms.events.log import EventLog
 from nrms.events.records import Batch
 
 HOUR = 3_600 * 10**6
-LIMITS = TimeLimits(now(), 48 * 3_600, 300)
+LIMITS = EventLimits(max_list=100, now=now(), keep_seconds=48 * 3_600, ahead_seconds=300)
 
 
 def impression(number: int, **columns: object) -> dict:

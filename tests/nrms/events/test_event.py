@@ -27,6 +27,8 @@ def read(row: dict):
         (click(1) | {CLICKS: []}, "An event must say what was shown"),
         (impression(1, **{IN_VIEW: [1, None]}), f"`{IN_VIEW}` must not hold nulls."),
         (click(1, 2, None), f"`{CLICKS}` must not hold nulls."),
+        (impression(1, **{IN_VIEW: [*range(101)]}), f"`{IN_VIEW}` may hold 100 articles."),
+        (click(1, *range(101)), f"`{CLICKS}` may hold 100 articles."),
         (impression(9, **{CLICKS: [0, 1, 0, 0]}), "must hold the ids of the clicked articles"),
         (
             impression(1, impression_time=LIMITS.now + 301 * 10**6),
