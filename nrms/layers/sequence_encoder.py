@@ -17,6 +17,15 @@ def ends(mask):
     return ops.max(ops.where(mask, positions, 0), axis=1, initial=0)
 
 
+def _fastest_buckets(dim: int) -> int:
+    """The number of groups with which a step of training takes least time.
+
+    Measured on 2 cores, with 8 words a title: at 16 dimensions a step in 8 groups takes twice as
+    long as in 2, at 400 a step in 2 takes a fifth longer than in 8. More than 8 are no faster.
+    """
+    return 2 if dim <= 64 else 4 if dim <= 128 else 8
+
+
 @keras.saving.register_keras_serializable(package="nrms")
 class SequenceEncoder(keras.layers.Layer):
     """Multi-head self-attention, dropout, additive attention (Wu et al., EMNLP-IJCNLP 2019, section
@@ -37,6 +46,7 @@ class SequenceEncoder(keras.layers.Layer):
         attention_dim: hidden size of the pooling.
         dropout: rate between self-attention and pooling.
         buckets: number of groups. More groups mean less padding, but more and smaller operations.
+            None for the number that is fastest at this size of vectors.
 
     Call arguments:
         items: float tensor of shape `(items, dim)`, the distinct items of the batch.
@@ -55,7 +65,7 @@ class SequenceEncoder(keras.layers.Layer):
         head_dim: int,
         attention_dim: int,
         dropout: float = 0.0,
-        buckets: int = 8,
+        buckets: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -63,9 +73,7 @@ class SequenceEncoder(keras.layers.Layer):
         self.head_dim = head_dim
         self.attention_dim = attention_dim
         self.dropout = dropout
-        # On 2 cores, with 8 words a title, training is 15% slower in 4 buckets, and no faster in 12
-        # or 16.
-        self.buckets = buckets
+        self.buckets = buckets or _fastest_buckets(heads * head_dim)
         self.self_attention = SelfAttention(
             heads, head_dim, name="self_attention", dtype=self.dtype_policy
         )

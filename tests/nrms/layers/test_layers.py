@@ -343,6 +343,14 @@ def test_training_in_buckets_gives_what_inference_gives(count):
     )
 
 
+@pytest.mark.parametrize(("head_dim", "buckets"), [(8, 2), (16, 4), (20, 8)])
+def test_the_number_of_groups_follows_from_the_size_and_is_saved(head_dim, buckets):
+    layer = SequenceEncoder(heads=8 if head_dim < 20 else 20, head_dim=head_dim, attention_dim=5)
+    assert layer.get_config()["buckets"] == buckets
+    again = SequenceEncoder.from_config(layer.get_config() | {"buckets": 3})
+    assert again.get_config()["buckets"] == 3
+
+
 def test_dropout_acts_in_training_only():
     encoder = NewsEncoder(**{**NEWS, "dropout": 0.5})
     encoder.build()
