@@ -236,6 +236,8 @@ class FaultyProxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Else a body waits for the acknowledgement of its headers, which is late by 40 ms.
+            disable_nagle_algorithm = True
 
             def handle_request(self) -> None:
                 request = Request(self, server)
@@ -295,6 +297,14 @@ def trained(shared: Shared, demo: str) -> "tuple[TrainConfig, TrainingResult]":
         (folder / "trained.pickle").write_bytes(pickle.dumps((config, train(config))))
 
     return pickle.loads((shared.folder("trained", make) / "trained.pickle").read_bytes())
+
+
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is drawn twice; for tests of nights, most of which have the same ones."""
+    from tests.pictures import draw_once  # imports matplotlib
+
+    draw_once(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,12 @@ from nrms.nights.schedule import Night, look_after, registry
 from nrms.nights.scoring import score
 from tests.damage import flipped
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 DATES = ["2026-11-25", "2026-11-24", "2026-11-23"]
 
 
-def prepare_day(data, date):
+def write_day(folder, date):
     """A day of the site that `world`'s model was trained for."""
     flags = [
         "--articles",
@@ -39,8 +41,20 @@ def prepare_day(data, date):
         "--validation-impressions",
         "400",
     ]
-    argv = ["--source", "demo", "--seed", "1", *flags, "--output", data, "--date", date]
+    argv = ["--source", "demo", "--seed", "1", *flags, "--output", str(folder), "--date", date]
     prepare.main(parse(prepare.PrepareConfig, argv, "p", "d"))
+
+
+@pytest.fixture
+def prepare_day(shared):
+    """Puts a day where a night looks for it: a copy of one that is made once."""
+
+    def prepare_day(data, date):
+        day = shared.folder(f"day-{date}", lambda folder: write_day(folder, date))
+        for path, info in storage.list_paths(str(day)).items():
+            storage.upload(info.uri, storage.join(data.replace("{date}", date), path))
+
+    return prepare_day
 
 
 @pytest.fixture
@@ -53,7 +67,7 @@ def root(request, tmp_path):
 
 
 @pytest.fixture
-def config(root, world, tmp_path):
+def config(root, world, prepare_day, tmp_path):
     """Three nights, of which the middle one has no data."""
     config = NightlyConfig(
         model=world.version,
@@ -96,7 +110,7 @@ def call(config, capsys, *flags):
 
 
 @pytest.mark.parametrize("root", ["folder", "bucket"], indirect=True)
-def test_nights_with_data_are_scored_once_and_late_data_by_the_next_run(config):
+def test_nights_with_data_are_scored_once_and_late_data_by_the_next_run(config, prepare_day):
     nights, dates = scored(config)
     assert dates == [DATES[0], DATES[2]]
     assert [night.metrics is not None for night in nights] == [True, False, True]

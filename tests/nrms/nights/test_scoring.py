@@ -37,7 +37,7 @@ from tests.nrms.test_tracking import started
 from tests.small_data import Folder
 from tests.small_training import METRICS, REPOSITORY
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("drawn_once")]
 
 SHARDS = 4
 PARTS = [f"part-{number:05}.parquet" for number in range(SHARDS)]
