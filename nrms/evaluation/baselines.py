@@ -19,9 +19,11 @@ from nrms.data.histories import Histories
 from nrms.data.impressions import Impressions, ShardInput
 from nrms.data.schema import Column, schema_error
 from nrms.evaluation.ranking import place_unknown
+from nrms.features.context.features import PLACES
 
 Baseline = Callable[[Impressions], np.ndarray | None]
 
+_LOG_ODDS = [place for name, place in PLACES.items() if name.startswith("log_odds")]
 _HOUR = 3_600_000_000  # microseconds
 
 
@@ -29,15 +31,25 @@ def standard_baselines(
     popularity: Popularity, published: np.ndarray | None, seed: int
 ) -> dict[str, Baseline]:
     """The baselines that a report prints, by name: `random` (drawn from `seed`), `popularity`,
-    `newest`, and `oracle` of a split that was opened with `INPUTS`.
+    `newest`, `pairwise` of a split whose model reads what happened before, and `oracle` of a split
+    that was opened with `INPUTS`.
     """
     rng = np.random.default_rng(seed)
     return {
         "random": lambda impressions: rng.random(len(impressions.candidates), np.float32),
         "popularity": popularity.scores,
         "newest": newest(published),
+        "pairwise": pairwise,
         "oracle": lambda impressions: impressions.per_candidate.get(Oracle.name),
     }
+
+
+def pairwise(impressions: Impressions) -> np.ndarray | None:
+    """Ranks by what won against what: the mean, over the other candidates and the half-lives, of
+    the log-odds that the candidate is clicked and the other one is not. A counter, no model.
+    """
+    context = impressions.per_candidate.get("context")
+    return None if context is None else context[:, _LOG_ODDS].mean(axis=1)
 
 
 class Oracle:

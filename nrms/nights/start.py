@@ -74,9 +74,16 @@ def start_of_night(config: ScoreConfig, context: Context, dataset: Dataset, cach
 
     def count() -> State:
         state = State(context.rules)
+        missing = [day for day, found in files.items() if not found]
+        if missing:
+            logger.warning(
+                "no data of %d of the %d days before: %s; the state knows nothing of them",
+                len(missing),
+                len(files),
+                ", ".join(missing),
+            )
         for day, (data, split) in days.items():
-            if not files[day]:
-                logger.warning("%s: no data in %s: the state knows nothing of it", day, data)
+            if day in missing:
                 continue
             (folder := cache / f"past-{day}").mkdir()
             opened = Dataset(data, dataset.cache, dataset.articles_file, dataset.articles)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import restricted_number_type
 
-from nrms.config import Count, PositiveInt, Share, option
+from nrms.config import Count, PositiveInt, Share, Text, option
+from nrms.errors import ConfigError
+from nrms.features.context.features import GROUPS
 from nrms.features.context.input import Context
 
 if TYPE_CHECKING:
@@ -46,17 +48,29 @@ class ContextConfig:
     context_days: Count = option(
         0, "days at the start of the training split that count but are not trained on"
     )
+    context_without: Text | None = option(
+        None, "groups of features that are left out, with commas: pairs, counters, together, ..."
+    )
     max_list: PositiveInt = option(
         256, "longest list whose candidates are all compared with each other"
     )
 
 
 def context_input(config: Any) -> Context:
-    """What the ranker reads, not fitted, of a configuration with the flags above."""
+    """What the ranker reads, not fitted, of a configuration with the flags above. Raises
+    ConfigError: --context-without names a group that is not there.
+    """
+    without = [name for name in (config.context_without or "").replace(" ", "").split(",") if name]
+    unknown = [name for name in without if name not in GROUPS]
+    if unknown:
+        raise ConfigError(
+            f"--context-without must name groups of {', '.join(GROUPS)}. Received: {unknown[0]}."
+        )
     return Context(
         config.event_delay,
         config.reader_delay,
         config.reader_state,
         config.context_clicks,
         config.max_list,
+        without=without,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +18,7 @@ from nrms.data.impressions import Impressions
 from nrms.data.schema import schema_error
 from nrms.features.context import snapshot
 from nrms.features.context.events import Events
-from nrms.features.context.features import NAMES, VERSION, Request, features
+from nrms.features.context.features import GROUPS, NAMES, PLACES, VERSION, Request, features
 from nrms.features.context.state import NO_ID, Delays, State
 from nrms.features.inputs import MomentInput, checked_size, registered
 
@@ -41,6 +41,7 @@ class Context(MomentInput):
         clicks: whether clicks count, or only what was shown.
         max_list: longest list whose candidates are all compared with each other.
         version: that of the features.
+        without: groups of features (`features.GROUPS`) that are 0 everywhere.
 
     Attributes:
         rules: how events count.
@@ -64,6 +65,7 @@ class Context(MomentInput):
         clicks: bool = True,
         max_list: int = 256,
         version: int = VERSION,
+        without: Sequence[str] = (),
     ) -> None:
         if version != VERSION:
             raise ValueError(f"features of version {version}; this release has version {VERSION}")
@@ -77,7 +79,10 @@ class Context(MomentInput):
             "clicks": bool(clicks),
             "max_list": checked_size(max_list),
             "version": version,
+            "without": list(without),
         }
+        left_out = [name for group in without for name in GROUPS[group] if name != "compared"]
+        self._left_out = [PLACES[name] for name in left_out]
         event, reader = (int(seconds * _SECOND) for seconds in delays)
         self.rules = Delays(event, reader, bool(readers), bool(clicks), max_list)
         self.state = State(self.rules)
@@ -103,7 +108,9 @@ class Context(MomentInput):
             impressions = replace(impressions, time=np.full(len(impressions), now))
         refuse_untimed(impressions)
         request = _request(impressions, articles, histories)
-        return moment.features(impressions, request)
+        features = moment.features(impressions, request)
+        features[:, self._left_out] = 0
+        return features
 
     def save(self, folder: Path) -> None:
         """Writes the state."""
