@@ -187,7 +187,7 @@ def test_a_state_made_by_the_job_is_that_of_the_training(night, data, trained, t
         make_state(replace(config, start=state, output=f"{state}-twice"))
     later = replace(config, split="validation", start=state, output=f"{state}-later")
     assert make_state(later) is not None
-    with pytest.raises(ConfigError, match="--context must name a folder that jobs.context"):
+    with pytest.raises(ConfigError, match=r"--context must name a folder that jobs.context"):
         score(replace(night, context=str(data), output=f"{night.output}-wrong"))
     other = str(tmp_path / "other")
     train_config = StateConfig(data=str(data), output=other)
