@@ -52,6 +52,7 @@ CONFIGS = {
     "jobs.train": "TrainConfig",
     "jobs.sweep": "SweepConfig",
     "jobs.score": "ScoreConfig",
+    "jobs.context": "StateConfig",
     "jobs.nightly": "NightlyConfig",
 }
 # Of other programs than the jobs.
