@@ -28,6 +28,7 @@ VERBS = {
     "score": Verb("jobs.score", "score the impressions of a split, or of one night"),
     "context": Verb("jobs.context", "count what happened, as the state that scoring starts from"),
     "nightly": Verb("jobs.nightly", "score the nights that are due"),
+    "compare": Verb("jobs.compare", "say which of two predictions ranks better, and where"),
     "sweep": Verb("jobs.sweep", "search for hyperparameters"),
     "serve": Verb("api.__main__", "score uploads on demand: the service and its page"),
     "bench": Verb("jobs.bench.__main__", "measure speed and memory"),
@@ -36,6 +37,7 @@ VERBS = {
 _SYNONYMS = {
     "api": "serve",
     "convert": "prepare",
+    "diff": "compare",
     "fit": "train",
     "import": "prepare",
     "predict": "score",

@@ -114,9 +114,11 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-def required(help: str) -> Any:
-    """A field that the flags or the file must give."""
-    return field(metadata={"help": help})
+def required(help: str, bare: bool = False) -> Any:
+    """A field that the flags or the file must give; with `bare` also a word of the command line
+    without its flag, in the order of such fields.
+    """
+    return field(metadata={"help": help, "bare": bare})
 
 
 class Variants:
@@ -258,6 +260,9 @@ def parse_values(
     words = [_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)]
     file, content, config_class = _first_look(config_class, words, prog)
     flags, unknown = _flag_parser(config_class, prog, description).parse_known_args(words)
+    for name in (name for name in _bare(config_class) if name not in flags):
+        if unknown and not unknown[0].startswith("-"):
+            setattr(flags, name, unknown.pop(0))
     if unknown:
         word = unknown[0].partition("=")[0]
         near = _near(word, [flag(name) for name in (*_names(config_class), "config")])
@@ -408,7 +413,9 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
     """
     parser = _FlagParser(
         prog=prog,
-        usage="%(prog)s [--config FILE] [--FLAG VALUE ...]",
+        usage=" ".join(
+            ["%(prog)s", *map(str.upper, _bare(config_class)), "[--config FILE] [--FLAG VALUE ...]"]
+        ),
         description=description,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
         argument_default=argparse.SUPPRESS,
@@ -503,6 +510,11 @@ def _shown(default: Any) -> str:
         if isinstance(default, bool)
         else str(default)
     )
+
+
+def _bare(config_class: type) -> list[str]:
+    """The fields whose values may be given without their flags, in order."""
+    return [f.name for _, group in _groups(config_class) for f in group if f.metadata.get("bare")]
 
 
 def _is_required(f: Field) -> bool:

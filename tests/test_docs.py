@@ -54,6 +54,7 @@ CONFIGS = {
     "jobs.score": "ScoreConfig",
     "jobs.context": "StateConfig",
     "jobs.nightly": "NightlyConfig",
+    "jobs.compare": "CompareConfig",
 }
 # Of other programs than the jobs.
 OTHER_FLAGS = {"--help", "--long"}

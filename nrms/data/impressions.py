@@ -175,7 +175,7 @@ def read_impressions(
         if clicks is not None and len(clicks) and clicks.null_count == len(clicks):
             clicks = None
         click_offsets, click_ids = unnest(pa.nulls(len(user)) if clicks is None else clicks)
-        candidate_keys, click_keys = _keys(
+        candidate_keys, click_keys = pair_keys(
             (offsets, candidate_ids), (click_offsets, click_ids), articles.ids.type
         )
 
@@ -255,7 +255,7 @@ def _fill(
         arrays[each.name] = array
 
 
-def _keys(
+def pair_keys(
     candidates: tuple[np.ndarray, pa.Array],
     clicks: tuple[np.ndarray, pa.Array],
     id_type: pa.DataType,

@@ -42,6 +42,11 @@ class ArticleAges:
         self._shown = np.full(articles + 1, _NEVER)
         self._start = _NEVER
 
+    @property
+    def complete(self) -> bool:
+        """Whether each article has a time of publishing, so that no shard need be added."""
+        return not np.isnat(self._published[1:]).any()
+
     def add(self, impressions: Impressions) -> None:
         """Notes when the articles of a shard are shown."""
         if impressions.time is None:

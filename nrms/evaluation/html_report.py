@@ -1,5 +1,4 @@
-"""One HTML file that shows people how a split was scored. It loads nothing, so it can be mailed or
-archived.
+"""One HTML file that shows people how a split was scored.
 
 All text that comes from data is escaped, and isolated (`<bdi>`) so that the writing direction of a
 title does not go beyond it.
@@ -7,26 +6,22 @@ title does not go beyond it.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from string import Template
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from nrms.evaluation import plots
 from nrms.evaluation.comparison import interval_text
+from nrms.evaluation.html_page import METRIC_NAMES, pairs, picture, write_page
 from nrms.evaluation.ranking import METRICS
 from nrms.evaluation.slices import SLICES
 
 RECENT = 10  # so many titles of a history are shown
 BEST = 10  # so many candidates are shown, beside the clicked ones
 
-_METRIC_NAMES = dict(zip(METRICS, ("AUC", "MRR", "nDCG@5", "nDCG@10"), strict=True))
 _COUNT_NAMES = {
     "unlabelled": "impressions without labels",
     "skipped_one_class": "impressions not measured: all or none clicked",
@@ -84,9 +79,9 @@ def write_report(
     sections = [
         _warnings(metrics.get("warnings", [])),
         _headline(metrics),
-        _pairs("AUC, 95% interval", _intervals(metrics)),
-        _pairs("Run", facts.items()),
-        _pairs(
+        pairs("AUC, 95% interval", _intervals(metrics)),
+        pairs("Run", facts.items()),
+        pairs(
             "Counts",
             (
                 (_count_name(name), f"{count:,}")
@@ -94,7 +89,7 @@ def write_report(
                 if _is_count(count)
             ),
         ),
-        _pairs(
+        pairs(
             "Unknown",
             (
                 (name.replace("_", " "), f"{share:.1%}")
@@ -105,15 +100,10 @@ def write_report(
             _groups(attribute, metrics[attribute], figures.get(_plot_name(attribute)))
             for attribute in grouped
         ),
-        *(_plot(name, figures[name]) for name in ungrouped),
+        *(picture(name, figures[name]) for name in ungrouped),
         _examples(examples),
     ]
-    path.write_text(
-        _PAGE.substitute(title=escape(title), body="\n".join(filter(None, sections))),
-        "utf-8",
-        newline="\n",
-    )
-    return path
+    return write_page(path, title, sections)
 
 
 def _warnings(texts: Sequence[str]) -> str:
@@ -135,7 +125,7 @@ def _headline(metrics: Mapping) -> str:
             "nothing to measure."
         )
         return f'<p class="note">{why}</p>'
-    tiles = (_tile(metric, name, metrics) for metric, name in _METRIC_NAMES.items())
+    tiles = (_tile(metric, name, metrics) for metric, name in METRIC_NAMES.items())
     return f'<section class="tiles">{"".join(tiles)}</section>'
 
 
@@ -161,11 +151,6 @@ def _intervals(metrics: Mapping) -> Iterable[tuple[str, str]]:
     )
 
 
-def _pairs(heading: str, pairs: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
-    return rows and f"<section><h2>{heading}</h2><dl>{rows}</dl></section>"
-
-
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -179,27 +164,11 @@ def _plot_name(attribute: str) -> str:
     return f"auc_{attribute}"
 
 
-def _plot(name: str, figure: Figure) -> str:
-    png = plots.attempt(name, _png, figure)
-    return (
-        ""
-        if png is None
-        else f'<img alt="{escape(name.replace("_", " "))}" src="data:image/png;base64,{png}">'
-    )
-
-
-def _png(figure: Figure) -> str:
-    file = io.BytesIO()
-    # Transparent, so that the background of the page shows, light or dark.
-    plots.save(figure, file, dpi=180, transparent=True)
-    return base64.b64encode(file.getvalue()).decode()
-
-
 def _groups(attribute: str, groups: Mapping[str, Mapping], figure: Figure | None) -> str:
     """A table with the metrics of each group, below the plot."""
     part = _GROUPS[attribute]
     head = "".join(
-        f"<th>{name}</th>" for name in (part.column, *_METRIC_NAMES.values(), "impressions")
+        f"<th>{name}</th>" for name in (part.column, *METRIC_NAMES.values(), "impressions")
     )
     rows = ""
     for group, found in groups.items():
@@ -208,7 +177,7 @@ def _groups(attribute: str, groups: Mapping[str, Mapping], figure: Figure | None
             f"<tr><th>{escape(part.shown(group))}</th>{means}<td>{found['impressions']:,}</td></tr>"
         )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    plot = "" if figure is None else _plot(_plot_name(attribute), figure)
+    plot = "" if figure is None else picture(_plot_name(attribute), figure)
     return (
         f'<section class="{attribute}"><h2>By {part.title}</h2>{plot}'
         f'<div class="scroll">{table}</div></section>'
@@ -278,106 +247,3 @@ def _title(title: str | None) -> str:
 
 def _text(value: object) -> str:
     return f"<bdi>{escape(str(value))}</bdi>"
-
-
-# The dark colours are for screens only, as paper is white. Plots are drawn for a white page, so on
-# a dark one they are inverted and their hues turned back. The policy forbids all requests, in case
-# text should slip through unescaped.
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-:root { --back: #fff; --card: #f6f7f9; --text: #1c1e21; --quiet: #62676e; --line: #dcdfe4;
-  --model: #c24e00; --other: #9aa0a8; --click: #ffe3cf; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --back: #16181c; --card: #1f2228; --text: #e6e7e9; --quiet: #9ba1a9; --line: #363b43;
-    --model: #ff9a52; --other: #6d747d; --click: #57300f; }
-  img { filter: invert(1) hue-rotate(180deg); }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 76rem; background: var(--back);
-  color: var(--text);
-  font: .95rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
-  overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1.25rem; }
-h2 { font-size: 1.1rem; margin: 0 0 .6rem; }
-h3 { font-size: 1rem; margin: 0; }
-h4 { font-size: .8rem; margin: 0 0 .3rem; color: var(--quiet); font-weight: 600; }
-.by_hour { grid-row: span 3; }
-main { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 2.25rem 2.5rem;
-  align-items: start; }
-.wide, .tiles, .note, .warnings { grid-column: 1 / -1; }
-.note { margin: 0; padding: 1rem 1.25rem; background: var(--card);
-  border-left: 4px solid var(--model); }
-.warnings { padding: 1rem 1.25rem; background: var(--click); border-left: 4px solid var(--model);
-  print-color-adjust: exact; }
-.warnings ul { margin: 0; padding-left: 1.1rem; }
-.quiet { color: var(--quiet); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { font-weight: 400; text-align: left; }
-td, th { padding: .2rem .75rem .2rem 0; vertical-align: top; }
-td:last-child, .scroll { white-space: nowrap; }
-img { display: block; width: 100%; margin-bottom: .75rem; }
-.scroll { overflow-x: auto; overflow-wrap: normal; }
-.scroll tr > :not(:first-child) { text-align: right; }
-.scroll tr > :last-child { padding-right: 0; }
-.scroll tr { border-bottom: 1px solid var(--line); }
-thead th { color: var(--quiet); white-space: nowrap; }
-.tiles { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 1rem;
-  overflow-wrap: normal; }
-.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: .9rem 1rem; }
-.tiles h2 { font-size: .9rem; margin: 0; color: var(--quiet); }
-.tiles strong { display: block; font-size: 2rem; line-height: 1.3;
-  font-variant-numeric: tabular-nums; }
-.tiles table { margin-top: .4rem; font-size: .85rem; }
-.tiles th { white-space: nowrap; }
-.tiles .bar { width: 45%; padding: 0; vertical-align: middle; }
-.bar i { display: block; height: .5rem; background: var(--other); print-color-adjust: exact; }
-tr:first-child .bar i { background: var(--model); }
-dl { margin: 0; display: grid; grid-template-columns: fit-content(75%) 1fr; }
-dt, dd { margin: 0; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid var(--line); }
-dt { color: var(--quiet); }
-article { display: grid; grid-template-columns: 2fr 3fr; gap: .6rem 2.5rem; padding: 1rem 0;
-  border-top: 1px solid var(--line); break-inside: avoid; }
-article h3 { grid-column: 1 / -1; }
-article ul { margin: 0; padding-left: 1.1rem; }
-article p { margin: 0; }
-article td:first-child { width: 2rem; color: var(--quiet); }
-article td:last-child { width: 4.5rem; text-align: right; padding-right: 0; }
-article .gap td { text-align: left; }
-article table { table-layout: fixed; }
-article tr:has(mark) { background: var(--click); print-color-adjust: exact; }
-mark { background: var(--model); color: var(--back); border-radius: 4px; padding: 0 .4em;
-  font-size: .8em; white-space: nowrap; print-color-adjust: exact; }
-@media screen and (max-width: 50rem) {
-  main, article { grid-template-columns: minmax(0, 1fr); }
-  .by_hour { grid-row: auto; }
-  .scroll { font-size: .75rem; }
-  .scroll td, .scroll th { padding-right: .45rem; }
-  .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-}
-@media screen and (max-width: 30rem) { .tiles { grid-template-columns: minmax(0, 1fr); } }
-@media print {
-  :root { font-size: 11px; }
-  body { padding: 0; }
-  section, tr, img { break-inside: avoid; }
-  .wide { break-inside: auto; }
-}
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<main>
-$body
-</main>
-</body>
-</html>
-""")

@@ -1,4 +1,4 @@
-"""How far a mean AUC may be from the true one: a bootstrap over impressions, whose result does not
+"""How far a mean may be from the true one: a bootstrap over impressions, whose result does not
 depend on the order of shards.
 
 A replicate draws each impression a Poisson(1) number of times (Chamandy et al., "Estimating
@@ -17,12 +17,13 @@ import pyarrow as pa
 from nrms.data.columns import hashes
 
 LEVEL = 0.95
-_REPLICATES = 1000
+REPLICATES = 1000  # of an interval, and of the draws made at once
 # Impressions are put into so many groups, by hash, and a group is drawn as one. The mean has the
 # same spread, but memory and time do not grow with the impressions.
-_GROUPS = 4096
-# AUCs are summed as whole numbers of 1 / _UNIT, because the sum of integers has no order
-_UNIT = 2**32
+GROUPS = 4096
+# Metrics are summed as whole numbers of 1 / UNIT, because the sum of integers has no order
+UNIT = 2**32
+_AT_ONCE = 64  # groups that are drawn at once
 
 
 class AucInterval:
@@ -36,7 +37,7 @@ class AucInterval:
     """
 
     def __init__(self) -> None:
-        self._sums = np.zeros((2, _GROUPS), np.int64)  # of AUCs, and how many
+        self._sums = np.zeros((2, GROUPS), np.int64)  # of AUCs, and how many
 
     def add(self, keys: np.ndarray, auc: np.ndarray) -> None:
         """Adds a shard.
@@ -46,9 +47,9 @@ class AucInterval:
             auc: float64 `[n]`; an undefined one is NaN and is left out.
         """
         counted = ~np.isnan(auc)
-        group = (keys[counted] % _GROUPS).astype(np.int64)
-        np.add.at(self._sums[0], group, np.rint(auc[counted] * _UNIT).astype(np.int64))
-        self._sums[1] += np.bincount(group, minlength=_GROUPS)
+        group = (keys[counted] % GROUPS).astype(np.int64)
+        np.add.at(self._sums[0], group, np.rint(auc[counted] * UNIT).astype(np.int64))
+        self._sums[1] += np.bincount(group, minlength=GROUPS)
 
     def __add__(self, other: AucInterval) -> AucInterval:
         total = AucInterval()
@@ -59,8 +60,8 @@ class AucInterval:
         """Low and high end; None where fewer than two impressions have an AUC."""
         if self._sums[1].sum() < 2:
             return None
-        sums, counts = self._sums @ _draws()
-        means = sums[counts > 0] / counts[counts > 0] / _UNIT
+        sums, counts = self._sums @ draws()
+        means = sums[counts > 0] / counts[counts > 0] / UNIT
         tail = (1 - LEVEL) / 2
         return np.quantile(means, [tail, 1 - tail]).tolist()
 
@@ -72,11 +73,24 @@ def impression_keys(impression_id: pa.Array, user_id: pa.Array) -> np.ndarray:
     return hashes(hashes(impression_id) ^ (hashes(user_id) * np.uint64(3)))
 
 
-@functools.cache
-def _draws() -> np.ndarray:
-    """How often each replicate draws each group: int64 `(groups, replicates)`, Poisson(1)."""
-    uniform = hashes(np.arange(_GROUPS * _REPLICATES, dtype=np.uint64)) / 2.0**64
+@functools.lru_cache(maxsize=1)
+def draws(seed: int = 0, block: int = 0) -> np.ndarray:
+    """How often each replicate of a block draws each group: int64 `(groups, replicates)`,
+    Poisson(1).
+
+    Args:
+        seed: other seeds give other draws; at least 0, below 2^32.
+        block: the number of the block, from 0 and below 1000.
+    """
     probability = np.exp(-1) / np.cumprod([1.0, *range(1, 16)])
-    return np.searchsorted(np.cumsum(probability), uniform, side="right").reshape(
-        _GROUPS, _REPLICATES
-    )
+    chance = np.cumsum(probability)
+    drawn = np.empty((GROUPS, REPLICATES), np.int64)
+    # A few groups at a time, whose numbers stay in the processor's cache: thrice as fast.
+    for start in range(0, GROUPS, _AT_ONCE):
+        part = drawn[start : start + _AT_ONCE]
+        first = ((1000 * seed + block) * GROUPS + start) * REPLICATES
+        numbers = np.uint64(first) + np.arange(part.size, dtype=np.uint64)
+        part[:] = np.searchsorted(chance, hashes(numbers) / 2.0**64, side="right").reshape(
+            part.shape
+        )
+    return drawn

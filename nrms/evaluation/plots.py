@@ -131,6 +131,43 @@ def auc_by_hour(groups: Mapping[int, GroupMean]) -> Figure:
 
 
 @_default_style
+def differences(
+    groups: Mapping[str, tuple[float, Sequence[float] | None]],
+    title: str,
+    ylabel: str,
+    xlabel: str,
+    counts: Sequence[int] | None = None,
+) -> Figure:
+    """The difference of two rankings in each group with its 95% interval.
+
+    Args:
+        groups: by name, in this order, the difference and the ends of its interval, if known.
+        title: of the figure.
+        ylabel: what is different.
+        xlabel: what the groups are.
+        counts: impressions of each group, drawn below; None draws none.
+    """
+    names, found = list(groups), list(groups.values())
+    if counts is None:
+        figure = Figure(figsize=(6.5, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xticks(np.arange(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_xlabel(xlabel)
+        _tidy(axes)
+    else:
+        figure, axes = _above_counts(names, counts, xlabel)
+    values = np.array([value for value, _ in found])
+    # A group of one impression has no interval, and so no whiskers.
+    ends = np.array([(value, value) if span is None else span for value, span in found]).T
+    _whiskers(axes, values, np.maximum(0, [values - ends[0], ends[1] - values]), 0)
+    axes.set_title(title, loc="left")
+    axes.set_title("whiskers: 95% interval", loc="right", fontsize=9, color=DARK)
+    axes.set_ylabel(ylabel)
+    return figure
+
+
+@_default_style
 def score_distribution(samples: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> Figure:
     """Density of scores, one outline a kind, between the 0.1% and the 99.9% quantile.
 
@@ -245,28 +282,53 @@ def save_all(figures: Mapping[str, Figure | None], folder: Path) -> dict[str, Pa
 
 def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabel: str) -> Figure:
     """Mean AUC with its 95% interval above, the number of impressions below."""
+    means = [group.mean if group.count else np.nan for group in groups]
+    errors = [1.96 * group.standard_error if group.count else np.nan for group in groups]
+    figure, axes = _above_counts(names, [group.count for group in groups], xlabel)
+    _whiskers(axes, np.array(means), np.array([errors, errors]), 0.5)
+    axes.set_title(title, loc="left")
+    axes.set_title("whiskers: 95% interval; dashed: random", loc="right", fontsize=9, color=DARK)
+    axes.set_ylabel("mean AUC per impression")
+    return figure
+
+
+def _above_counts(names: Sequence[str], counts: Sequence[int], xlabel: str) -> tuple[Figure, Axes]:
+    """A figure with the number of impressions of each group at the bottom, and the axes above."""
     figure = Figure(figsize=(6.5, 4.4), layout="constrained")
-    auc, impressions = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above, impressions = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     places = np.arange(len(names))
-    filled = [place for place, group in enumerate(groups) if group.count]
-    means = [groups[place].mean for place in filled]
-    interval = [1.96 * groups[place].standard_error for place in filled]
-    auc.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
-    auc.errorbar(
-        filled, means, interval, fmt="o", color=ORANGE, ecolor=ORANGE, elinewidth=1.2, capsize=3
-    )
-    auc.set_title(title, loc="left")
-    auc.set_title("whiskers: 95% interval; dashed: random", loc="right", fontsize=9, color=DARK)
-    auc.set_ylabel("mean AUC per impression")
-    impressions.bar(places, [group.count for group in groups], color=BLUE, width=0.7)
+    impressions.bar(places, counts, color=BLUE, width=0.7)
     impressions.yaxis.set_major_formatter(EngFormatter(sep=""))
     impressions.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     impressions.set_ylabel("impressions")
     impressions.set_xticks(places, names)
     impressions.set_xlabel(xlabel)
-    for axes in (auc, impressions):
+    for axes in (above, impressions):
         _tidy(axes)
-    return figure
+    return figure, above
+
+
+def _whiskers(axes: Axes, values: np.ndarray, errors: np.ndarray, line: float) -> None:
+    """A point with whiskers for each value that is a number, and a dashed line to compare with.
+
+    Args:
+        axes: where to draw.
+        values: one at each place of the axis, NaN for none: float `[n]`.
+        errors: how far the whiskers reach below each value, and above: float `[2, n]`.
+        line: the height of the line.
+    """
+    places = np.flatnonzero(~np.isnan(values))
+    axes.axhline(line, color=GREY, linestyle="--", linewidth=1)
+    axes.errorbar(
+        places,
+        values[places],
+        errors[:, places],
+        fmt="o",
+        color=ORANGE,
+        ecolor=ORANGE,
+        elinewidth=1.2,
+        capsize=3,
+    )
 
 
 def _coordinates(

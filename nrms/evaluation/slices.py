@@ -47,6 +47,8 @@ class Slice:
 _LENGTHS = {0: "1-5", 6: "6-9", 10: "10-14", 15: "15-22", 23: "23+"}
 _HISTORIES = {0: "0", 1: "1-5", 6: "6-10", 11: "11-20", 21: "21-50", 51: "51+"}
 
+LONGEST_HISTORY = max(_HISTORIES)  # of longer ones, slices know no more
+
 # In the order of a report.
 SLICES = {
     "hour": Slice("hour (UTC)", "hour", "hour of the day (UTC)"),

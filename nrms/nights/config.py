@@ -1,4 +1,6 @@
-"""The flags of scoring a night, and of scoring the nights that are due."""
+"""The flags of scoring a night, of scoring the nights that are due, of counting a state, and of
+comparing two predictions.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from nrms.config import (
     Count,
     DateText,
     PositiveInt,
+    Seed,
     Text,
     check_date,
     flag,
@@ -149,3 +152,24 @@ class StateConfig:
     def __post_init__(self) -> None:
         names = ("data", "output", "split", *(n for n in ("model", "start") if getattr(self, n)))
         put_date(self, *names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Comparing"""
+
+    a: Text = required(
+        "predictions that jobs.score has finished: a folder or gs:// URI; also the first word "
+        "without --a",
+        bare=True,
+    )
+    b: Text = required(
+        "predictions of the same impressions by another model; also the second word", bare=True
+    )
+    output: Text = required("where metrics and report go: a folder or gs:// URI")
+    data: Text | None = option(
+        None, "data set that was scored: slices by hour, reader, page and so on are read from it"
+    )
+    split: Text = option("validation", "sub-folder of --data that was scored")
+    seed: Seed = option(42, "seed of the bootstrap")
+    overwrite: bool = option(False, "replace another comparison in --output")

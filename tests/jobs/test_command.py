@@ -10,7 +10,7 @@ from jobs.__main__ import VERBS, main
 from nrms import __version__
 from tests.small_training import REPOSITORY
 
-ORDER = ["prepare", "train", "score", "context", "nightly", "sweep", "serve", "bench"]
+ORDER = ["prepare", "train", "score", "context", "nightly", "compare", "sweep", "serve", "bench"]
 
 
 @pytest.fixture

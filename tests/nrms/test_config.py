@@ -477,3 +477,45 @@ def test_a_path_that_is_no_utf8_is_one_line_and_exit_code_2(capsys):
     code, _ = call(["--data", os.fsdecode(b"caf\xe9"), "--output", "out"])
     assert code == 2
     assert capsys.readouterr().err == "error: --data must be UTF-8. Received: caf\\xe9.\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Pair"""
+
+    a: str = required("the one", bare=True)
+    b: str = required("the other", bare=True)
+    number: PositiveInt = option(1, "how many")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["x", "y", "--number", "2"],
+        ["--number", "2", "x", "y"],
+        ["x", "--number", "2", "y"],
+        ["--a", "x", "y", "--number", "2"],
+        ["x", "--b=y", "--number", "2"],
+        ["--b", "y", "--a", "x", "--number", "2"],
+    ],
+)
+def test_bare_words_are_values_in_their_order_and_flags_come_first(argv):
+    assert call(argv, Pair) == (0, Pair(a="x", b="y", number=2))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["x"], "--b must be given, as a flag or in the --config file."),
+        (["x", "y", "z"], "z is not a flag."),
+        (["x", "y", "--numbr", "2"], "--numbr is not a flag. Did you mean --number?"),
+    ],
+)
+def test_a_bare_word_too_few_or_too_many_is_one_line(argv, message, capsys):
+    assert call(argv, Pair) == (2, None)
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_the_help_names_the_bare_words(capsys):
+    assert call(["--help"], Pair)[0] == 0
+    assert capsys.readouterr().out.startswith("usage: python -m jobs.train A B [--config FILE]")
