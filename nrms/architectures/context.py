@@ -22,6 +22,11 @@ class RankerConfig(ModelConfig):
     ranker_hidden: PositiveInt = option(128, "hidden size of a block's feed-forward part")
     ranker_dropout: Share = option(0.15, "share of values dropped in a block")
     feature_dropout: Share = option(0.05, "share of features dropped")
+    ranker_gate: bool = option(
+        False,
+        "above a text model: mix its score in by a gate of the history's length and the article's "
+        "age",
+    )
 
 
 def inputs(config: Any) -> Any:

@@ -8,7 +8,7 @@ from keras import ops
 
 from nrms.architectures.context import RankerConfig
 from nrms.architectures.model_graph import Graph
-from nrms.features.context.features import COMPARED, NAMES, OF_LIST
+from nrms.features.context.features import COMPARED, NAMES, OF_LIST, PLACES
 from nrms.features.context.input import Context
 from nrms.features.inputs import Inputs
 from nrms.features.spec import Spec
@@ -16,6 +16,7 @@ from nrms.features.text_scores import TEXT
 from nrms.layers.list_attention import ListBlock, dense, gelu, partners_of, relative
 
 _MOMENTS = ("mean", "deviation")
+_GATE = ("ln_history", "since_published", "since_first")
 _CUT = 4.0  # standardised features are cut there
 _LISTS = ("lists", "candidates")
 
@@ -35,6 +36,8 @@ class ContextRanker(keras.Model):
         dropout: rate of dropout in a block.
         input_dropout: rate of dropout of the features.
         max_list: longest list whose candidates are all compared with each other.
+        gate: whether the text model's score is mixed with the logit, by a gate of the history's
+            length and the article's age (as in PP-Rec, Qi et al., ACL 2021, section 3.4).
 
     Call arguments:
         articles: not read.
@@ -60,13 +63,14 @@ class ContextRanker(keras.Model):
         dropout: float = 0.15,
         input_dropout: float = 0.05,
         max_list: int = 256,
+        gate: bool = False,
         **kwargs,
     ):
         # Features keep all their digits until they are standardised, in bfloat16 as well.
         super().__init__(autocast=False, **kwargs)
         self.text, self.dim, self.heads, self.head_dim = text, dim, heads, head_dim
         self.hidden, self.dropout, self.input_dropout = hidden, dropout, input_dropout
-        self.max_list = max_list
+        self.max_list, self.gate = max_list, gate and text
         policy = {"dtype": self.dtype_policy}
         self.drop = keras.layers.Dropout(input_dropout, **policy)
         self.first = keras.layers.Dense(dim, **policy)
@@ -77,6 +81,7 @@ class ContextRanker(keras.Model):
         ]
         self.norm = keras.layers.LayerNormalization(**policy)
         # Zeros, so that a training starts with equal scores.
+        self.mix = keras.layers.Dense(1, "sigmoid", **policy) if self.gate else None
         self.logit = keras.layers.Dense(1, kernel_initializer="zeros", **policy)
 
     def build(self, *shapes: tuple) -> None:
@@ -96,6 +101,8 @@ class ContextRanker(keras.Model):
             block.build()
         self.norm.build((None, self.dim))
         self.logit.build((None, self.dim))
+        if self.mix is not None:
+            self.mix.build((None, len(_GATE)))
         self.built = True
 
     def build_from_config(self, config: dict) -> None:
@@ -123,6 +130,12 @@ class ContextRanker(keras.Model):
         for block in self.blocks:
             vectors = block(vectors, mask, partners, there, training=training)
         logits = ops.cast(dense(self.logit, self.norm(vectors), mask)[:, :, 0], "float32")
+        if self.mix is not None:
+            of_gate = ops.take(values, [1 + PLACES[name] for name in _GATE], axis=-1)
+            share = ops.cast(
+                dense(self.mix, ops.cast(of_gate, self.compute_dtype), mask), "float32"
+            )
+            logits = share[:, :, 0] * values[:, :, 0] + (1 - share[:, :, 0]) * logits
         return ops.where(mask, logits, -1e9)
 
     def graphs(self, articles, buckets=None):
@@ -136,7 +149,7 @@ class ContextRanker(keras.Model):
     def get_config(self) -> dict:
         """See `keras.layers.Layer.get_config`."""
         names = ("text", "dim", "heads", "head_dim", "hidden", "dropout", "input_dropout")
-        own = {name: getattr(self, name) for name in (*names, "max_list")}
+        own = {name: getattr(self, name) for name in (*names, "max_list", "gate")}
         return {**super().get_config(), **own, "blocks": len(self.blocks)}
 
 
@@ -156,6 +169,7 @@ def build(config: RankerConfig, inputs: Inputs, dtype: str) -> ContextRanker:
         config.ranker_dropout,
         config.feature_dropout,
         context.rules.max_list,
+        config.ranker_gate,
         dtype=dtype,
     )
     model.build()

@@ -3,16 +3,21 @@ keeps.
 """
 
 import math
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from nrms.data.impressions import behaviors_contract
+from nrms.data.schema import HISTORY
+from nrms.evaluation.baselines import INPUTS
 from nrms.features.context import scan
 from nrms.features.context.events import Events
 from nrms.features.context.features import NAMES, PLACES, Request, features
+from nrms.features.context.input import Context
 from nrms.features.context.state import HALF_LIVES, KINDS, SESSION, Delays, State
 from nrms.features.context.table import DAY, HOUR, MINUTE
 
@@ -516,3 +521,32 @@ def test_compacting_keeps_what_is_known():
     wide = State(state.rules, state.time, unknown, state.readers, state.tables, state.pending)
     equal_states(wide.compact(), state)
     assert len(wide.compact().articles) < len(unknown)
+
+
+def leaking(of_delays, events: Events) -> set[str]:
+    """Names of the features of early lists that change when what happens later does."""
+    events = events.in_order()
+    now = int(events.time[len(events) // 2])
+    first = events.offsets[np.searchsorted(events.time, now)]
+    changed = events.clicked.copy()
+    changed[first:] = ~changed[first:]
+    other = replace(events, clicked=changed, article=events.article.copy())
+    other.article[first:] = (other.article[first:] + 1) % len(events.articles)
+    before, after = (told(one, of_delays)[:first] for one in (events, other))
+    return {name for name in NAMES if (before[:, PLACES[name]] != after[:, PLACES[name]]).any()}
+
+
+def test_a_planted_leak_is_caught_by_name():
+    events = site(lists=2000, seed=15, days=0.01)  # some lists a second
+    assert leaking(USUAL, events) == set()
+    names = leaking(Delays(event=-1_500_000, reader=-1_500_000), events)
+    assert {"clicked_30min", "log_odds_4h", "shown_24h", "reader_shown"} <= names
+    assert not names & {"ln_length", "in_history", "hour_sine", "device_1"}
+
+
+def test_nothing_that_is_known_after_the_click_is_read():
+    read = {column.name for column in behaviors_contract((Context(), *INPUTS))}
+    assert "impression_time" in read
+    after = re.compile("read_time|scroll|next_")
+    assert not [name for name in read if after.match(name)]
+    assert not [column.name for column in HISTORY if after.match(column.name)]
