@@ -120,9 +120,9 @@ def log_config(config: object) -> None:
 
 def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> None:
     """Prints a table of the ranking metrics, a line for each ranking."""
-    print(f"{title:<14}" + "".join(f"{name:>10}" for name in METRICS) + "    95% interval of auc")
+    print(f"{title:<16}" + "".join(f"{name:>10}" for name in METRICS) + "    95% interval of auc")
     for ranking, metrics in rankings.items():
-        line = f"{ranking:<14}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS)
+        line = f"{ranking:<16}" + "".join(f"{metrics[name]:>10.4f}" for name in METRICS)
         print(f"{line}    {interval_text(metrics)}".rstrip())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from jobs.cli import log_config, print_rankings, run, warn
+from nrms.config import as_dict
 from nrms.errors import NotPromoted
 from nrms.evaluation.comparison import auc_text
 from nrms.training.config import TrainConfig
@@ -19,11 +20,13 @@ def main(config: TrainConfig) -> None:
     log_config(config)
     # TensorFlow takes seconds to import, so `--help` and wrong flags must not wait for it.
     from jobs.progress import StopOnSignals, TrainingProgress
+    from nrms.training.beside import title
     from nrms.training.run import train
 
     signals = StopOnSignals()
     result = train(config, signals.stop, [signals, TrainingProgress()])
-    print_rankings("validation", {config.model: result.metrics, **result.metrics["baselines"]})
+    rankings = {title(as_dict(config)): result.metrics, **result.beside}
+    print_rankings("validation", {**rankings, **result.metrics["baselines"]})
     print(f"\nmodel: {result.model_uri}")
     warn(result.metrics)
     if not result.promoted and config.promote == "auto":

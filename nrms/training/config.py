@@ -93,6 +93,9 @@ class TrainingConfig:
         "when latest.json moves to the new version: auto: "
         "where its AUC is above chance, else exit code 3",
     )
+    beside: Text | None = option(
+        None, "published models, with commas, whose metrics on the same data are printed as well"
+    )
     resume: bool = option(False, "go on from the checkpoint in --output")
     init_from: Text | None = option(
         None,

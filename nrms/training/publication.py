@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class TrainingResult:
         epochs: a row for each epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ...
         samples: number of training samples in an epoch.
         promoted: whether `latest.json` was moved to the version, or named a later one already.
+        beside: the validation metrics of the models of `TrainConfig.beside`, by title.
     """
 
     model_uri: str
@@ -49,6 +50,7 @@ class TrainingResult:
     epochs: list[dict[str, float]]
     samples: int
     promoted: bool
+    beside: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def publish(
@@ -60,6 +62,7 @@ def publish(
     fits: Sequence[Fit],
     tracker: Tracker,
     tries: bundles.Tries,
+    beside: dict[str, dict[str, Any]],
 ) -> TrainingResult:
     """Exports the best weights, publishes them with their metrics and figures, and records them.
 
@@ -72,6 +75,7 @@ def publish(
         fits: the fits of the training. Their checkpoints are deleted once the version is published.
         tracker: records the run.
         tries: the tries of this training.
+        beside: the metrics of other models.
 
     Raises:
         ArtifactError: ONNX Runtime does not compute what Keras does.
@@ -142,4 +146,4 @@ def publish(
         tracker.artifact(
             "nrms", "model", model_uri, {**about, "data": config.data, "uri": model_uri}
         )
-    return TrainingResult(model_uri, metrics, epochs, data.samples, promoted)
+    return TrainingResult(model_uri, metrics, epochs, data.samples, promoted, beside)

@@ -22,6 +22,7 @@ from nrms.features.text_scores import TextScores
 from nrms.models.ranked_text import RankedText
 from nrms.storage.scratch import scratch_folder
 from nrms.tracking import Tracker
+from nrms.training.beside import metrics_beside
 from nrms.training.checkpoint import Checkpoint
 from nrms.training.cluster import refuse_cluster
 from nrms.training.config import TrainConfig, ranker_config
@@ -93,6 +94,7 @@ def _train(
     sampler = sampler_of("lists" if joint else architecture.sampler, config.npratio)
     samplers = Periods(config, sampler, staged)
     data = open_data(config, inputs, samplers.first, cache)
+    beside = metrics_beside(config.beside, data.fingerprint)
     # The seed is set here and not earlier, because Keras draws from Python's generator, and so do
     # libraries that read and write buckets.
     keras.utils.set_random_seed(config.seed)
@@ -123,7 +125,7 @@ def _train(
             "scoring the validation split with the weights of the best epoch, beside the baselines"
         )
         evaluation = validator.evaluate(data.baselines)
-        return publish(config, inputs, data, validator, evaluation, fits, tracker, tries)
+        return publish(config, inputs, data, validator, evaluation, fits, tracker, tries, beside)
 
 
 def _ranker(text: Fit, samplers: Periods) -> Fit:
