@@ -122,7 +122,7 @@ class Model:
             SchemaError: the table breaks the contract of a data set.
             StorageError: a file cannot be read.
         """
-        if self._model.scoring != "vectors":
+        if self._model.scoring == "lists":
             raise ConfigError(
                 f"{self.uri}: a model must have news vectors to encode articles. Received: one "
                 f"that scores {self._model.scoring}. Use score."

@@ -84,7 +84,7 @@ def test_values_have_the_plain_types_of_python():
         types.pop(name)
         for name in (
             *("profile", "wandb_mode", "run_group", "init_from", "word_vectors"),
-            *("weight_decay", "clip_norm"),
+            *("weight_decay", "clip_norm", "beside", "context_config", "context_without"),
         )
     } == {
         type(Path()),
