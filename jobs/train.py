@@ -20,12 +20,12 @@ def main(config: TrainConfig) -> None:
     log_config(config)
     # TensorFlow takes seconds to import, so `--help` and wrong flags must not wait for it.
     from jobs.progress import StopOnSignals, TrainingProgress
-    from nrms.training.beside import title
+    from nrms.training.beside import model_name
     from nrms.training.run import train
 
     signals = StopOnSignals()
     result = train(config, signals.stop, [signals, TrainingProgress()])
-    rankings = {title(as_dict(config)): result.metrics, **result.beside}
+    rankings = {model_name(as_dict(config)): result.metrics, **result.beside}
     print_rankings("validation", {**rankings, **result.metrics["baselines"]})
     print(f"\nmodel: {result.model_uri}")
     warn(result.metrics)

@@ -10,14 +10,14 @@ from nrms.errors import ConfigError
 from nrms.storage.scratch import scratch_folder
 
 
-def title(config: Mapping[str, Any]) -> str:
+def model_name(config: Mapping[str, Any]) -> str:
     """What a table calls the model of a training with this configuration."""
     model = str(config.get("model", "model"))
     return f"{model} + context" if config.get("context") else model
 
 
 def metrics_beside(uris: str | None, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """The validation metrics of published models, by title.
+    """The validation metrics of published models, by name.
 
     Args:
         uris: versions' folders or model roots, with commas between; None for none.
@@ -38,6 +38,6 @@ def metrics_beside(uris: str | None, fingerprint: str) -> dict[str, dict[str, An
                 f"{uri}, trained on {meta.get('data', {}).get('uri')}. "
                 "Score a split with both, and use jobs.compare."
             )
-        name = title(meta.get("config", {}))
+        name = model_name(meta.get("config", {}))
         found[name if name not in found else f"{name} ({uri})"] = meta["metrics"]
     return found

@@ -42,7 +42,7 @@ class TrainingResult:
         epochs: a row for each epoch: `loss`, `train_auc`, `val_auc`, `val_mrr`, ...
         samples: number of training samples in an epoch.
         promoted: whether `latest.json` was moved to the version, or named a later one already.
-        beside: the validation metrics of the models of `TrainConfig.beside`, by title.
+        beside: the validation metrics of the models of `TrainConfig.beside`, by name.
     """
 
     model_uri: str
