@@ -3,7 +3,9 @@ keeps.
 """
 
 import math
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -550,3 +552,16 @@ def test_nothing_that_is_known_after_the_click_is_read():
     after = re.compile("read_time|scroll|next_")
     assert not [name for name in read if after.match(name)]
     assert not [column.name for column in HISTORY if after.match(column.name)]
+
+
+def test_features_of_shards_are_the_same_by_one_process_and_by_two():
+    parts = cut(site(seed=16), [START + DAY // 3, START + 2 * DAY // 3])
+    states = [State(USUAL)]
+    for part in parts:
+        states.append(states[-1] + State.of(part, USUAL))
+    requests = [Request.unknown(len(part), len(part.article)) for part in parts]
+    work = [states[:-1], parts, parts, requests]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(features, *work))
+    for one, other in zip(found, map(features, *work), strict=True):
+        np.testing.assert_array_equal(one, other)
