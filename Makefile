@@ -11,7 +11,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet
 # two cores, since a sixth of the time of the tests is waiting.
 TESTS = $(IN) -m pytest --numprocesses $${WORKERS:-3} --dist worksteal
 
-.PHONY: demo test test-long check lint types docs api lock clean
+.PHONY: demo test test-long check units lint types docs api lock clean
 .DELETE_ON_ERROR:
 
 # A second run shows the result of the first; a run that was cut short goes on where it stopped.
@@ -31,7 +31,13 @@ test: lint types
 test-long: lint types
 	$(TESTS) --long
 
-check: lint types
+# Types and tests at once: each alone keeps a core busy, and mypy says all it has to say in one piece.
+check: lint
+	$(MAKE) --no-print-directory --jobs=2 types units
+
+# Two processes, since these tests wait for nothing, and each imports TensorFlow.
+units: export WORKERS ?= 2
+units: .venv/.installed_dev
 	$(TESTS) --units
 
 lint: .venv/.installed_dev

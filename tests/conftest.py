@@ -4,6 +4,7 @@ connections.
 
 import http.client
 import inspect
+import multiprocessing
 import os
 import pickle
 import re
@@ -42,6 +43,7 @@ _NO_FORK = ["api/*", "test_nightly_cycle.py", "configs/test_compose.py", "config
 _LEFT_OUT = {"win32": [*_NO_FORK, "nrms/storage/test_storage_faults.py"], "darwin": _NO_PROC}
 collect_ignore_glob = _LEFT_OUT.get(sys.platform, [])
 _POSIX = re.compile(r"SIG(KILL|TERM|INT|STOP)|\bchmod|geteuid|symlink")
+_ALL_SYSTEM = re.compile(r"^pytestmark = .*\bpytest\.mark\.system\b", re.MULTILINE)
 # A test with one of these fixtures, or with the mark `system`, is not a unit test.
 _SYSTEMS = {"gcs_server", "own", "trained", "world", "service"}
 
@@ -68,6 +70,13 @@ def pytest_report_header() -> list[str]:
     )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--units`: a file without unit tests is not imported, nor are the libraries it needs."""
+    if config.option.units and collection_path.suffix == ".py":
+        return bool(_ALL_SYSTEM.search(collection_path.read_text("utf-8"))) or None
+    return None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what this system cannot do and what this size of run does not do."""
     for item in items:
@@ -87,9 +96,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in set(units)])
         items[:] = units
         sys.addaudithook(_refuse_processes)
+        multiprocessing.process.BaseProcess.start = lambda _: _refuse_processes("os.fork")
 
 
-def _refuse_processes(event: str, _: tuple) -> None:
+def _refuse_processes(event: str, _: tuple = ()) -> None:
     """With `--units`: a test that starts a process says how it gets out of `make check`."""
     if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
         raise RuntimeError(
@@ -114,7 +124,10 @@ def pytest_configure(config: pytest.Config) -> None:
         # Else it copies the graph before each of its passes, to go on without one that fails.
         "TF2ONNX_CATCH_ERRORS": "FALSE",
     }
+    # Modules are compiled once, and not in each of some hundred processes that tests start.
+    sys.dont_write_bytecode = False
     for name in (
+        "PYTHONDONTWRITEBYTECODE",
         "WANDB_API_KEY",
         "WANDB_MODE",
         "GOOGLE_APPLICATION_CREDENTIALS",

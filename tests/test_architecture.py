@@ -1,6 +1,7 @@
 """Imports go one way, and the heavy libraries have one importer each."""
 
 import ast
+import functools
 import subprocess
 from pathlib import Path
 
@@ -35,16 +36,18 @@ FILES = sorted(
 )
 
 
+@functools.cache
 def imported(path):
     """Full names of the modules that a file imports, anywhere in it; `from a import b` gives a and
     a.b.
     """
+    names = []
     for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def layer(name):

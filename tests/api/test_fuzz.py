@@ -27,6 +27,8 @@ from tests import thrift
 from tests.scale import scaled
 from tests.service import RunningService, parquet
 
+pytestmark = pytest.mark.system
+
 SEED = 20230518
 BODIES, WARM = scaled(10_000), scaled(2_000)
 CLIENTS = 3

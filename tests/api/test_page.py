@@ -25,6 +25,8 @@ from nrms.data.quality import OUTCOMES
 from tests.service import RunningService, parquet
 from tests.small_training import METRICS
 
+pytestmark = pytest.mark.system
+
 INSTALL = "apt-get install chromium chromium-driver"
 ROWS = 30
 NO_IDS = pa.array([[]], pa.list_(pa.int64()))

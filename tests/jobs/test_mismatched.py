@@ -231,6 +231,7 @@ def trained(demo, case, tmp_path, capsys, caplog):
     ), output
 
 
+@pytest.mark.system
 def test_a_training_whose_readers_have_no_history_warns_of_both_splits(
     demo, tmp_path, capsys, caplog
 ):

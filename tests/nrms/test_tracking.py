@@ -16,15 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from wandb.proto.wandb_internal_pb2 import Record
 
 from nrms.tracking import Tracker
+from tests.offline_runs import artifacts, console, history, records, started, summary
 from tests.processes import send
 
 pytestmark = pytest.mark.system
 
 KEY = "0123456789abcdef" * 3
-BLOCK, HEADER = 32768, 7
 
 
 @pytest.fixture(autouse=True)
@@ -54,58 +53,6 @@ def run_folder(tracker):
     *command, folder = shlex.split(tracker.sync_command)
     assert command == ["wandb", "sync"]
     return Path(folder)
-
-
-def records(folder):
-    """What the run file holds. It is a LevelDB log: blocks of chunks, each with checksum, length
-    and type, of which type 1 is a whole record, and 2, 3, 4 are its first, middle and last part.
-    """
-    (path,) = folder.glob("*.wandb")
-    data, position, record, found = path.read_bytes(), HEADER, b"", []
-    while position + HEADER <= len(data):
-        if BLOCK - position % BLOCK < HEADER:
-            position += BLOCK - position % BLOCK
-            continue
-        length, kind = (
-            int.from_bytes(data[position + 4 : position + 6], "little"),
-            data[position + 6],
-        )
-        record += data[position + HEADER : position + HEADER + length]
-        position += HEADER + length
-        if kind in (1, 4):
-            found.append(Record.FromString(record))
-            record = b""
-    return found
-
-
-def history(folder):
-    rows = (record.history.item for record in records(folder) if record.HasField("history"))
-    return [{".".join(item.nested_key): item.value_json for item in row} for row in rows]
-
-
-def summary(folder):
-    """What the run's page shows as its results: what the records of the run come to
-    in their order.
-    """
-    found = {}
-    for record in records(folder):
-        for item in record.summary.update:
-            found[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
-    return found
-
-
-def started(folder):
-    return next(record.run for record in records(folder) if record.HasField("run"))
-
-
-def artifacts(folder):
-    return [record.artifact for record in records(folder) if record.HasField("artifact")]
-
-
-def console(folder):
-    return "".join(
-        record.output_raw.line for record in records(folder) if record.HasField("output_raw")
-    )
 
 
 def test_an_offline_run_is_on_disk_whole_and_says_how_to_upload_it(tmp_path, caplog, capfd):

@@ -16,7 +16,7 @@ from nrms.inference import article_vectors
 from nrms.inference.article_vectors import ArticleVectors
 from nrms.storage import parquet
 from tests import scale
-from tests.damage import flipped
+from tests.damage import flip
 
 DIM = 3
 
@@ -175,7 +175,7 @@ def test_no_flipped_bit_moves_a_vector(tmp_path):
     (path,) = Path(folder).iterdir()
     content = path.read_bytes()
     for bit in rng.sample(range(8 * len(content)), scale.scaled(800)):
-        path.write_bytes(flipped(content, bit))
+        flip(path, content, bit)
         loaded(folder, tmp_path).of(*"abcdefgh")  # which compares each vector
 
 

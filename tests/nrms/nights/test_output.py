@@ -12,7 +12,7 @@ from nrms import storage
 from nrms.nights.output import NightOutput
 from nrms.storage import parquet
 from tests import scale
-from tests.damage import flipped
+from tests.damage import flip, flipped
 from tests.shards import random_shard
 
 SHARD = random_shard(np.random.default_rng(0), 60)
@@ -53,7 +53,7 @@ def test_no_flipped_bit_is_taken_over(tmp_path):
     scored(uri)
     content = (tmp_path / PART).read_bytes()
     for bit in random.Random(0).sample(range(8 * len(content)), scale.scaled(800)):
-        (tmp_path / PART).write_bytes(flipped(content, bit))
+        flip(tmp_path / PART, content, bit)
         found, made = scored(uri)
         assert made, f"bit {bit} of {8 * len(content)}"
         np.testing.assert_array_equal(found, SCORES)

@@ -33,7 +33,7 @@ from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from tests.conftest import FakeGcs, FaultyProxy
 from tests.damage import flipped
-from tests.nrms.test_tracking import started
+from tests.offline_runs import started
 from tests.small_data import Folder
 from tests.small_training import METRICS, REPOSITORY
 

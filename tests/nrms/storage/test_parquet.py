@@ -12,7 +12,7 @@ import pytest
 
 from nrms.errors import StorageError
 from nrms.storage import parquet
-from tests.damage import flipped
+from tests.damage import flip
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", None, "z"], "c": [[0.5], [], None]})
 
@@ -58,7 +58,7 @@ def test_what_a_file_said_of_itself_does_not_go_on_to_the_next_one(path, tmp_pat
 def test_no_flipped_bit_is_overlooked(path):
     content = path.read_bytes()
     for bit in range(8 * len(content)):
-        path.write_bytes(flipped(content, bit))
+        flip(path, content, bit)
         assert parquet.metadata(path) is None, f"bit {bit} of {8 * len(content)}"
 
 
@@ -66,7 +66,7 @@ def test_what_can_be_read_of_a_damaged_file_is_what_was_written(path):
     content = path.read_bytes()
     rng = random.Random(0)
     for bit in rng.sample(range(8 * len(content)), 500):
-        path.write_bytes(flipped(content, bit))
+        flip(path, content, bit)
         with suppress(StorageError):  # it is whole where the bit was in the name of the checksum
             assert parquet.read(path).equals(TABLE)
 

@@ -42,7 +42,7 @@ from nrms.tracking import Tracker
 from nrms.training.config import TrainConfig
 from nrms.training.run import train
 from tests.litter import listing
-from tests.nrms.test_tracking import artifacts, history, started, summary
+from tests.offline_runs import artifacts, history, started, summary
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
 pytestmark = pytest.mark.system

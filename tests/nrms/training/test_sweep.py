@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from nrms import bundles
 from nrms.config import parse
@@ -27,7 +26,7 @@ from nrms.training.search_space import SearchSpace
 from nrms.training.sweep import sweep
 from nrms.training.sweep_config import SweepConfig
 from tests import stub_training
-from tests.nrms.test_tracking import history, records, started
+from tests.offline_runs import history, records, started
 from tests.small_training import REPOSITORY, SMALL, write_demo
 
 FILES = sorted((REPOSITORY / "configs").glob("sweep*.yaml"))
@@ -71,6 +70,9 @@ def rows(tmp_path):
 
 def agent_command(content, values, monkeypatch):
     """The command that W&B's agent makes of a sweep's file and the server's choice of values."""
+    # Here, because the import takes half a second in each process of the tests.
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
     monkeypatch.setenv("DATA", "gs://bucket/data of mine")
     monkeypatch.setenv("OUTPUT", "models")
     macros = create_sweep_command_args(
@@ -366,6 +368,7 @@ def test_several_workers_are_refused_before_anything_is_written(flags, tmp_path,
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.system
 def test_a_stop_is_passed_on_and_the_sweep_can_go_on(flags, monkeypatch):
     monkeypatch.setenv("STUB_SECONDS", "60")
     stop = threading.Event()
