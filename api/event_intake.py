@@ -32,6 +32,7 @@ class EventIntake:
         metrics: those of events.
         limiter: lets one body of JSON lines be read at a time.
         error: why there is no log; None when there is.
+        end: the position of the log's last row when it was last looked at.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -41,6 +42,7 @@ class EventIntake:
         self.error: str | None = "the log is being opened"
         self._settings = settings
         self._log: EventLog | None = None
+        self.end = 0
         self._newest: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow-events", daemon=True)
@@ -94,7 +96,7 @@ class EventIntake:
         self.metrics.rows.set(state.end - state.start)
         self.metrics.bytes.set(state.bytes)
         self.metrics.waiting.set(state.waiting)
-        self._newest = state.newest
+        self._newest, self.end = state.newest, state.end
 
     def _age(self) -> float:
         return float("nan") if self._newest is None else max(0.0, (now() - self._newest) / 1e6)

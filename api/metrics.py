@@ -150,3 +150,33 @@ class EventMetrics:
         self.events.labels("accepted").inc(done.accepted)
         self.events.labels("repeated").inc(done.repeated)
         self.seconds.observe(seconds)
+
+
+class LiveMetrics:
+    """The metrics of the state that events are applied to.
+
+    Args:
+        registry: where they are added.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        options: dict[str, Any] = {"registry": registry}
+        self.age = Gauge(
+            "nrms_context_age_seconds",
+            "Age of the newest event that the live state knows; NaN where the model reads no past.",
+            **options,
+        )
+        self.keys = Gauge(
+            "nrms_context_keys", "Articles, readers and pairs in the live state.", **options
+        )
+        self.position = Gauge(
+            "nrms_context_position", "Position in the log up to which events count.", **options
+        )
+        self.lag = Gauge(
+            "nrms_context_lag_rows", "Rows of the log that are not applied yet.", **options
+        )
+        self.saves = Counter(
+            "nrms_context_saves_total", "Tries to save the live state.", ["outcome"], **options
+        )
+        for outcome in ("saved", "failed"):
+            self.saves.labels(outcome)

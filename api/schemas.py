@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic_core import PydanticCustomError
 
 from api.uploads.contract import ID_LENGTH, TITLE_LENGTH
 
@@ -25,6 +26,12 @@ class Article(BaseModel):
     title: Title = Field(examples=["Local team wins the cup"])
 
 
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        raise PydanticCustomError("time", "Input must be a text, such as 2026-05-01T12:00:00Z")
+    return value
+
+
 class ImpressionIn(BaseModel):
     """One impression: what a reader was shown."""
 
@@ -41,6 +48,20 @@ class ImpressionIn(BaseModel):
     )
     article_ids_clicked: list[Id] | None = Field(
         default=None, max_length=10_000, examples=[[9500042]]
+    )
+    impression_time: Annotated[datetime, BeforeValidator(_text)] | None = Field(
+        default=None,
+        description="when it was shown, UTC unless it says otherwise; left out: now. Only a model "
+        "that reads what happened before asks for it, and for the next two",
+        examples=[None],
+    )
+    article_id: Id | None = Field(
+        default=None,
+        description="the article on whose page the list stood; left out: the front page",
+        examples=[None],
+    )
+    device_type: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        default=None, examples=[2]
     )
 
 
@@ -115,6 +136,12 @@ class AnswerOptions(BaseModel):
     )
     summary: bool = Field(
         default=True, description="whether a JSON answer carries the histogram of the scores"
+    )
+    past: Literal["rows", "live"] = Field(
+        default="rows",
+        description="what a model that reads the past knows of it: rows: what happened until it "
+        "was trained, and the earlier rows; live: all events that the service has taken, and no "
+        "row",
     )
 
 
@@ -218,6 +245,11 @@ class PredictOut(BaseModel):
     )
     warnings: list[str] | None = Field(
         default=None, description="why the scores may be wrong; absent when nothing says so"
+    )
+    context: Literal["fresh", "stale"] | None = Field(
+        default=None,
+        description="with `past=live`, whether the newest event that is known is at most two "
+        "minutes older than the newest impression; absent where the model reads no past",
     )
     score_histogram: Histogram | None = Field(
         default=None, description="absent with `summary=false`"

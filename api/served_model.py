@@ -23,9 +23,11 @@ from nrms.data.joins import Joins
 from nrms.data.quality import DataReport
 from nrms.data.schema import schema_error
 from nrms.errors import ArtifactError, ObjectNotFound
+from nrms.features.context.start import is_stale
+from nrms.features.context.state import State
 from nrms.inference.article_vectors import ArticleVectors, default_folder
 from nrms.inference.loaded_model import Catalogue, LoadedModel, RuntimeName
-from nrms.inference.whole import Before, score_whole
+from nrms.inference.whole import live_before, rows_before, score_whole
 from nrms.storage import parquet
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ class Scored:
         articles: the catalogue with the upload's own articles.
         report: what was counted while it was read.
         joins: its shares, and warnings for people.
+        context: "fresh" or "stale", see `nrms.features.context.start.is_stale`; None where it was
+            not scored with the state of the service.
     """
 
     impressions: Impressions
@@ -52,6 +56,7 @@ class Scored:
     articles: Articles
     report: DataReport
     joins: Joins
+    context: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,12 +148,7 @@ class ServedModel:
         return same and storage.stat(self.articles_file.uri) == self.articles_file
 
     def score(
-        self,
-        folder: Path,
-        row_histories: bool,
-        warnings: list[str],
-        before: Before | None = None,
-        now: int | None = None,
+        self, folder: Path, row_histories: bool, warnings: list[str], live: State | None = None
     ) -> Scored:
         """Scores an upload that has been read, exactly as the nightly job would.
 
@@ -156,26 +156,38 @@ class ServedModel:
             folder: see `api.uploads`.
             row_histories: whether the histories came in the rows.
             warnings: of the decoder, to which those about joins are added.
-            before: see `nrms.inference.whole.score_whole`.
-            now: see there; the clock's time where it is None.
+            live: what a model that reads the past starts from, and then the upload's own rows do
+                not count; None for its own state and these rows.
 
         Raises:
             SchemaError: it breaks the contract.
         """
         catalogue = self._with_articles_of(folder)
         dataset = Dataset(str(folder), folder, self.articles_file, catalogue.articles)
-        own = self.bundle.joins
-        now = time.time_ns() // 1000 if now is None else now
+        users = None
+        if row_histories:
+            rows = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])
+            users = rows[ROW_USERS].combine_chunks()
+        now, before = time.time_ns() // 1000, None
+        past = self.model.inputs.past
+        if past is not None and live is not None:
+            before = live_before(live, now, users)
+        elif past is not None:
+            before = rows_before(past.state, now, users)
         scored = score_whole(
-            self.model, catalogue, dataset, "upload", own, self.max_unknown, before, now
+            self.model, catalogue, dataset, "upload", self.bundle.joins, self.max_unknown, before
         )
         impressions, split = scored.impressions, scored.split
         empty = int(np.count_nonzero(split.histories.lengths[impressions.user] == 0))
-        if row_histories:
-            users = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])[ROW_USERS]
-            impressions = replace(impressions, user_id=users.combine_chunks())
+        if users is not None:
+            impressions = replace(impressions, user_id=users)
         found = replace(scored.joins, warnings=warnings + scored.joins.warnings)
-        return Scored(impressions, scored.scores, empty, catalogue.articles, split.report, found)
+        context = None
+        if live is not None:
+            context = "stale" if is_stale(live, split.last_time or now) else "fresh"
+        return Scored(
+            impressions, scored.scores, empty, catalogue.articles, split.report, found, context
+        )
 
     def _with_articles_of(self, folder: Path) -> Catalogue:
         """The catalogue with the upload's articles that it lacks."""

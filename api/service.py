@@ -14,7 +14,8 @@ from pathlib import Path
 import anyio
 
 from api.event_intake import EventIntake
-from api.metrics import Metrics
+from api.live_state import LiveState
+from api.metrics import LiveMetrics, Metrics
 from api.prediction_log import PredictionLog
 from api.served_model import ServedModel
 from api.settings import Settings
@@ -37,6 +38,7 @@ class Service:
         decoders: what reads uploads.
         log: the prediction log.
         events: what takes events; None where that is off.
+        live: what has happened, by those events; None where that is off.
         scratch: local folder of this process, where uploads lie while they are scored.
         limiter: lets `workers` requests be scored at the same time.
         error: why the newest model or catalogue is not served; None when it is.
@@ -50,6 +52,10 @@ class Service:
             settings.prediction_log, settings.prediction_log_seconds, self.metrics
         )
         self.events = EventIntake(settings, self.metrics) if settings.events else None
+        self.live: LiveState | None = None
+        if self.events is not None:
+            metrics = LiveMetrics(self.metrics.registry)
+            self.live = LiveState(settings, metrics, self.events, lambda: self._served)
         self.limiter = anyio.CapacityLimiter(settings.workers)
         self.metrics.waiting.set_function(lambda: self.limiter.statistics().tasks_waiting)
         self.error: str | None = "the model is being loaded"
@@ -71,13 +77,15 @@ class Service:
         self._cache.mkdir()
         self._follower.start()
         self.log.start()
-        if self.events is not None:
+        if self.events is not None and self.live is not None:
             self.events.start()
+            self.live.start(self.scratch)
 
     def stop(self) -> None:
         """Ends threads and processes, writes the rest of the prediction log."""
         self._stop.set()
-        if self.events is not None:
+        if self.events is not None and self.live is not None:
+            self.live.stop()
             self.events.stop()
         self.log.stop()
         self.decoders.close()
@@ -110,6 +118,8 @@ class Service:
         self.metrics.reloads.labels("loaded").inc()
         # One assignment, so a request has either the old or the new one.
         self._served = served
+        if self.live is not None:
+            self.live.wake()
         self._note(None)
         seconds = time.perf_counter() - start
         logger.info(

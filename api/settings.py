@@ -105,6 +105,19 @@ class EventSettings:
     events_ahead_seconds: PositiveFloat = option(
         300.0, "seconds that the time of an event may be in the future"
     )
+    context_uri: Text | None = option(
+        None,
+        "folder or gs:// URI that keeps what the service has counted of the events; not set: "
+        "beside the file of EVENTS_URL",
+    )
+    context_save_seconds: PositiveFloat = option(
+        300.0, "seconds after which that is saved, and the log forgets what is older than it keeps"
+    )
+    context_max_keys: PositiveInt = option(
+        2_000_000,
+        "articles, readers and pairs of them that are counted at most, about 250 bytes each; the "
+        "least recent ones are dropped",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,8 @@ def respond(
         OSError: there is no room for it.
     """
     headers = {"X-Model-Version": model.version, "X-Request-Id": request_id}
+    if scored.context is not None:
+        headers["X-Context"] = scored.context
     if taken:
         headers["X-Taken"] = ", ".join(f"{name}={kind}" for name, kind in taken.items())
     try:
@@ -48,6 +50,7 @@ def respond(
             **({} if summary.metrics is None else {"metrics": summary.metrics}),
             "joins": scored.joins.shares,
             **({"warnings": scored.joins.warnings} if scored.joins.warnings else {}),
+            **({} if scored.context is None else {"context": scored.context}),
             **({"score_histogram": summary.histogram} if options.summary else {}),
             **({"taken": taken} if taken else {}),
         }

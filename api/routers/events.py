@@ -94,6 +94,8 @@ async def _answer(request: Request, service: Service) -> EventsOut:
         intake.metrics.events.labels("refused").inc(reading.count)
         raise
     intake.metrics.count(done, time.perf_counter() - request.state.started)
+    if service.live is not None:
+        service.live.wake()
     return EventsOut(
         accepted=done.accepted,
         repeated=done.repeated,

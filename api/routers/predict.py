@@ -13,7 +13,7 @@ from api.answers.bounded_file import AnswerFile
 from api.answers.response import respond
 from api.answers.summary import summarize
 from api.deps import ApiKey, CurrentService, model_of
-from api.errors import responses, upload_refusals
+from api.errors import ErrorDetail, Refusal, responses, upload_refusals
 from api.record import record
 from api.schemas import AnswerOptions, PredictIn, PredictOut, ShortAnswerOptions
 from api.served_model import ServedModel
@@ -24,6 +24,7 @@ from api.uploads.contract import ARTICLES_FILE, FILE, HISTORY_FILE
 from api.uploads.forms import FormUpload
 from api.uploads.json_rows import JsonUpload
 from api.worker_queue import ClientLeft, run_in_turn
+from nrms.features.context.state import State
 from nrms.storage.scratch import scratch_folder
 
 router = APIRouter(tags=["predict"], dependencies=[ApiKey])
@@ -31,8 +32,8 @@ router = APIRouter(tags=["predict"], dependencies=[ApiKey])
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": PredictOut,
-        "description": "The scored upload. Headers: X-Model-Version, X-Request-Id, X-Taken (as "
-        "`taken`).",
+        "description": "The scored upload. Headers: X-Model-Version, X-Request-Id, X-Taken and "
+        "X-Context (as `taken` and `context`).",
         "content": {
             "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}
         },
@@ -110,7 +111,8 @@ def _score(
             body_sha256 = upload.save(folder)
             decoded = upload.decode(folder)
             timing.mark("decode")
-            scored = model.score(folder, decoded.row_histories, decoded.warnings)
+            live = _live(service, model, options)
+            scored = model.score(folder, decoded.row_histories, decoded.warnings, live)
             timing.mark("score")
         summary = summarize(scored)
         file = AnswerFile(service.scratch, service.settings.max_answer_bytes)
@@ -119,3 +121,32 @@ def _score(
         version, seconds = model.bundle.version, timing.seconds
         record(service, request_id, version, body_sha256, summary, scored.joins, seconds)
     return answer
+
+
+def _live(service: Service, model: ServedModel, options: AnswerOptions) -> State | None:
+    """What has happened, where the model reads it and the client asked for it.
+
+    Raises:
+        Refusal: it is not known.
+    """
+    past = model.model.inputs.past
+    if past is None or options.past != "live":
+        return None
+    if service.live is None:
+        detail = ErrorDetail(
+            rule="The service must be started with EVENTS=true to score with past=live.",
+            received="EVENTS is not set",
+            where="query",
+            todo="Leave out past=live, or ask whoever runs the service.",
+        )
+        raise Refusal(422, "events_off", detail)
+    state = service.live.state(past.rules)
+    if state is None:
+        detail = ErrorDetail(
+            rule="The service must know what has happened.",
+            received="not yet",
+            where="service",
+            todo="Try again; if it stays so, tell whoever runs the service: its log says why.",
+        )
+        raise Refusal(503, "not_ready", detail, retry_after=1)
+    return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from api.schemas import PredictIn
 from api.uploads.contract import ROW_USERS, Decoded
 from api.uploads.parquet_files import write_plain
 from nrms.data.schema import schema_error
+from nrms.events.event import microseconds
 
 
 class JsonUpload:
@@ -49,6 +51,9 @@ def _write_rows(
     folder: Path, impressions: list[dict[str, object]], articles: list[dict[str, object]]
 ) -> None:
     columns = {name: _column(name, [row[name] for row in impressions]) for name in impressions[0]}
+    for name in ("impression_time", "article_id", "device_type"):
+        if columns[name].null_count == len(impressions):
+            del columns[name]  # as a file without the column
     columns[ROW_USERS] = columns["user_id"]
     columns["user_id"] = pa.array(np.arange(len(impressions)))
     (folder / "upload").mkdir()
@@ -63,6 +68,9 @@ def _write_rows(
 
 
 def _column(name: str, values: list[object]) -> pa.Array:
+    if name == "impression_time":
+        times = [microseconds(time) if isinstance(time, datetime) else None for time in values]
+        return pa.array(times, pa.timestamp("us", "UTC"))
     try:
         return pa.array(values)
     except pa.ArrowException as error:

@@ -90,9 +90,12 @@ class Split:
     @property
     def first_time(self) -> int | None:
         """The time of the first impression, microseconds since 1970 in UTC; None without times."""
-        if self.time_range is None:
-            return None
-        return int(self.time_range[0].astype("datetime64[us]").astype(np.int64))
+        return None if self.time_range is None else _microseconds(self.time_range[0])
+
+    @property
+    def last_time(self) -> int | None:
+        """That of the last impression."""
+        return None if self.time_range is None else _microseconds(self.time_range[1])
 
     @property
     def good(self) -> list[storage.FileInfo]:
@@ -125,6 +128,10 @@ class Split:
         """What was counted in the histories and in the shards read so far, each shard once."""
         late = DataReport({"late_history_clicked": self._late_clicks.count})
         return sum(self._shard_reports.copy().values(), self._history_report + late)
+
+
+def _microseconds(time: np.datetime64) -> int:
+    return int(time.astype("datetime64[us]").astype(np.int64))
 
 
 def check_time_order(train: Split, validation: Split) -> bool:

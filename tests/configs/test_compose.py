@@ -217,13 +217,16 @@ def test_the_dashboard_asks_valid_questions(dashboard, tmp_path):
 
 
 def test_dashboard_and_rules_name_metrics_that_exist(dashboard):
-    from api.metrics import Metrics
+    from api.metrics import EventMetrics, LiveMetrics, Metrics
 
+    metrics = Metrics().registry
+    EventMetrics(metrics)
+    LiveMetrics(metrics)
     night = Night(
         "2026-11-25", metrics=dict.fromkeys(("auc", "mrr", "ndcg@5", "ndcg@10", "impressions"), 1)
     )
     declared = set(FOREIGN)
-    for found in (Metrics().registry, registry([night])):
+    for found in (metrics, registry([night])):
         for family in text_string_to_metric_families(generate_latest(found).decode()):
             suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(
                 family.type, [""]
@@ -244,6 +247,9 @@ def test_the_dashboard_shows_what_was_asked_for(dashboard):
         "rejections_total",
         "connections_cut_total",
         "model_info",
+        "context_age_seconds",
+        "context_keys",
+        "context_lag_rows",
         "night_auc",
         "night_impressions",
     ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from nrms.data.columns import list_rows
 from nrms.features.context.events import Events
@@ -241,7 +242,7 @@ def _ln_seconds(microseconds: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _newer_ids(counts: Counts, owner: np.ndarray) -> np.ndarray:
     ids = counts.lists.articles
     newest = counts.newest[owner]
-    if not len(ids) or ids.type != "int64":
+    if not len(ids) or not pa.types.is_integer(ids.type):
         return np.zeros(len(owner))
     own = ids.to_numpy()[counts.lists.article]
     # Differences of floats, since those of the largest ids do not fit into int64.

@@ -19,7 +19,7 @@ from nrms.data.schema import schema_error
 from nrms.features.context import snapshot
 from nrms.features.context.events import Events
 from nrms.features.context.features import GROUPS, NAMES, PLACES, VERSION, Request, features
-from nrms.features.context.state import NO_ID, Delays, State
+from nrms.features.context.state import NO_ID, Delays, State, alike
 from nrms.features.inputs import MomentInput, checked_size, registered
 
 logger = logging.getLogger(__name__)
@@ -103,9 +103,7 @@ class Context(MomentInput):
         if moment is None:
             return None
         assert isinstance(moment, Moment)
-        if impressions.time is None and moment.now is not None:
-            now = np.array(moment.now).astype("datetime64[us]")
-            impressions = replace(impressions, time=np.full(len(impressions), now))
+        impressions = moment.timed(impressions)
         refuse_untimed(impressions)
         request = _request(impressions, articles, histories)
         features = moment.features(impressions, request)
@@ -129,16 +127,41 @@ class Moment:
         state: what had happened before all of its impressions.
         events: what counts beside; None for the shard's own impressions.
         now: the time of impressions in a file without times, microseconds since 1970; None where
-            such a file is refused.
+            such a file is refused. Where the file's own rows do not count, it is also that of
+            single impressions without a time.
+        readers: who the readers are, of shape `(n,)`, where the file names them otherwise.
+
+    Attributes:
+        own_rows: whether the shard's own impressions count.
     """
 
-    def __init__(self, state: State, events: Events | None = None, now: int | None = None) -> None:
-        self._state, self._events, self.now = state, events, now
+    def __init__(
+        self,
+        state: State,
+        events: Events | None = None,
+        now: int | None = None,
+        readers: pa.Array | None = None,
+    ) -> None:
+        self._state, self._events, self._now, self._readers = state, events, now, readers
+        self.own_rows = events is None
+
+    def timed(self, impressions: Impressions) -> Impressions:
+        """The impressions, those without a time at the time that stands for it."""
+        if self._now is None:
+            return impressions
+        now, time = np.array(self._now).astype("datetime64[us]"), impressions.time
+        if time is None:
+            return replace(impressions, time=np.full(len(impressions), now))
+        if self.own_rows:
+            return impressions
+        return replace(impressions, time=np.where(np.isnat(time), now, time))
 
     def features(self, impressions: Impressions, request: Request) -> np.ndarray:
         """The features of the shard's candidates, see `features.features`. An impression without a
-        time knows of nothing.
+        time knows of nothing. One before the time of the state knows what is known then.
         """
+        if self._readers is not None:
+            impressions = replace(impressions, user_id=self._readers)
         assert impressions.time is not None
         timed = ~np.isnat(impressions.time)
         out = np.empty((len(impressions.candidates), len(NAMES)), np.float32)
@@ -151,8 +174,9 @@ class Moment:
                 continue
             whole = len(rows) == len(timed)
             lists = Events.of(impressions, None if whole else rows)
-            if not own:
-                lists = replace(lists, time=np.zeros(len(rows), np.int64))
+            time = np.maximum(lists.time, state.time) if own else np.zeros(len(rows), np.int64)
+            lists = replace(lists, time=time)
+            state, lists = alike(state, lists)
             events = self._events if self._events is not None and own else lists
             part = Request(
                 request.published[places],

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from nrms.data.columns import list_rows, times_us, unnest
 from nrms.features.context.events import Events, encoded
-from nrms.features.context.state import State
+from nrms.features.context.state import State, alike
 
 # So many lists wait before they are counted. Waiting ones cost each request a little, counting
 # costs a pass over the whole state.
@@ -57,15 +57,18 @@ class Live:
 
     Args:
         state: what had happened before.
+        start: rows of the log up to this position are no longer there.
+        keys: of the state, at most.
 
     Attributes:
         state: what has happened.
     """
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, state: State, start: int = 0, keys: int | None = None) -> None:
         # A state that was not made from this log may have counted what the log holds of its time.
         self._since = state.latest if len(state) and not state.position else None
+        self._keys = keys
+        self.state = state if state.position else replace(state, position=start)
 
     def apply(self, rows: Rows, now: int) -> None:
         """Applies the rows that follow the state's position.
@@ -73,14 +76,20 @@ class Live:
         Args:
             rows: the rows.
             now: the time, microseconds since 1970. What is pending is counted when it is old
-                enough at this time.
+                enough at this time, or at that of the newest event, if that is earlier: an event
+                that arrives late is then mostly later than what is counted.
         """
-        state, events = self.state, rows.events
+        events = rows.events
         if self._since is not None:
             events = events.take(np.flatnonzero(events.time >= self._since))
+        state, events = alike(self.state, events)
         pending = Events.joined([state.pending, events.distinct()])
         state = replace(state, position=rows.position, pending=pending)
-        ready = now - state.rules.longest
+        ready = min(now, int(pending.time.max(initial=0))) - state.rules.longest
         if np.count_nonzero(pending.time < ready) >= _WAITING:
             state = state.decayed(ready)
-        self.state = state
+        self.state = state if self._keys is None else state.capped(self._keys)
+
+    def compact(self) -> None:
+        """Lets go of the ids that nothing is known of any more."""
+        self.state = self.state.compact()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from nrms.features.context.state import State
-from nrms.features.context.table import DAY, HOUR
+from nrms.features.context.table import DAY, HOUR, MINUTE
+
+STALE = 2 * MINUTE  # so much older than an impression the state of a service may be
 
 
 def start_before(state: State, first: int | None) -> tuple[State, list[str]]:
@@ -31,6 +33,38 @@ def start_before(state: State, first: int | None) -> tuple[State, list[str]]:
             "has decayed: scores are worse until the impressions themselves have been counted"
         ]
     return state, []
+
+
+def live_doubts(state: State, first: int, last: int) -> list[str]:
+    """What may make scores wrong that are made with the state of a running service; a line for
+    each warning.
+
+    Args:
+        state: what has happened.
+        first: the time of the first impression, microseconds since 1970.
+        last: that of the last one.
+    """
+    doubts = []
+    if is_stale(state, last):
+        doubts.append(
+            f"context: stale: the newest event is {_minutes(last - state.latest)} older than the "
+            "newest impression, so what happens now is not known. Are events sent?"
+        )
+    if first < state.time - STALE:
+        doubts.append(
+            f"context: the first impression is {_minutes(state.time - first)} older than what the "
+            "service has counted, which may hold what happened after it. Score it with past=rows"
+        )
+    return doubts
+
+
+def is_stale(state: State, time: int) -> bool:
+    """Whether a state is too old for an impression at a time."""
+    return time - state.latest > STALE
+
+
+def _minutes(microseconds: int) -> str:
+    return f"{microseconds / MINUTE:,.1f} minutes"
 
 
 def _hours(microseconds: int) -> str:

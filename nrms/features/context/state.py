@@ -163,6 +163,21 @@ class State:
             max(first.position, second.position),
         )._kept()
 
+    def capped(self, keys: int) -> State:
+        """The state with so many keys at most. The largest tables lose the most, each the keys
+        whose last event is the oldest; what is pending counts and stays.
+        """
+        if len(self) <= keys:
+            return self
+        left, sizes = max(0, keys - len(self.pending)), sorted(map(len, self.tables.values()))
+        for number, size in enumerate(sizes):
+            most = left // (len(sizes) - number)
+            if size > most:
+                break
+            left -= size
+        tables = {name: table.newest(most) for name, table in self.tables.items()}
+        return replace(self, tables=tables)
+
     def compact(self) -> State:
         """The same state without the ids that nothing is known of any more."""
         used = {_A: np.zeros(len(self.articles), bool), _R: np.zeros(len(self.readers), bool)}
@@ -323,6 +338,38 @@ _RECORDS: dict[str, Callable[[Happened], Records]] = {
     "shown": Happened._shown,
     "clicked": Happened._clicked,
 }
+
+
+def alike(state: State, events: Events) -> tuple[State, Events]:
+    """A state and events whose ids have the same types. Where they are integers in one and texts in
+    the other, all become texts: who was reader 7 when the model was trained may be "7" for the
+    site.
+    """
+    pending = state.pending
+    articles, readers = state.articles, state.readers
+    if len(events.articles):
+        own, other = _alike(articles.ids, events.articles)
+        events = replace(events, articles=other)
+        if own is not articles.ids:
+            articles = Vocabulary(own)
+            pending = replace(pending, articles=pending.articles.cast(own.type))
+    if len(events.readers):
+        own, other = _alike(readers.ids, events.readers)
+        events = replace(events, readers=other)
+        if own is not readers.ids:
+            readers = Vocabulary(own)
+            pending = replace(pending, readers=pending.readers.cast(own.type))
+    if pending is not state.pending:
+        state = replace(state, articles=articles, readers=readers, pending=pending)
+    return state, events
+
+
+def _alike(first: pa.Array, second: pa.Array) -> tuple[pa.Array, pa.Array]:
+    if pa.types.is_integer(first.type) == pa.types.is_integer(second.type):
+        return first, second
+    if pa.types.is_integer(first.type):
+        return first.cast(second.type), second
+    return first, second.cast(first.type)
 
 
 @functools.lru_cache(maxsize=512)

@@ -147,6 +147,12 @@ class Table:
         kept = now - self.last <= kind.gap
         return self if kept.all() else self.take(kept)
 
+    def newest(self, count: int) -> Table:
+        """So many keys at most, those whose last event is the newest."""
+        if len(self) <= count:
+            return self
+        return self.take(np.sort(np.argpartition(-self.last, count)[:count]))
+
     def keyed(self, key: np.ndarray) -> Table:
         """The same rows under other keys, in their order."""
         order = np.argsort(key)
