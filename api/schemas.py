@@ -143,6 +143,15 @@ class AnswerOptions(BaseModel):
         "was trained, and the earlier rows; live: all events that the service has taken, and no "
         "row",
     )
+    explain_row: int | None = Field(
+        default=None,
+        ge=0,
+        description="the impression, from 0, of a candidate whose score is to be explained in a "
+        "JSON answer; for a model that reads the past",
+    )
+    explain_candidate: int | None = Field(
+        default=None, ge=0, description="the candidate, from 0, in the order of the impression"
+    )
 
 
 class ShortAnswerOptions(AnswerOptions):
@@ -230,6 +239,26 @@ class Row(BaseModel):
     )
 
 
+class Reason(BaseModel):
+    """What one thing that the model knows does to a candidate's score."""
+
+    feature: str = Field(examples=["clicked_4h"])
+    words: str = Field(examples=["how often it was clicked, the last hours"])
+    value: float
+    mean: float = Field(description="over the candidates of the list")
+    change: float = Field(
+        description="the score less the one that the candidate would have with the mean"
+    )
+
+
+class Why(BaseModel):
+    """Why a candidate has its score."""
+
+    row: int = Field(description="as asked, `explain_row`")
+    candidate: int = Field(description="as asked, `explain_candidate`")
+    reasons: list[Reason] = Field(description="the three that move it most, the greatest first")
+
+
 class PredictOut(BaseModel):
     """A scored upload."""
 
@@ -254,6 +283,7 @@ class PredictOut(BaseModel):
     score_histogram: Histogram | None = Field(
         default=None, description="absent with `summary=false`"
     )
+    why: Why | None = Field(default=None, description="with `explain_row` and `explain_candidate`")
     taken: dict[str, str] | None = Field(
         default=None,
         description="which file was taken for what, where its columns say something else "
@@ -274,7 +304,7 @@ class Info(BaseModel):
 
     asks_for_key: bool = Field(description="whether scoring needs X-API-Key")
     model: dict[str, Any] | None = Field(
-        description="version, sha256, uri, trained_at, metrics, sizes"
+        description="version, sha256, uri, trained_at, metrics, sizes, and whether it `reads_past`"
     )
     articles: dict[str, Any] | None = Field(description="uri, generation and number of articles")
     reload_error: str | None = Field(

@@ -26,7 +26,7 @@ from nrms.errors import ArtifactError, ObjectNotFound
 from nrms.features.context.start import is_stale
 from nrms.features.context.state import State
 from nrms.inference.article_vectors import ArticleVectors, default_folder
-from nrms.inference.loaded_model import Catalogue, LoadedModel, RuntimeName
+from nrms.inference.loaded_model import Catalogue, LoadedModel, RuntimeName, Scorer
 from nrms.inference.whole import live_before, rows_before, score_whole
 from nrms.storage import parquet
 
@@ -46,6 +46,7 @@ class Scored:
         articles: the catalogue with the upload's own articles.
         report: what was counted while it was read.
         joins: its shares, and warnings for people.
+        scorer: what made the scores.
         context: "fresh" or "stale", see `nrms.features.context.start.is_stale`; None where it was
             not scored with the state of the service.
     """
@@ -56,6 +57,7 @@ class Scored:
     articles: Articles
     report: DataReport
     joins: Joins
+    scorer: Scorer
     context: str | None = None
 
 
@@ -186,7 +188,14 @@ class ServedModel:
         if live is not None:
             context = "stale" if is_stale(live, split.last_time or now) else "fresh"
         return Scored(
-            impressions, scored.scores, empty, catalogue.articles, split.report, found, context
+            impressions,
+            scored.scores,
+            empty,
+            catalogue.articles,
+            split.report,
+            found,
+            scored.scorer,
+            context,
         )
 
     def _with_articles_of(self, folder: Path) -> Catalogue:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from api.answers.bounded_file import AnswerFile, FileAnswer
 from api.answers.rows import write_json, write_parquet
 from api.answers.summary import Summary
@@ -18,6 +20,7 @@ def respond(
     scored: Scored,
     summary: Summary,
     options: AnswerOptions,
+    why: dict[str, Any] | None = None,
 ) -> FileAnswer:
     """Writes the answer and gives it as the response that sends it.
 
@@ -29,6 +32,7 @@ def respond(
         scored: the upload.
         summary: its figures.
         options: what the client asked for.
+        why: see `api.answers.why`.
 
     Raises:
         Refusal: the answer has more bytes than it may have.
@@ -52,6 +56,7 @@ def respond(
             **({"warnings": scored.joins.warnings} if scored.joins.warnings else {}),
             **({} if scored.context is None else {"context": scored.context}),
             **({"score_histogram": summary.histogram} if options.summary else {}),
+            **({} if why is None else {"why": why}),
             **({"taken": taken} if taken else {}),
         }
         write_json(file, parts, scored, options.max_rows, options.titles)

@@ -51,6 +51,7 @@ async def info(service: CurrentService) -> Info:
             "uri": bundle.uri,
             "trained_at": bundle.meta.get("trained_at"),
             "metrics": bundle.meta.get("metrics"),
+            "reads_past": served.model.inputs.past is not None,
             **{name: config.get(name) for name in ("model", "history_size", "title_size")},
         }
         articles = {

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from api.answers.bounded_file import AnswerFile
 from api.answers.response import respond
 from api.answers.summary import summarize
+from api.answers.why import why
 from api.deps import ApiKey, CurrentService, model_of
 from api.errors import ErrorDetail, Refusal, responses, upload_refusals
 from api.record import record
@@ -114,9 +115,12 @@ def _score(
             live = _live(service, model, options)
             scored = model.score(folder, decoded.row_histories, decoded.warnings, live)
             timing.mark("score")
+            explained = why(model, scored, options)
         summary = summarize(scored)
         file = AnswerFile(service.scratch, service.settings.max_answer_bytes)
-        answer = respond(file, request_id, model.bundle, decoded.taken, scored, summary, options)
+        answer = respond(
+            file, request_id, model.bundle, decoded.taken, scored, summary, options, explained
+        )
         timing.mark("respond")
         version, seconds = model.bundle.version, timing.seconds
         record(service, request_id, version, body_sha256, summary, scored.joins, seconds)

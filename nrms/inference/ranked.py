@@ -29,8 +29,12 @@ class RankedScorer:
         self.vectors.prepare(users)
 
     def score(self, impressions: Scorable) -> np.ndarray:
-        """Scores every candidate of a shard: float32 `(c,)`, in their order; higher is better."""
-        text = self.vectors.score(impressions)
+        """Scores every candidate of a shard: float32 `(c,)`, in their order; higher is better. The
+        scores of the text model may be among the shard's arrays.
+        """
+        text = impressions.per_candidate.get(TEXT)
+        if text is None:
+            text = self.vectors.score(impressions)
         return self._lists.score(
             Lists(
                 impressions.user,

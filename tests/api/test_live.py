@@ -230,12 +230,12 @@ def test_late_clicks_count_as_if_they_had_come_with_their_impression(day, tmp_pa
             waiting.append((row["impression_time"], number))
 
 
-def test_a_new_version_keeps_the_state_and_a_damaged_one_is_made_again(
-    day, tmp_path
-):
+def test_a_new_version_keeps_the_state_and_a_damaged_one_is_made_again(day, tmp_path):
     (about,) = Path(day.models).glob("*/meta.json")
-    version, meta, models = tmp_path / "version", json.loads(about.read_text()), tmp_path / "models"
+    version, models = tmp_path / "version", tmp_path / "models"
     shutil.copytree(about.parent, version, ignore=shutil.ignore_patterns("meta.json"))
+    meta = json.loads(about.read_text())
+    del meta["version"]
     bundles.publish(str(models), version, meta)
     variables = environment(day, tmp_path, MODEL_URI=models) | {"RELOAD_SECONDS": 0.2}
     with RunningService(tmp_path / "log", **variables) as service:

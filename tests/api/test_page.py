@@ -22,6 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from api.answers import summary
 from nrms import storage
 from nrms.data.quality import OUTCOMES
+from tests.context_world import make_context_world
 from tests.service import RunningService, parquet
 from tests.small_training import METRICS
 
@@ -596,6 +597,38 @@ def test_everything_to_be_used_has_a_name_and_is_reached_by_keyboard(browser, se
 
 
 # --- /docs
+
+
+def test_a_click_tells_why_a_candidate_has_its_score(browser, shared, tmp_path):
+    world = shared.folder("context-world", make_context_world)
+    (file,) = (world / "data" / "validation").glob("behaviors*.parquet")
+    history = world / "data" / "validation" / "history.parquet"
+    with RunningService(tmp_path / "log", MODEL_URI=world / "models") as service:
+        browser.open(service.url)
+        browser.score(file=file, history=history)
+        browser.find("#result")
+        line = browser.all("#impressions tbody")[3].find_elements(By.CSS_SELECTOR, ".candidate")[1]
+        button = line.find_element(By.CSS_SELECTOR, "button")
+        button.click()
+        browser.find(".reasons")
+        shown = browser.texts(".reasons li")
+        parts = [path.read_bytes() for path in (file, history)]
+        row = service.predict(*parts).json()["rows"][3]
+        place = row["ranks"].index(2)
+        asked = {"explain_row": 3, "explain_candidate": place, "max_rows": 0}
+        why = service.predict(*parts, **asked).json()["why"]
+        assert why["row"] == 3
+        assert len(shown) == 3
+        for one, text in zip(why["reasons"], shown, strict=True):
+            assert one["words"] in text
+            assert text[0] == ("+" if one["change"] > 0 else "\N{MINUS SIGN}")
+            assert float(text[1:].split()[0]) == pytest.approx(abs(one["change"]), abs=1e-3)
+        button.click()
+        assert browser.all(".reasons") == []
+        for wrong in ({"explain_row": 3}, asked | {"explain_candidate": 300}):
+            refused = service.predict(*parts, **wrong)
+            assert refused.status_code == 422
+            assert "explain_candidate" in refused.json()["error"]["rule"]
 
 
 @pytest.mark.parametrize("empty", [True, False], ids=["empty value sent", "empty value not sent"])

@@ -255,7 +255,8 @@ def test_an_unknown_parameter_of_the_query_is_refused_with_the_nearest_name(
     answer = service.client.post(path, params={name: "3"}, **body)
     assert answer.status_code == 422
     assert answer.json()["error"] == {
-        "rule": "The query may have format, max_rows, titles, summary.",
+        "rule": "The query may have format, max_rows, titles, summary, past, explain_row, "
+        "explain_candidate.",
         "received": name,
         "where": "query",
         "todo": todo,

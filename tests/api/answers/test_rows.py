@@ -45,6 +45,7 @@ def test_rows_are_written_as_one_document_whatever_is_in_them(tmp_path, titles):
         articles,
         impressions.report,
         Joins({}, []),
+        scorer=None,  # nothing is to be explained
     )
     with AnswerFile(tmp_path, 10**7) as file:
         write_json(file, {"part": 1}, scored, 100, titles)
