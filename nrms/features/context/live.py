@@ -81,7 +81,7 @@ class Live:
         """
         events = rows.events
         if self._since is not None:
-            events = events.take(np.flatnonzero(events.time >= self._since))
+            events = events.take(np.flatnonzero(events.time > self._since))
         state, events = alike(self.state, events)
         pending = Events.joined([state.pending, events.distinct()])
         state = replace(state, position=rows.position, pending=pending)
