@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import anyio
 
+from api.errors import ErrorDetail, Refusal
 from api.metrics import EventMetrics, Metrics
 from api.settings import Settings
 from nrms.errors import StorageError
@@ -19,6 +21,7 @@ from nrms.events.log import EventLog
 logger = logging.getLogger(__name__)
 
 _SECONDS = 1.0  # between two looks
+_QUIET_SECONDS = 60.0  # between two log lines about events that could not be written
 
 
 class EventIntake:
@@ -44,6 +47,7 @@ class EventIntake:
         self._log: EventLog | None = None
         self.end = 0
         self._newest: int | None = None
+        self._complained = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow-events", daemon=True)
 
@@ -61,6 +65,19 @@ class EventIntake:
             keep_seconds=self._settings.events_keep_hours * 3_600,
             ahead_seconds=self._settings.events_ahead_seconds,
         )
+
+    def unavailable(self, error: StorageError) -> Refusal:
+        """The refusal of events that the log could not take. Why is in the service's log alone: it
+        names folders and hosts.
+        """
+        if time.monotonic() > self._complained + _QUIET_SECONDS:
+            self._complained = time.monotonic()
+            logger.error("%s", error)
+        return _refusal("a request that it could not write or acknowledge")
+
+    def closed(self) -> Refusal:
+        """The refusal as long as there is no log."""
+        return _refusal("none that is open")
 
     def start(self) -> None:
         """Begins to open the log."""
@@ -106,3 +123,13 @@ class EventIntake:
             logger.error("%s", error)
         self.metrics.open.set(1 if error is None else 0)
         self.error = error
+
+
+def _refusal(received: str) -> Refusal:
+    detail = ErrorDetail(
+        rule="Events must be written to their log before they are acknowledged.",
+        received=received,
+        where="service",
+        todo="Send them again; if it stays so, tell whoever runs the service: its log says why.",
+    )
+    return Refusal(503, "events_unavailable", detail, retry_after=1)

@@ -95,7 +95,9 @@ class EventSettings:
 
     events: bool = option(False, "whether POST /events takes what readers see and click")
     events_url: Text = option(
-        address.DEFAULT, "where they are kept: sqlite:///PATH, a file that outlives the service"
+        address.DEFAULT,
+        "where they are kept: sqlite:///PATH, a file that outlives the service, or redis://HOST, "
+        "for several services",
     )
     events_keep_hours: PositiveFloat = option(
         48.0,

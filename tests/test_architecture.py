@@ -123,6 +123,7 @@ def test_nothing_outside_its_files_imports_a_model():
         ),
         ("fastapi", {"api"}),
         ("sqlite3", {"nrms/events/sqlite_log.py"}),
+        ("redis", {"nrms/events/redis_log.py"}),
         ("tempfile", {"nrms/storage/scratch.py", "api/answers/bounded_file.py"}),
         ("optuna", {"nrms/training/search_space.py", "nrms/training/sweep.py"}),
     ],

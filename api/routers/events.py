@@ -27,6 +27,7 @@ from api.uploads.event_files import count_rows, read_file
 from api.uploads.event_lines import read_lines, split_lines
 from api.worker_queue import ClientLeft, run_in_turn
 from nrms.data.schema import CLICKS, IN_VIEW, schema_error
+from nrms.errors import StorageError
 from nrms.events.event import Event, mixed
 from nrms.events.log import EventLog
 from nrms.events.records import Batch
@@ -89,7 +90,10 @@ async def _answer(request: Request, service: Service) -> EventsOut:
         with upload_refusals():
             read = reading.file if kind == PARQUET_TYPE else reading.lines
             batch = await read(request)
-            done = await asyncio.wrap_future(log.submit(batch))
+            try:
+                done = await asyncio.wrap_future(log.submit(batch))
+            except StorageError as error:
+                raise intake.unavailable(error) from error
     except Refusal:
         intake.metrics.events.labels("refused").inc(reading.count)
         raise
@@ -200,13 +204,7 @@ def _log_of(service: Service) -> tuple[EventIntake, EventLog]:
         )
         raise Refusal(404, "events_off", detail)
     if intake.log is None:
-        detail = ErrorDetail(
-            rule="The log of events must be open.",
-            received="not yet",
-            where="service",
-            todo="Try again; if it stays so, tell whoever runs the service: its log says why.",
-        )
-        raise Refusal(503, "events_closed", detail, retry_after=1)
+        raise intake.closed()
     return intake, intake.log
 
 

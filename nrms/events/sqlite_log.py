@@ -1,26 +1,24 @@
 """An event log in one file of SQLite, for one service, or for several on one machine.
 
-A thread of its own writes. It takes all requests that wait into one transaction, so that many small
-requests share one fsync; each is a savepoint of it, so that one that is refused takes nothing from
-the others. With a write-ahead log and `synchronous=FULL` a transaction is on the disk when COMMIT
-returns.
+All requests that wait are written in one transaction, so that many small ones share one fsync. Each
+is a savepoint of it, so that one that is refused takes nothing from the others. With a write-ahead
+log and `synchronous=FULL` a transaction is on the disk when COMMIT returns.
 """
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 
 from nrms.errors import SchemaError, StorageError
 from nrms.events.event import mixed, now
+from nrms.events.group_commit import GroupCommit, Outcome
 from nrms.events.log import Appended, Dropped, LogState
 from nrms.events.records import Batch, Record, Row, clicks_json, clicks_of, table
 from nrms.events.refusals import another_event, another_impression, dropped
@@ -53,13 +51,7 @@ CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 PRAGMA user_version = {_FORMAT};
 """
 _BUSY_SECONDS = 10.0  # another process may write for so long
-_TOGETHER = 10_000  # events of one transaction, beyond which further requests wait for the next
 _DROPPED_AT_ONCE = 1_000  # rows, so that no request waits long for a compaction
-
-
-class _Request(NamedTuple):
-    batch: Batch
-    future: Future[Appended]
 
 
 class SqliteLog:
@@ -81,15 +73,11 @@ class SqliteLog:
             self._writing = self._connect()
             self._reading = self._connect()
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
-        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
-        self._thread.start()
+        self._group = GroupCommit(self._commit)
 
     def submit(self, batch: Batch) -> Future[Appended]:
         """See `EventLog.submit`."""
-        future: Future[Appended] = Future()
-        self._queue.put(_Request(batch, future))
-        return future
+        return self._group.submit(batch)
 
     def append(self, batch: Batch) -> Appended:
         """See `EventLog.append`."""
@@ -137,8 +125,7 @@ class SqliteLog:
 
     def close(self) -> None:
         """See `EventLog.close`."""
-        self._queue.put(None)
-        self._thread.join()
+        self._group.close()
         self._writing.close()
         self._reading.close()
 
@@ -163,46 +150,19 @@ class SqliteLog:
                 raise sqlite3.DatabaseError("it is another database, or of a newer release")
         return connection
 
-    def _run(self) -> None:
-        """What the writing thread does."""
-        request = self._queue.get()
-        while request is not None:
-            requests, events = [], 0
-            while request is not None:
-                if request.future.set_running_or_notify_cancel():
-                    requests.append(request)
-                    events += len(request.batch.records)
-                if events >= _TOGETHER or self._queue.empty():
-                    break
-                request = self._queue.get()
-            self._commit(requests)
-            if request is not None:
-                request = self._queue.get()
+    def _commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        with (
+            self._errors("written"),
+            self._write_lock,
+            _transaction(self._writing, "IMMEDIATE"),
+        ):
+            return [self._attempt(batch) for batch in batches]
 
-    def _commit(self, requests: list[_Request]) -> None:
-        outcomes: list[Appended | SchemaError] = []
-        try:
-            with (
-                self._errors("written"),
-                self._write_lock,
-                _transaction(self._writing, "IMMEDIATE"),
-            ):
-                outcomes += [self._attempt(request.batch) for request in requests]
-        except Exception as error:
-            for request in requests:
-                request.future.set_exception(error)
-            return
-        for request, outcome in zip(requests, outcomes, strict=True):
-            if isinstance(outcome, SchemaError):
-                request.future.set_exception(outcome)
-            else:
-                request.future.set_result(outcome)
-
-    def _attempt(self, batch: Batch) -> Appended | SchemaError:
+    def _attempt(self, batch: Batch) -> Outcome:
         """Writes one request's events, or none of them."""
         self._writing.execute("SAVEPOINT request")
         try:
-            outcome: Appended | SchemaError = self._write(batch)
+            outcome: Outcome = self._write(batch)
         except SchemaError as error:
             self._writing.execute("ROLLBACK TO request")
             outcome = error

@@ -13,6 +13,7 @@ from api.schemas import EventsOut
 from nrms.data.schema import CLICKS, IN_VIEW
 from nrms.events.address import open_log
 from tests.clients import series, until
+from tests.redis_server import RedisServer
 from tests.service import RunningService, parquet
 
 NOW = datetime.now(UTC)
@@ -360,9 +361,67 @@ def test_a_full_disk_is_answered_503_until_there_is_room_and_nothing_is_lost(
             done += 50 * (answer.status_code == 200)
         assert answer.status_code == 503
         error = ErrorBody.model_validate_json(answer.content).error
-        assert "full" in error.received or "space" in error.received
+        assert error.rule == "Events must be written to their log before they are acknowledged."
+        assert "full" in service.log.read_text()
         assert service.client.get("/livez").status_code == 200
         disk.clear()
         assert taken(service.send(rows)) == (50, 0)
     assert len(kept(events["EVENTS_URL"])) == done + 50
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.fixture
+def redis_server(tmp_path):
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.kill()
+
+
+@pytest.mark.system
+def test_two_services_share_a_redis_and_wait_for_it_when_it_is_away(events, tmp_path, redis_server):
+    events["EVENTS_URL"] = redis_server.url()
+    rows = [impression(), impression()]
+    clicks = [{"impression_id": row["impression_id"], CLICKS: [1]} for row in rows]
+    settings = {"ready": False, **events}
+    with (
+        RunningService(tmp_path / "first", **settings) as first,
+        RunningService(tmp_path / "second", **settings) as second,
+    ):
+        for service in (first, second):
+            until(lambda service=service: service.send([]).status_code == 422, "an open log")
+        assert first.send(rows[:1]).json() == {"accepted": 1, "repeated": 0, "position": 1}
+        assert second.send(rows).json() == {"accepted": 1, "repeated": 1, "position": 2}
+        assert second.send(clicks[:1]).json() == {"accepted": 1, "repeated": 0, "position": 3}
+        redis_server.kill()
+        for service in (first, second):
+            answer = service.send(clicks)
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "127.0.0.1" not in answer.text
+            assert service.client.get("/livez").status_code == 200
+            until(lambda service=service: not service.metric("nrms_events_log_open"), "a look")
+        redis_server.start()
+        assert first.send(clicks).json() == {"accepted": 1, "repeated": 1, "position": 4}
+        assert second.send([*rows, *clicks]).json()["repeated"] == 4
+        until(lambda: second.metric("nrms_events_log_rows") == 4, "a look")
+    found = kept(events["EVENTS_URL"])
+    assert [(row["impression_id"], row["late"]) for row in found] == [
+        (rows[0]["impression_id"], False),
+        (rows[1]["impression_id"], False),
+        (rows[0]["impression_id"], True),
+        (rows[1]["impression_id"], True),
+    ]
+
+
+@pytest.mark.system
+def test_a_service_starts_without_its_redis(events, tmp_path, redis_server):
+    events["EVENTS_URL"] = redis_server.url().replace("//", "//:Zugzwang@")
+    redis_server.kill()
+    with RunningService(tmp_path / "log", ready=False, **events) as service:
+        assert service.send([impression()]).status_code == 503
+        until(lambda: "could not be opened" in service.log.read_text(), "a first try")
+        redis_server.start()
+        redis_server.ask("CONFIG SET requirepass Zugzwang")
+        until(lambda: service.send([impression()]).status_code == 200, "an open log")
+    assert "Zugzwang" not in service.log.read_text()

@@ -7,15 +7,27 @@ import pytest
 
 from nrms.events.address import open_log
 from nrms.events.log import EventLog
+from tests.redis_server import RedisServer
 
 KEEP = 48 * 3_600.0
 
 Open = Callable[..., EventLog]
 
 
-@pytest.fixture
-def urls(tmp_path) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory) -> Iterator[RedisServer]:
+    """One for all tests that leave it running."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.system)])
+def urls(request, tmp_path) -> Iterator[str]:
     """Places of logs that are not there yet."""
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        return iter(server.url, None)
     return (f"sqlite:///{tmp_path}/folder/{number}.sqlite" for number in itertools.count())
 
 

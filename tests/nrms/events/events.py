@@ -48,9 +48,9 @@ def rows(log: EventLog, position: int = 0, limit: int = 10**6) -> list[dict]:
     return log.since(position, limit).to_pylist()
 
 
-def clicks(log: EventLog) -> list[tuple[int, bool, list | None]]:
-    """Impression, late or not, and clicks of each row."""
-    return [(row["impression_id"], row["late"], row[CLICKS]) for row in rows(log)]
+def clicks(log: EventLog, position: int = 0) -> list[tuple[int, bool, list | None]]:
+    """Impression, late or not, and clicks of each row after a position."""
+    return [(row["impression_id"], row["late"], row[CLICKS]) for row in rows(log, position)]
 
 
 def positions(found: Iterable[dict]) -> list[int]:
