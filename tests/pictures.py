@@ -20,10 +20,10 @@ def draw_once(patch: pytest.MonkeyPatch) -> None:
     """Until `patch` is undone, what was drawn before of the same values is taken from memory."""
 
     def remembering(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-        def figure(*values: object) -> Figure:
-            key = pickle.dumps((draw.__name__, values))
+        def figure(*values: object, **named: object) -> Figure:
+            key = pickle.dumps((draw.__name__, values, named))
             if key not in _figures:
-                _figures[key] = draw(*values)
+                _figures[key] = draw(*values, **named)
             return _figures[key]
 
         return figure
@@ -37,6 +37,10 @@ def draw_once(patch: pytest.MonkeyPatch) -> None:
         file.write_bytes(_files[key]) if isinstance(file, Path) else file.write(_files[key])
         return file
 
-    for draw in (plots.auc_by_group, plots.auc_by_hour, plots.score_distribution):
-        patch.setattr(plots, draw.__name__, remembering(draw))
+    for name, draw in vars(plots).copy().items():
+        if (
+            not name.startswith("_")
+            and getattr(draw, "__annotations__", {}).get("return") == "Figure"
+        ):
+            patch.setattr(plots, name, remembering(draw))
     patch.setattr(plots, "save", saved)

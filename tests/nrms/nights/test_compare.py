@@ -25,6 +25,8 @@ from nrms.nights.output import NightOutput
 from tests.damage import flipped
 from tests.small_data import Folder, at
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 BY_HAND = {
     "impression_id": [1, 2, 3],
     "user_id": [7, 8, 9],

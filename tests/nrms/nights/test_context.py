@@ -26,7 +26,7 @@ from nrms.sources.writer import write_dataset
 from nrms.training.config import TrainConfig
 from nrms.training.run import train
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("drawn_once")]
 
 SIZES = {"ranker_dim": 16, "ranker_heads": 2, "ranker_head_dim": 8, "ranker_hidden": 16}
 TRAINING = {"epochs": 1, "promote": "always", "wandb_mode": "disabled", "history_size": 10}
