@@ -4,6 +4,7 @@ connections.
 
 import http.client
 import inspect
+import json
 import multiprocessing
 import os
 import pickle
@@ -26,7 +27,7 @@ import pytest
 
 from tests import scale
 from tests.shared import Shared
-from tests.small_training import SMALL, write_demo
+from tests.small_training import REPOSITORY, SMALL, write_demo
 
 if TYPE_CHECKING:
     from nrms.training.config import TrainConfig
@@ -310,6 +311,19 @@ def trained(shared: Shared, demo: str) -> "tuple[TrainConfig, TrainingResult]":
         (folder / "trained.pickle").write_bytes(pickle.dumps((config, train(config))))
 
     return pickle.loads((shared.folder("trained", make) / "trained.pickle").read_bytes())
+
+
+@pytest.fixture(scope="session")
+def on_two_devices(shared: Shared) -> dict[str, list]:
+    """What `tests.two_devices` prints."""
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "tests.two_devices"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (folder / "printed.json").write_text(done.stdout.splitlines()[-1])
+
+    return json.loads((shared.folder("two_devices", make) / "printed.json").read_text())
 
 
 @pytest.fixture

@@ -249,9 +249,10 @@ def test_a_text_model_below_the_ranker_scores_the_same_everywhere(data, night, t
 
 def test_a_stopped_training_in_stages_goes_on_where_it_stopped(data, tmp_path):
     small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
-    config = TrainConfig(
-        data=str(data), output=str(tmp_path / "models"), context=True, **small, **TRAINING
-    )
+    ranker = tmp_path / "ranker.toml"
+    ranker.write_text("ranker_dim = 16\nranker_blocks = 1\nepochs = 2\n")
+    flags = {"context": True, "context_config": ranker, **small}
+    config = TrainConfig(data=str(data), output=str(tmp_path / "models"), **flags, **TRAINING)
     stop = threading.Event()
 
     class StopInTheRanker(keras.callbacks.Callback):

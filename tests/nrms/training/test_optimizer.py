@@ -1,9 +1,6 @@
 """Steps of the optimizer against the rules that they follow, in NumPy."""
 
-import json
 import math
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,7 +10,6 @@ import tensorflow as tf
 from nrms.errors import ConfigError
 from nrms.training.config import TrainConfig
 from nrms.training.optimizer import build_optimizer
-from tests.small_training import REPOSITORY
 
 START = np.array([1.0, -2.0, 3.0], np.float32)
 GRADIENTS = np.random.default_rng(2).normal(0, 2, (12, 3)).astype(np.float32)
@@ -116,43 +112,7 @@ def test_weight_decay_without_adamw_is_one_line():
     )
 
 
-TWO_DEVICES = """
-import json
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras
-from nrms.training.optimizer import build_optimizer
-from tests.nrms.training.test_optimizer import GRADIENTS, START, STEPS, config
-
-def end(strategy, precision):
-    with strategy.scope():
-        weights = keras.Variable(START)
-        flags = {"clip_norm": 1.5, "schedule": "cosine", "optimizer": "adamw"}
-        optimizer = build_optimizer(config(precision=precision, **flags), STEPS)
-        optimizer.build([weights])
-
-    @tf.function
-    def step(gradient):
-        def share():
-            count = tf.distribute.get_replica_context().num_replicas_in_sync
-            optimizer.apply([optimizer.scale_loss(gradient) / count], [weights])
-        strategy.run(share)
-
-    for gradient in GRADIENTS:
-        step(tf.constant(gradient))
-    return weights.numpy().tolist()
-
-both = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-print(json.dumps([[end(s, p) for s in both] for p in ("float32", "mixed_float16")]))
-"""
-
-
 @pytest.mark.system
-def test_two_devices_clip_by_the_gradient_of_both():
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    for one, two in json.loads(done.stdout.splitlines()[-1]):
+def test_two_devices_clip_by_the_gradient_of_both(on_two_devices):
+    for one, two in on_two_devices["ends"]:
         np.testing.assert_allclose(two, one, rtol=1e-5)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 import signal
@@ -155,14 +154,8 @@ def job(learnt_nothing, tmp_path, capsys):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     models = str(tmp_path / "models")
 
-    def call(promote):
-        values = {
-            **SMALL,
-            "epochs": 1,
-            "data": learnt_nothing,
-            "output": models,
-            "promote": promote,
-        }
+    def call(**flags):
+        values = {**SMALL, "epochs": 1, "data": learnt_nothing, "output": models, **flags}
         words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
         with pytest.raises(SystemExit) as ended:
             run(train_job.main, TrainConfig, "python -m jobs.train", "d", words)
@@ -180,7 +173,7 @@ def job(learnt_nothing, tmp_path, capsys):
 def test_a_model_no_better_than_chance_is_written_and_not_served_unless_asked_for(
     job, promote, tmp_path, caplog
 ):
-    code, out, err, models = job(promote)
+    code, out, err, models = job(promote=promote)
     uri = out.splitlines()[-1].removeprefix("model: ")
     metrics = bundles.load(uri, tmp_path).meta["metrics"]
     assert metrics["auc_interval"][0] <= 0.5
@@ -725,70 +718,17 @@ def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(
     assert {"random", "popularity", "oracle", "model:"} <= table.keys()
 
 
-def test_a_mistake_in_the_data_is_one_line_and_exit_code_1(config, tmp_path):
-    done = subprocess.run(
-        command(replace(config, data=str(tmp_path / "nothing"))),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+def test_a_mistake_in_the_data_is_one_line_and_exit_code_1(job, tmp_path):
+    code, _, err, _ = job(data=str(tmp_path / "nothing"))
+    assert code == 1
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "articles.parquet" in errors[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
 
 
-TWO_DEVICES = """
-import json, sys
-import numpy as np
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras
-from nrms.architectures.nrms import NrmsConfig
-from tests.encoders import small_model
-from nrms.training.step import make_train_step
-from tests.encoders import inputs_of
-
-def losses(strategy, batch_sizes):
-    keras.utils.set_random_seed(1)
-    rng = np.random.default_rng(0)
-    titles = rng.integers(1, 50, (31, 8)).astype(np.int32)
-    titles[0] = 0
-    with strategy.scope():
-        model = small_model(NrmsConfig(word_dim=8, heads=2, head_dim=4, attention_dim=8, \
-dropout=0.0), 50)
-        model.news_encoder.title.buckets = model.user_encoder.history.buckets = 2
-        optimizer = keras.optimizers.Adam(0.01)
-        optimizer.build(model.trainable_variables)
-    step = make_train_step(model, optimizer, inputs_of(50), {"title": titles}, strategy)
-    found = []
-    for n in batch_sizes:
-        history = rng.integers(0, 31, (n, 5)).astype(np.int32)
-        candidates = rng.integers(1, 31, (n, 4)).astype(np.int32)
-        labels = np.eye(4, dtype=np.float32)[np.zeros(n, int)]
-        batch = {"history": history, "candidates": candidates, "labels": labels}
-        found.append(float(step(batch | {"mask": candidates != 0})))
-    return found
-
-sizes = [8, 8, 7, 1, 8]
-devices = ["CPU:0", "CPU:1"]
-print(json.dumps([losses(tf.distribute.get_strategy(), sizes), \
-losses(tf.distribute.MirroredStrategy(devices), sizes)]))
-"""
-
-
-def test_two_devices_give_the_losses_of_one_at_the_same_batch():
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        env={**os.environ},
-    )
-    assert done.returncode == 0, done.stderr
-    one, two = json.loads(done.stdout.splitlines()[-1])
+def test_two_devices_give_the_losses_of_one_at_the_same_batch(on_two_devices):
+    one, two = on_two_devices["losses"]
     np.testing.assert_allclose(two, one, rtol=1e-5)
     assert len(set(one)) == len(one)
 
