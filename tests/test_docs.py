@@ -141,8 +141,8 @@ def ready(folder: Path) -> Path:
 
 
 def make_model_small(folder: Path) -> None:
-    """`make demo` stays as it is, on all of its data; only the model is small and trained for an
-    epoch.
+    """`make demo` stays as it is, on all of its data; only its models are small and trained for an
+    epoch each.
     """
     config = folder / "configs/demo.toml"
     text, found = re.subn(
@@ -150,7 +150,14 @@ def make_model_small(folder: Path) -> None:
     )
     assert found == 1
     sizes = "word_dim = 16\nheads = 2\nhead_dim = 8\nattention_dim = 16\nbatch_size = 1024\n"
-    config.write_text(text + sizes, "utf-8")
+    config.write_text(f'{text}{sizes}context_config = "configs/ranker.toml"\n', "utf-8")
+    ranker = "ranker_dim = 16\nranker_blocks = 1\nepochs = 1\nbatch_size = 1024\nwarmup = 0\n"
+    (folder / "configs/ranker.toml").write_text(ranker, "utf-8")
+    recipe = (folder / "Makefile").read_text("utf-8")
+    alone = "--model context "
+    assert recipe.count(alone) == 1
+    small = f"{alone}--config configs/ranker.toml "
+    (folder / "Makefile").write_text(recipe.replace(alone, small), "utf-8")
 
 
 def run(text: str, folder: Path, environment: dict[str, str], command: tuple[str, ...]) -> None:
