@@ -52,11 +52,13 @@ def partners_of(compared, most: int):
     return places, values > 0.5
 
 
-def relative(values, partners, there):
+def relative(values, given, partners, there):
     """Values relative to their list.
 
     Args:
         values: float32 `(lists, candidates, dim)`.
+        given: the same before any arithmetic. Which of two is larger is asked of these, because
+            rounding makes some of them equal, and others in another runtime.
         partners: see `partners_of`.
         there: see `partners_of`.
 
@@ -64,7 +66,7 @@ def relative(values, partners, there):
         Two tensors of the shape of `values`: the difference to the mean of the partners; and the
         share of partners with a smaller value less the share with a larger one, from -1 to 1.
     """
-    theirs = gathered(values, partners)
+    theirs, theirs_given = gathered(values, partners), gathered(given, partners)
     weight = ops.cast(there, "float32")
     count = ops.maximum(ops.sum(weight, axis=1), 1.0)[:, None, None]
     mean = ops.sum(theirs * weight[:, :, None], axis=1, keepdims=True) / count
@@ -72,7 +74,7 @@ def relative(values, partners, there):
     ranks = []
     for start in range(0, dim, _COLUMNS):
         part = slice(start, min(start + _COLUMNS, dim))
-        signs = ops.sign(values[:, :, None, part] - theirs[:, None, :, part])
+        signs = ops.sign(given[:, :, None, part] - theirs_given[:, None, :, part])
         ranks.append(ops.sum(signs * weight[:, None, :, None], axis=2))
     return values - mean, ops.concatenate(ranks, axis=-1) / count
 

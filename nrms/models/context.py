@@ -124,7 +124,8 @@ class ContextRanker(keras.Model):
             context = ops.concatenate([batch[TEXT][:, :, None], context], axis=-1)
         values = ops.clip((context - self.mean) / self.deviation, -_CUT, _CUT)
         own, of_list = values[:, :, :-OF_LIST], values[:, :, -OF_LIST:]
-        columns = ops.concatenate([own, *relative(own, partners, there), of_list], axis=-1)
+        beside = relative(own, context[:, :, :-OF_LIST], partners, there)
+        columns = ops.concatenate([own, *beside, of_list], axis=-1)
         columns = self.drop(ops.cast(columns, self.compute_dtype), training=training)
         vectors = dense(self.second, gelu(dense(self.first, columns, mask)), mask)
         for block in self.blocks:

@@ -61,7 +61,7 @@ def test_values_relative_to_a_list_are_what_they_say():
     values = np.array([[[1.0], [3.0], [3.0], [9.0], [0.0]]], np.float32)
     compared = np.array([[True, True, True, True, False]])
     difference, rank = (
-        np.array(part)[0, :, 0] for part in relative(values, *partners_of(compared, 4))
+        np.array(part)[0, :, 0] for part in relative(values, values, *partners_of(compared, 4))
     )
     np.testing.assert_allclose(difference, [-3, -1, -1, 5, -4])
     np.testing.assert_allclose(rank, [-3 / 4, 0, 0, 3 / 4, -1])
