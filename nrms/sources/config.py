@@ -53,8 +53,8 @@ class DemoConfig:
     validation_impressions: PositiveInt | None = option(
         None, "impressions to validate on, in the 2 days after; not set: a quarter of --impressions"
     )
-    articles: DemoArticles = option(4_000, "articles, published over 32 days")
-    users: PositiveInt = option(3_000, "readers")
+    articles: DemoArticles = option(6_400, "articles, published over 32 days")
+    users: PositiveInt = option(1_400, "readers")
     seed: Seed = option(42, "seed of all that is made up; the same seed gives the same files")
 
 

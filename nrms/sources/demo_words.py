@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 # Sizes, shares and Zipf exponents are set so that distinct words grow with the number of titles as
 # in real English news: 4,100 in 1,000 titles, 8,000 in 3,000 and 14,200 in 9,000, of 8 words each.
 FUNCTION_WORDS, FUNCTION_SHARE, FUNCTION_ZIPF = 60, 0.14, 1.0
-GENERAL_WORDS, GENERAL_SHARE, GENERAL_ZIPF = 3_000, 0.28, 0.9
-NAMES, NAME_SHARE, NAME_ZIPF = 20_000, 0.16, 0.9
-TOPIC_WORDS, TOPIC_SHARE, TOPIC_ZIPF = 300, 0.42, 1.0  # 300 words in each topic
+GENERAL_WORDS, GENERAL_SHARE, GENERAL_ZIPF = 3_000, 0.28, 0.8
+NAMES, NAME_SHARE, NAME_ZIPF = 20_000, 0.16, 0.7
+TOPIC_WORDS, TOPIC_SHARE, TOPIC_ZIPF = 300, 0.42, 1.3  # 300 words in each topic
 
 # Parts of syllables; a letter or cluster that stands here twice is twice as likely.
 _CLUSTERS = [

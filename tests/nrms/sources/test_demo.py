@@ -2,8 +2,10 @@
 from it.
 """
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict, deque
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from nrms.sources import demo
+from nrms.sources import demo, demo_showings
+from nrms.sources.config import DemoConfig
 from nrms.sources.demo import DemoSite
+from nrms.sources.demo_calendar import Visits
+from nrms.sources.demo_readers import Readers, draw_sessions
+from nrms.sources.demo_showings import NewShowings, Showings
 from nrms.sources.writer import write_dataset
 
 SIZE = {"articles": 600, "users": 300, "impressions": 2500, "validation_impressions": 700}
@@ -88,17 +94,60 @@ def test_the_size_of_shards_changes_files_but_not_rows(tmp_path):
     assert frames[1000].equals(frames[700])
 
 
-def test_memory_does_not_grow_with_the_number_of_impressions():
+def test_memory_does_not_grow_with_the_number_of_impressions(monkeypatch):
     site = DemoSite(seed=3, **{**SIZE, "impressions": 10**9})
-    assert len(next(site.behaviors("train"))) == demo.CHUNK
+    assert 0 < len(next(site.behaviors("train"))) <= demo.CHUNK
+
+    monkeypatch.setattr(demo_showings, "KEPT", 1000)
+    monkeypatch.setattr(demo, "CHUNK", 400)
+    kept = []
+    keep = NewShowings.keep
+
+    def counted(self: NewShowings, clicked: np.ndarray) -> None:
+        keep(self, clicked)
+        kept.append(len(self._past.pairs))
+
+    monkeypatch.setattr(NewShowings, "keep", counted)
+    list(DemoSite(seed=3, **SIZE).behaviors("train"))
+    assert len(kept) == 7
+    assert kept == [1000] * 7
 
 
-def test_a_chunk_does_not_depend_on_those_before(monkeypatch):
+def test_showings_are_counted_as_one_by_one():
+    rng = np.random.default_rng(0)
+    past = Showings(articles=20, readers=5)
+    counts: Counter[tuple[int, int]] = Counter()
+    clicks: set[tuple[int, int]] = set()
+    for _ in range(3):
+        reader, article = rng.integers(5, size=60), rng.integers(20, size=60)
+        clicked = rng.random(60) < 0.2
+        new = NewShowings(past, reader, article)
+        before = new.clicked_before(clicked)
+        for i, pair in enumerate(zip(reader.tolist(), article.tolist(), strict=True)):
+            assert (new.shown[i], before[i]) == (counts[pair], pair in clicks)
+            counts[pair] += 1
+            if clicked[i]:
+                clicks.add(pair)
+        new.keep(clicked)
+
+
+def test_of_the_showings_the_last_ones_are_kept(monkeypatch):
+    monkeypatch.setattr(demo_showings, "KEPT", 3)
+    past = Showings(articles=10, readers=1)
+    for articles in ([1, 2, 3], [4, 2]):
+        shown = np.array(articles)
+        NewShowings(past, np.zeros_like(shown), shown).keep(np.zeros(len(shown), bool))
+    again = NewShowings(past, np.zeros(5, np.int64), np.arange(5))
+    assert again.shown.tolist() == [0, 0, 2, 1, 1]
+
+
+def test_what_a_chunk_holds_does_not_depend_on_what_was_read_before(monkeypatch):
     monkeypatch.setattr(demo, "CHUNK", 400)
     first, second = DemoSite(seed=3, **SIZE), DemoSite(seed=3, **SIZE)
     list(first.histories("train"))
     list(first.behaviors("validation"))
-    assert list(first.behaviors("train"))[2:] == list(second.behaviors("train"))[2:]
+    assert list(first.behaviors("train")) == list(second.behaviors("train"))
+    assert list(first.behaviors("validation")) == list(second.behaviors("validation"))
 
 
 def test_columns_are_those_of_ebnerd(site, behaviors, history):
@@ -115,6 +164,7 @@ def test_columns_are_those_of_ebnerd(site, behaviors, history):
         "impression_time": pl.Datetime("us"),
         "device_type": pl.Int8,
         "session_id": pl.UInt32,
+        "article_id": pl.Int32,
         "article_ids_inview": pl.List(pl.Int32),
         "article_ids_clicked": pl.List(pl.Int32),
         "oracle_scores": pl.List(pl.Float32),
@@ -133,10 +183,11 @@ def test_impressions_keep_the_contract(site, behaviors):
     assert len(articles) == SIZE["articles"]
     for row in pl.concat(behaviors.values()).iter_rows(named=True):
         in_view, clicked = row["article_ids_inview"], row["article_ids_clicked"]
-        assert 5 <= len(in_view) <= 20
+        assert 5 <= len(in_view) <= 100
         assert len(set(in_view)) == len(in_view) == len(row["oracle_scores"])
         assert 1 <= len(clicked) <= 2
         assert set(clicked) <= set(in_view) <= articles
+        assert row["article_id"] is None or row["article_id"] in articles
     assert pl.concat(behaviors.values())["impression_id"].to_list() == list(range(1, 3201))
     assert [len(frame) for frame in behaviors.values()] == [2500, 700]
 
@@ -159,7 +210,7 @@ def test_everything_happens_in_order(site, behaviors, history):
     ]  # fmt: skip
     ages = [time - published[id] for time, ids in pairs for id in ids]
     assert min(ages) >= timedelta(0)
-    assert max(ages) <= timedelta(hours=72)
+    assert max(ages) <= timedelta(days=15)
 
 
 def test_histories_are_short_and_long_and_missing(history):
@@ -167,14 +218,30 @@ def test_histories_are_short_and_long_and_missing(history):
     assert history["user_id"].is_unique().all()
     assert 0.9 * SIZE["users"] < len(history) < SIZE["users"]
     assert lengths.min() == 0
-    assert lengths.max() > 5 * lengths.median()
+    assert lengths.max() > 4 * lengths.median()
     assert all(len(set(ids)) == len(ids) for ids in history["article_id_fixed"])
 
 
-def test_a_few_articles_fill_the_front_page(behaviors):
-    shown = Counter(behaviors["train"]["article_ids_inview"].explode())
-    tenth = [count for _, count in shown.most_common(len(shown) // 10)]
-    assert sum(tenth) > 0.2 * shown.total()
+def test_a_session_goes_on_where_the_reader_clicked(behaviors):
+    train = behaviors["train"]
+    sessions = train.partition_by("session_id", maintain_order=True)
+    assert all(frame["user_id"].n_unique() == 1 for frame in sessions)
+    later = [
+        (row["article_id"], before["article_ids_clicked"])
+        for frame in sessions
+        for before, row in pairwise(frame.iter_rows(named=True))
+        if row["article_id"] is not None
+    ]
+    # A reader may have two sessions at once.
+    assert np.mean([page in clicked for page, clicked in later]) > 0.95
+
+
+def test_sessions_do_not_outlast_their_split():
+    readers = Readers(np.random.default_rng(0), 5, np.ones(3))
+    visits = Visits(23, 7)
+    drawn = draw_sessions(np.random.default_rng(1), readers, visits, 990_000, 10**6, 10**6)
+    assert visits.moment(np.array(0.99)) <= drawn.time[0]
+    assert drawn.time[-1] < visits.end
 
 
 def test_titles_look_like_news(site):
@@ -191,43 +258,79 @@ def test_titles_look_like_news(site):
     assert set("æøå") < set("".join(words))
 
 
-def test_topics_tell_clicks_and_popularity_hardly_does(site, behaviors, history):
-    rows = list(behaviors["validation"].iter_rows(named=True))
-    labels = [
-        [id in row["article_ids_clicked"] for id in row["article_ids_inview"]] for row in rows
+def test_whoever_knows_more_ranks_better():
+    size = DemoConfig()
+    site = DemoSite(
+        seed=3,
+        articles=size.articles,
+        users=size.users,
+        impressions=size.impressions,
+        validation_impressions=2000,
+    )
+    frames = [
+        pl.DataFrame(pa.concat_tables(site.behaviors(split))) for split in ("train", "validation")
     ]
-
-    def auc(scores: list[list[float]]) -> float:
-        return slow_auc(list(zip(scores, labels, strict=True)))
-
-    clicks: list[tuple[datetime, int]] = [
-        (row["impression_time"], id)
-        for row in pl.concat(behaviors.values()).iter_rows(named=True)
-        for id in row["article_ids_clicked"]
-    ]
-    popularity = []
-    for row in rows:
-        now, start = row["impression_time"], row["impression_time"] - timedelta(hours=24)
-        recent = Counter(id for time, id in clicks if start <= time < now)
-        popularity.append([recent[id] for id in row["article_ids_inview"]])
-
-    topic = dict(zip(*pl.DataFrame(site.articles())["article_id", "category_str"], strict=True))
+    rows, first = pl.concat(frames).iter_rows(named=True), size.impressions
+    articles = pl.DataFrame(site.articles())
+    topic, published = (
+        dict(zip(articles["article_id"], articles[name], strict=True))
+        for name in ("category_str", "published_time")
+    )
     read = {
         user: Counter(topic[id] for id in ids)
-        for user, ids in history["user_id", "article_id_fixed"].iter_rows()
+        for user, ids in pl.DataFrame(pa.concat_tables(site.histories("train")))[
+            "user_id", "article_id_fixed"
+        ].iter_rows()
     }
-    same_topic = [
-        [read.get(row["user_id"], Counter())[topic[id]] for id in row["article_ids_inview"]]
-        for row in rows
-    ]
-
-    assert 0.83 < auc([row["oracle_scores"] for row in rows]) < 0.92
-    assert auc(same_topic) > 0.75
-    assert 0.45 < auc(popularity) < 0.60
+    scores: dict[str, list[list[float]]] = defaultdict(list)
+    labels = []
+    # What happened until a minute before: an article's clicks, and in how many lists one article
+    # was clicked and another was not.
+    pending: deque[tuple[datetime, list[int], list[int]]] = deque()
+    wins: Counter[tuple[int, int]] = Counter()
+    recent: deque[tuple[datetime, int]] = deque()
+    clicks: Counter[int] = Counter()
+    for number, row in enumerate(rows):
+        now, ids = row["impression_time"], row["article_ids_inview"]
+        while pending and pending[0][0] < now - timedelta(seconds=60):
+            then, clicked, beside = pending.popleft()
+            recent += [(then, id) for id in clicked]
+            clicks.update(clicked)
+            wins.update((id, other) for id in clicked for other in beside)
+        while recent and recent[0][0] < now - timedelta(hours=24):
+            clicks[recent.popleft()[1]] -= 1
+        pending.append((now, row["article_ids_clicked"], ids))
+        if number < first:
+            continue
+        labels.append([id in row["article_ids_clicked"] for id in ids])
+        by_topic = read.get(row["user_id"], Counter())
+        scores["newest"].append([published[id].timestamp() for id in ids])
+        scores["popularity"].append([clicks[id] for id in ids])
+        scores["wins"].append(
+            [
+                sum(math.log((wins[x, z] + 0.3) / (wins[z, x] + 0.3)) for z in ids) / len(ids)
+                for x in ids
+            ]
+        )
+        scores["topics"].append([math.log(by_topic[topic[id]] + 1) for id in ids])
+        scores["wins and topics"].append(
+            [
+                win + topical / 3
+                for win, topical in zip(scores["wins"][-1], scores["topics"][-1], strict=True)
+            ]
+        )
+        scores["oracle"].append(row["oracle_scores"])
+    auc = {name: slow_auc(list(zip(of, labels, strict=True))) for name, of in scores.items()}
+    assert auc["newest"] > 0.48
+    assert max(auc["newest"], 0.56) < auc["popularity"]
+    assert auc["popularity"] + 0.03 < auc["wins"]
+    assert auc["topics"] > 0.65
+    assert max(auc["wins"], auc["topics"]) + 0.03 < auc["wins and topics"] < auc["oracle"]
+    assert 0.9 < auc["oracle"] < 0.97
 
 
 def test_a_chunk_of_readers_without_histories_is_whole(monkeypatch):
-    monkeypatch.setattr(demo, "CHUNK", 16)  # one reader in a chunk of histories
+    monkeypatch.setattr(demo, "CHUNK", 64)  # one reader in a chunk of histories
     tables = list(DemoSite(seed=3, **SIZE).histories("train"))
     assert len(tables) == SIZE["users"]
     assert {len(table) for table in tables} == {0, 1}
