@@ -99,7 +99,7 @@ class Upload(NamedTuple):
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(max_size=20)
 KNOWN = st.integers(9_500_000, 9_500_700)
-IN_CATALOGUE = 9_500_033
+IN_CATALOGUE = 9_500_035
 TIMES = st.none() | st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1))
 CLICKED = st.none() | st.lists(st.none() | KNOWN, max_size=3)
 CLICKS = st.none() | st.lists(st.none() | KNOWN | INTEGERS, max_size=30)

@@ -244,7 +244,8 @@ def test_histogram_has_a_step_for_each_bin_of_clicks_and_of_non_clicks(scored, a
 
 def test_impressions_show_titles_best_first_and_mark_clicks(scored, answer):
     assert len(scored.all("[data-impression]")) == 20
-    for row in answer["rows"][:3]:
+    # A list of five is shown whole, without a button.
+    for row in [row for row in answer["rows"][:20] if len(row["ranks"]) > 5][:3]:
         body = f"[data-impression='{row['impression_id']}']"
         clicked = [article in row["article_ids_clicked"] for article in row["article_ids_inview"]]
         lines = sorted(zip(row["ranks"], row["titles"], clicked, strict=True))

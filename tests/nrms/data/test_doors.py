@@ -80,7 +80,12 @@ def by_upload(folder: Folder) -> Split:
     )
     decode(
         Task(
-            folder=str(upload), strings=folder.strings, memory_bytes=1 << 30, seconds=9.0, **limits
+            folder=str(upload),
+            events=False,
+            strings=folder.strings,
+            memory_bytes=1 << 30,
+            seconds=9.0,
+            **limits,
         )
     )
     info = storage.stat(upload / "articles.parquet")
