@@ -118,7 +118,9 @@ class ContextRanker(keras.Model):
 
     def call(self, articles, batch, training=False):
         """See the class."""
-        context, mask = batch["context"], batch["mask"]
+        mask, shape = batch["mask"], ops.shape(batch["mask"])
+        # Runtimes are traced for any number of features, but layers need to know it.
+        context = ops.reshape(batch["context"], (shape[0], shape[1], len(NAMES)))
         partners, there = partners_of(context[:, :, COMPARED] > 0.5, self.max_list)
         if self.text:
             context = ops.concatenate([batch[TEXT][:, :, None], context], axis=-1)

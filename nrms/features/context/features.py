@@ -21,6 +21,7 @@ from nrms.features.context.table import HOUR
 _H = len(HALF_LIVES)
 _LABELS = ("30min", "4h", "24h")
 _SECOND = 1_000_000
+_NOTHING = 1e-9
 
 
 def _of_each(*names: str) -> tuple[str, ...]:
@@ -98,6 +99,9 @@ def features(state: State, events: Events, lists: Events, request: Request) -> n
             request.device[counts.rows],
         )
         out[places] = _features(counts, part)
+    # TensorFlow takes the smallest floats for 0, and ONNX Runtime does not: what has all but decayed
+    # would rank before nothing in one of them only.
+    out[np.abs(out) < _NOTHING] = 0
     return out
 
 

@@ -244,7 +244,7 @@ def test_a_text_model_below_the_ranker_scores_the_same_everywhere(data, night, t
         found.append(scores(config))
         metrics = json.loads(Path(config.output, "metrics.json").read_text())
         # Text scores that are equal but for the last digits may stand in another order.
-        assert metrics["auc"] == pytest.approx(result.metrics["auc"], abs=1e-3)
+        assert metrics["auc"] == pytest.approx(result.metrics["auc"], abs=2e-4)
     np.testing.assert_allclose(*found, rtol=0, atol=1e-4)
 
 
