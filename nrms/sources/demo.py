@@ -1,18 +1,18 @@
 """Demo data of any size: a made-up news site, in the columns of EB-NeRD.
 
-Articles stand on pages (`demo_pages`), on which they are moved down by newer ones. Readers
-(`demo_readers`) come for some minutes, scroll a page from its top and click near the place where
-they stop; what they scrolled past is the list of candidates, which the file holds shuffled. The
-candidates of a list compete: the probability of a click on one of them is proportional to the
-exponential of its utility, which has these parts:
+Articles stand on pages (`demo_pages`), where newer ones move them down. Readers (`demo_readers`)
+come for some minutes, scroll a page from its top and click near the place where they stop; what
+they scrolled past is the list of candidates, which the file holds shuffled. The candidates of a
+list compete: the probability of a click on one of them is proportional to the exponential of its
+utility, the sum of
 
-- how much the reader likes the topic of the article, of whose words its headline is made
-  (`demo_words`), so a model that reads text can learn it;
-- how much the article attracts everybody at that moment (`demo_articles`): hidden quality, age,
-  and bursts, which counters of clicks can learn;
-- how often the reader was shown it before, and whether he clicked on it (`demo_showings`);
-- how near it stood to the place where the reader stopped, which tells itself by which other
-  articles are in the list, and which ones win against which.
+- how much the reader likes the article's topic, of whose words its title is made (`demo_words`):
+  a model that reads text can learn it;
+- how much the article attracts everybody at that moment (`demo_articles`), by hidden quality, age
+  and bursts: counters of clicks can learn it;
+- how often the reader was shown it before, and whether the reader clicked on it (`demo_showings`);
+- how near it stood to the place where the reader stopped: the length of the list and the articles
+  beside tell it, and so does which article wins against which.
 
 The column `oracle_scores` holds this utility, by which candidates are ranked as well as possible.
 """
@@ -54,6 +54,7 @@ LONGEST_HISTORY = 3_000
 HISTORY_AGE = 36 * HOUR  # of an article that is clicked, at most
 HISTORY_FADING = 6.0  # in so many hours the clicks on an article are divided by e
 
+SITE = 2  # of the sites that this program has made up; data of another one are other data
 MIN_ARTICLES = 500  # with fewer, pages could be empty at the start
 
 
@@ -88,7 +89,13 @@ class DemoSite:
         date: str | None = None,
     ) -> None:
         self.rows: dict[str, int] = {"train": impressions, "validation": validation_impressions}
-        site = {"seed": seed, "articles": articles, "users": users, "impressions": self.rows}
+        site = {
+            "site": SITE,
+            "seed": seed,
+            "articles": articles,
+            "users": users,
+            "impressions": self.rows,
+        }
         self.parameters = dict.fromkeys(self.rows, site)
         self._day, self._moved = None, 0
         if date is not None:
@@ -171,7 +178,7 @@ class DemoSite:
         showings = NewShowings(past, reader[row], article)
         utility = (
             LIKED_TOPIC * self._readers.liking[reader[row], self._articles.topic[article]]
-            + self._articles.draw_of(article, impressions.time[row])
+            + self._articles.attraction(article, impressions.time[row])
             + STOP * np.exp(-to_end / STOP_WITHIN)
             - TIRED * np.log1p(showings.shown)
         )

@@ -9,8 +9,8 @@ from nrms.sources.demo_words import Language
 TOPICS = 12
 SUPPLY = 0.5  # the number of articles on the n-th topic is proportional to n ** -SUPPLY
 
-# The draw of an article is QUALITY * its quality, which nobody sees, less what it has lost since it
-# was news, FADING * log(1 + (age in hours / FADING_HOURS) ** FADING_POWER), and more in a burst.
+# An article attracts by QUALITY * its quality, which nobody sees, less what it has lost by its age,
+# FADING * log(1 + (age in hours / FADING_HOURS) ** FADING_POWER), and more in a burst.
 QUALITY = 1.4
 FADING, FADING_HOURS, FADING_POWER = 1.4, 8.0, 1.5
 BURSTS = 0.12  # share of the articles that suddenly draw clicks
@@ -51,15 +51,15 @@ class Articles:
             ),
         }
 
-    def draw_of(self, article: np.ndarray, time: np.ndarray) -> np.ndarray:
+    def attraction(self, article: np.ndarray, time: np.ndarray) -> np.ndarray:
         """How much articles attract at `time`, int64 microseconds: a part of the utility, float."""
         age = (time - self.published[article]) / HOUR
         faded = FADING * np.log1p((age / FADING_HOURS) ** FADING_POWER)
         bursting = time >= self._burst[article]
-        draw = QUALITY * self.quality[article] - faded
+        attraction = QUALITY * self.quality[article] - faded
         since = (time[bursting] - self._burst[article[bursting]]) / HOUR
-        draw[bursting] += BURST * np.exp(-since / BURST_HOURS)
-        return draw
+        attraction[bursting] += BURST * np.exp(-since / BURST_HOURS)
+        return attraction
 
     def table(self, published: pa.Array) -> pa.Table:
         """The table of articles, with `published` as the times."""

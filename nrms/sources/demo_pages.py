@@ -16,17 +16,18 @@ SCROLLED = np.array([0.75, 0.15, 0.10])  # share of the visits to the front page
 PLACES = 192  # on each page
 REDRAWN = HOUR // 4  # new articles appear every quarter of an hour
 
-# An article stands where one stands that is so many hours younger and matters little: the median of
-# these hours, and the spread of their logarithm.
+# Articles stand in the order of their publication, each as if it were younger by its lead: the
+# median of these hours, and the spread of their logarithm.
 LEAD_HOURS, LEAD_SPREAD = 0.9, 1.2
-LEAD_BY_QUALITY = 0.2  # their correlation with the quality of the article
+LEAD_BY_QUALITY = 0.2  # correlation of the lead and the quality of an article
 
-# Some places have an old article, another one every half hour: their share, and its age in hours.
-ARCHIVE, OLD = 0.12, 24  # and of a page, at most
+# Some places have an old article, others every half hour: share of the places, most on a page, and
+# ages in hours.
+ARCHIVE, OLD = 0.12, 24
 ARCHIVE_REDRAWN = HOUR // 2
 ARCHIVE_AGES = (18.0, 14 * 24.0)
 
-SEEN = 0.6  # each reader has his own version of a page, with this share of its articles
+SEEN = 0.6  # readers see their own version of a page, with this share of its articles
 # The lengths of lists: shares of the lists, and the length that these do not reach.
 LENGTH_SHARES = (0, 0.18, 0.32, 0.56, 0.79, 0.92, 0.96, 0.993, 0.999, 1)
 LENGTHS = (5, 6, 7, 10, 15, 23, 30, 47, 65, 101)
@@ -58,8 +59,8 @@ class Pages:
         part = rng.choice(parts, articles, p=PARTS[:parts] / PARTS[:parts].sum())
         self._archive = archive
         self._pages = []  # of each: its articles, when they were published, what orders them
-        for members in [*(np.flatnonzero(part == number) for number in range(parts)), slice(None)]:
-            members = np.arange(articles)[members]
+        in_parts = [np.flatnonzero(part == number) for number in range(parts)]
+        for members in [*in_parts, np.arange(articles)]:
             noise = rng.standard_normal(len(members))
             lead = LEAD_BY_QUALITY * quality[members] + np.sqrt(1 - LEAD_BY_QUALITY**2) * noise
             order = published[members] + HOUR * LEAD_HOURS * np.exp(LEAD_SPREAD * lead)
@@ -135,6 +136,6 @@ def scroll(
     passed = np.cumsum(steps)
     before = (passed[ends - 1] - np.add.reduceat(steps, ends - length))[row]
     place = passed - before - 1
-    # Where his version is too short for so long a list, the reader sees the whole page.
+    # Where the reader's version is too short for so long a list, it is the whole page.
     whole = (place[ends - 1] >= room)[row]
     return length, np.where(whole, np.arange(len(row)) - (ends - length)[row], place)

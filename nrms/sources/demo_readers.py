@@ -12,7 +12,7 @@ LIKED = (2, 3)  # fewest and most topics that a reader likes
 # A reader's sessions, relative to the median reader's: spread of their logarithm, and most.
 ACTIVITY_SPREAD, MOST_ACTIVE = 1.2, 25.0
 DEVICES = (0.34, 0.63, 0.03)  # share of the visits with each `device_type`, from 1 on
-HABIT = 0.3  # share of the lists in which a reader scrolls as far as is his habit
+HABIT = 0.3  # share of the lists in which readers scroll as far as is their habit
 
 SESSION, LONGEST_SESSION = 1.9, 20  # impressions of a session: mean, and most
 PAUSE, PAUSE_SPREAD = 57.0, 1.0  # seconds between two: median, and spread of the logarithm

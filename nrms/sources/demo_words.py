@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Sizes, shares and Zipf exponents are set so that distinct words grow with the number of titles as
-# in real English news: 4,100 in 1,000 titles, 8,000 in 3,000 and 14,200 in 9,000, of 8 words each.
+# Titles of 8 words have 3,000 distinct words in 1,000 of them, 6,200 in 3,000 and 11,800 in 9,000.
+# Real English news has 4,100, 8,000 and 14,200: here a topic's words come more often, so that few
+# impressions are enough to learn them.
 FUNCTION_WORDS, FUNCTION_SHARE, FUNCTION_ZIPF = 60, 0.14, 1.0
 GENERAL_WORDS, GENERAL_SHARE, GENERAL_ZIPF = 3_000, 0.28, 0.8
 NAMES, NAME_SHARE, NAME_ZIPF = 20_000, 0.16, 0.7
