@@ -2,80 +2,82 @@
 always gives.
 """
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.small_training import REPOSITORY, SMALL, write_demo
+from jobs.cli import print_rankings
+from nrms import bundles
+from tests.own_lines import assert_only_our_lines, plain_environment
+from tests.small_training import REPOSITORY, SMALL
 
 pytestmark = pytest.mark.system
 
 
+class Odd:
+    """An environment that is as odd as those of notebooks, with settings of the user in `folder`,
+    and what jobs say in it.
+    """
+
+    def __init__(self, folder):
+        (folder / ".keras").mkdir()
+        (folder / ".keras" / "keras.json").write_text(
+            '{"backend": "torch", "floatx": "float16", "epsilon": 1}'
+        )
+        (folder / "matplotlibrc").write_text("text.usetex: True\naxes.formatter.use_locale: True\n")
+        self.folder = folder
+        self.variables = {
+            "HOME": str(folder),
+            "KERAS_BACKEND": "jax",
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "MATPLOTLIBRC": str(folder),
+            "LC_ALL": "da_DK.UTF-8",
+        }
+
+    def run(self, *words):
+        return run(self.variables, *words)
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A training in an environment that is as odd as those of notebooks, and one in ours."""
-    folder = tmp_path_factory.mktemp("odd")
-    (folder / ".keras").mkdir()
-    (folder / ".keras" / "keras.json").write_text(
-        '{"backend": "torch", "floatx": "float16", "epsilon": 1}'
-    )
-    (folder / "matplotlibrc").write_text("text.usetex: True\naxes.formatter.use_locale: True\n")
-    odd = {
-        "HOME": str(folder),
-        "KERAS_BACKEND": "jax",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    }
-    odd |= {"MATPLOTLIBRC": str(folder), "LC_ALL": "da_DK.UTF-8"}
-    data = write_demo(str(folder / "data"))
-    values = {**SMALL, "epochs": 1, "data": data}
-    flags = [f"--{name}={value}" for name, value in values.items()]
-    return {
-        name: run(environment, "jobs.train", *flags, f"--output={folder / name}")
-        for name, environment in (("odd", odd), ("plain", {}))
-    } | {"environment": odd, "folder": folder}
+def odd(tmp_path_factory):
+    return Odd(tmp_path_factory.mktemp("odd"))
 
 
 def run(environment, *words):
-    # Without what tests/conftest.py says of TensorFlow's lines.
-    ours = {
-        name: value for name, value in os.environ.items() if not name.startswith("TF_")
-    } | environment
+    ours = plain_environment() | environment
     command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=REPOSITORY, env=ours, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done
 
 
-def assert_only_our_lines(done):
-    for line in done.stderr.splitlines():
-        assert json.loads(line)["logger"].startswith("nrms"), line
-    assert not any(word in done.stdout for word in ("WARNING", "tensorflow", "0000 00:"))
-
-
-def test_training_gives_the_same_model_whatever_the_environment(trained):
-    assert_only_our_lines(trained["odd"])
-    assert_only_our_lines(trained["plain"])
-    tables = [trained[name].stdout.splitlines()[:5] for name in ("odd", "plain")]
-    assert tables[0] == tables[1]
-    assert {path.name for path in trained["folder"].glob("odd/*/plots/*.png")} >= {
+def test_training_gives_the_same_model_whatever_the_environment(odd, trained, tmp_path, capsys):
+    """As in ours, in which `test_run.py` has a training say its own lines only, too."""
+    config, result = trained
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    models = tmp_path / "models"
+    done = odd.run("jobs.train", f"--data={config.data}", f"--output={models}", *flags)
+    assert_only_our_lines(done)
+    assert bundles.load(str(models), tmp_path).meta["metrics"] == result.metrics
+    print_rankings("validation", {"nrms": result.metrics, **result.metrics["baselines"]})
+    assert done.stdout.startswith(capsys.readouterr().out)
+    assert {path.name for path in models.glob("*/plots/*.png")} >= {
         "training_curves.png",
         "auc_by_hour.png",
     }
 
 
-def test_scoring_with_keras_says_only_its_own_lines(trained, tmp_path):
-    folder = trained["folder"]
+def test_scoring_with_keras_says_only_its_own_lines(odd, trained, tmp_path):
+    config, result = trained
     words = [
-        f"--model={folder / 'odd'}",
-        f"--data={folder / 'data'}",
+        f"--model={result.model_uri}",
+        f"--data={config.data}",
         f"--output={tmp_path / 'night'}",
+        f"--article-vectors={tmp_path / 'vectors'}",
     ]
-    done = run(
-        trained["environment"], "jobs.score", *words, "--runtime=keras", "--wandb-mode=disabled"
-    )
+    done = odd.run("jobs.score", *words, "--runtime=keras", "--wandb-mode=disabled")
     assert_only_our_lines(done)
     assert (tmp_path / "night" / "report.html").read_text().count("<img") > 3
 

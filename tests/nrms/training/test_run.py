@@ -42,6 +42,7 @@ from nrms.training.config import TrainConfig
 from nrms.training.run import train
 from tests.litter import listing
 from tests.offline_runs import artifacts, history, started, summary
+from tests.own_lines import assert_only_our_lines, plain_environment
 from tests.small_training import METRICS, REPOSITORY, SMALL, write_demo
 
 pytestmark = pytest.mark.system
@@ -708,9 +709,14 @@ def test_the_command_killed_in_the_middle_and_resumed_ends_as_the_unbroken_one(
         assert process.returncode == -signal.SIGKILL
     assert not (Path(config.output) / "latest.json").exists()
     done = subprocess.run(
-        command(config, "--resume"), cwd=REPOSITORY, capture_output=True, text=True
+        command(config, "--resume"),
+        cwd=REPOSITORY,
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert_only_our_lines(done)
     assert listing(temporary) == []
     assert left_by(config.output) == left_by(unbroken_config.output)
     assert bundles.load(config.output, tmp_path / "cache").meta["metrics"] == unbroken.metrics
