@@ -294,8 +294,12 @@ def _auc_by(names: Sequence[str], groups: Sequence[GroupMean], title: str, xlabe
 
 def _above_counts(names: Sequence[str], counts: Sequence[int], xlabel: str) -> tuple[Figure, Axes]:
     """A figure with the number of impressions of each group at the bottom, and the axes above."""
-    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
-    above, impressions = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    # Given margins, since a report has many of these, and finding them takes a third of the time.
+    margins = {"left": 0.13, "right": 0.98, "top": 0.92, "bottom": 0.12, "hspace": 0.1}
+    figure = Figure(figsize=(6.5, 4.4))
+    above, impressions = figure.subplots(
+        2, 1, sharex=True, height_ratios=[3, 1], gridspec_kw=margins
+    )
     places = np.arange(len(names))
     impressions.bar(places, counts, color=BLUE, width=0.7)
     impressions.yaxis.set_major_formatter(EngFormatter(sep=""))

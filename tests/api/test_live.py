@@ -104,7 +104,7 @@ def send(service: RunningService, *events: dict) -> None:
     answer = service.send(list(events))
     assert answer.status_code == 200, answer.text
     until(
-        lambda: series(service, "nrms_context_position") >= answer.json()["position"],
+        lambda: service.metric("nrms_context_position") >= answer.json()["position"],
         "the events to be applied",
     )
 
