@@ -99,8 +99,8 @@ def features(state: State, events: Events, lists: Events, request: Request) -> n
             request.device[counts.rows],
         )
         out[places] = _features(counts, part)
-    # TensorFlow takes the smallest floats for 0, and ONNX Runtime does not: what has all but decayed
-    # would rank before nothing in one of them only.
+    # TensorFlow takes the smallest floats for 0, and ONNX Runtime does not: what has all but
+    # decayed would rank before nothing in one of them only.
     out[np.abs(out) < _NOTHING] = 0
     return out
 
