@@ -96,6 +96,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(units)])
         items[:] = units
+        import hypothesis  # noqa: F401  which asks a process for a library; pytest does it at the end
+
         sys.addaudithook(_refuse_processes)
         multiprocessing.process.BaseProcess.start = lambda _: _refuse_processes("os.fork")
 

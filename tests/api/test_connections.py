@@ -314,6 +314,7 @@ def test_what_keeps_the_service_from_listening_is_one_line(files, environment, c
     assert named in line
 
 
+@pytest.mark.system
 def test_no_piece_of_an_answer_waits_for_the_client(tmp_path):
     """Head and body are two pieces. Nagle's algorithm, which is on unless it is turned off, would
     hold the second back for 40 ms in each answer but the first of a connection.

@@ -554,6 +554,7 @@ def test_nothing_that_is_known_after_the_click_is_read():
     assert not [column.name for column in HISTORY if after.match(column.name)]
 
 
+@pytest.mark.system
 def test_features_of_shards_are_the_same_by_one_process_and_by_two():
     parts = cut(site(seed=16), [START + DAY // 3, START + 2 * DAY // 3])
     states = [State(USUAL)]
