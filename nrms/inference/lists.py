@@ -12,6 +12,9 @@ from nrms.inference.runtime import Runtime, Scorable
 
 logger = logging.getLogger(__name__)
 
+# So many candidates, padding included, are scored at once. More are no faster, and what compares
+# each with all of its list takes memory.
+_CANDIDATES = 8192
 LIST_SCORER, MASK = "list_scorer", "mask"
 
 
@@ -57,7 +60,7 @@ class ListScorer:
         start = 0
         while start < len(order):
             longest = int(lengths[order[start]])
-            lists = order[start : start + max(1, self._runtime.positions // longest)]
+            lists = order[start : start + max(1, _CANDIDATES // longest)]
             mask = np.arange(longest) < lengths[lists, None]
             places = np.where(mask, impressions.offsets[lists, None] + np.arange(longest), 0)
             arrays = {

@@ -27,7 +27,7 @@ from nrms.features.context.table import DAY, Found, Kind, pair_key
 
 # Lists are worked on in chunks of so many pairs, which bounds memory, and of so much time, which
 # keeps the weights of events within what a float can hold.
-_PAIRS = 1_000_000
+_PAIRS = 250_000
 _SPAN = 7 * DAY
 _PairsAt = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
