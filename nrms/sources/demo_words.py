@@ -45,16 +45,16 @@ def make_words(
     to `taken`.
     """
     words: list[str] = []
+    most = syllables[1]
     while len(words) < count:
-        lengths = rng.integers(syllables[0], syllables[1] + 1, count)
-        vowels, inner = (
-            rng.choice(_VOWELS, (count, syllables[1])),
-            rng.choice(_INNER, (count, syllables[1])),
-        )
-        for first, vowel, middle, last, length in zip(
-            rng.choice(_FIRST, count), vowels, inner, rng.choice(_LAST, count), lengths, strict=True
-        ):
-            word = first + vowel[0] + "".join(middle[i] + vowel[i] for i in range(1, length)) + last
+        lengths = rng.integers(syllables[0], most + 1, count)
+        vowels, inner = rng.choice(_VOWELS, (count, most)), rng.choice(_INNER, (count, most))
+        first, last = rng.choice(_FIRST, count), rng.choice(_LAST, count)
+        parts = [first, vowels[:, 0]]
+        for i in range(1, most):
+            parts += [np.where(i < lengths, letters[:, i], "") for letters in (inner, vowels)]
+        made = pc.binary_join_element_wise(*map(pa.array, [*parts, last]), "")
+        for word in made.to_pylist():
             if word not in taken and len(words) < count:
                 taken.add(word)
                 words.append(word)
