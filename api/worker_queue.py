@@ -30,6 +30,7 @@ async def run_in_turn(
 
     Raises:
         ClientLeft: the work was not begun, because nobody waits for it any more.
+        MemoryError: the work was not begun, because there is no memory for a thread.
     """
     outcome: list[Result | Exception] = []
 
@@ -44,11 +45,17 @@ async def run_in_turn(
             pass
         group.cancel_scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(leave)
-        async with workers:
-            await anyio.to_thread.run_sync(run, limiter=anyio.CapacityLimiter(1))
-        group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+            async with workers:
+                await anyio.to_thread.run_sync(run, limiter=anyio.CapacityLimiter(1))
+            group.cancel_scope.cancel()
+    except ExceptionGroup as errors:
+        # Python says that it has no memory for a thread in words alone.
+        if str(errors.exceptions[0]) == "can't start new thread":
+            raise MemoryError("no memory for a thread") from None
+        raise errors.exceptions[0] from None
     if not outcome:
         raise ClientLeft
     result = outcome.pop()
