@@ -27,6 +27,9 @@ pytestmark = pytest.mark.system
 CLOSE = {"rtol": 0, "atol": 1e-5}  # of float32, in batches of other sizes
 
 
+PAGE = "article_id"
+
+
 class Day:
     """The validation split of a small site as rows of JSON, and the night's scores of them."""
 
@@ -50,7 +53,7 @@ class Day:
     def request(self, number: int, **changes: object) -> dict:
         """What a site asks before it shows a list."""
         row = self.rows[number] | changes
-        names = ("impression_id", "user_id", IN_VIEW, "article_id_fixed", "device_type")
+        names = ("impression_id", "user_id", IN_VIEW, "article_id_fixed", "device_type", PAGE)
         asked = {name: row[name] for name in names}
         if row["impression_time"] is not None:
             asked["impression_time"] = row["impression_time"].isoformat()
@@ -59,7 +62,7 @@ class Day:
     def event(self, number: int, **changes: object) -> dict:
         """What it sends when it has been shown."""
         row = self.rows[number] | changes
-        names = ("impression_id", "user_id", IN_VIEW, CLICKS, "device_type")
+        names = ("impression_id", "user_id", IN_VIEW, CLICKS, "device_type", PAGE)
         return {"impression_time": row["impression_time"].isoformat()} | {
             name: row[name] for name in names
         }
