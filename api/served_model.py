@@ -5,7 +5,6 @@ together.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from nrms.data.joins import Joins
 from nrms.data.quality import DataReport
 from nrms.data.schema import schema_error
 from nrms.errors import ArtifactError, ObjectNotFound
+from nrms.events.event import now
 from nrms.features.context.start import is_stale
 from nrms.features.context.state import State
 from nrms.inference.article_vectors import ArticleVectors, default_folder
@@ -170,12 +170,12 @@ class ServedModel:
         if row_histories:
             rows = parquet.read(folder / "upload" / "behaviors.parquet", [ROW_USERS])
             users = rows[ROW_USERS].combine_chunks()
-        now, before = time.time_ns() // 1000, None
+        clock, before = now(), None
         past = self.model.inputs.past
         if past is not None and live is not None:
-            before = live_before(live, now, users)
+            before = live_before(live, clock, users)
         elif past is not None:
-            before = rows_before(past.state, now, users)
+            before = rows_before(past.state, clock, users)
         scored = score_whole(
             self.model, catalogue, dataset, "upload", self.bundle.joins, self.max_unknown, before
         )
@@ -186,7 +186,7 @@ class ServedModel:
         found = replace(scored.joins, warnings=warnings + scored.joins.warnings)
         context = None
         if live is not None:
-            context = "stale" if is_stale(live, split.last_time or now) else "fresh"
+            context = "stale" if is_stale(live, split.last_time or clock) else "fresh"
         return Scored(
             impressions,
             scored.scores,

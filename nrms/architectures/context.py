@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from nrms.architectures.registry import ModelConfig, register
 from nrms.config import Count, PositiveInt, Share, option
+from nrms.features.context.config import context_input
+from nrms.features.inputs import History, Inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +31,10 @@ class RankerConfig(ModelConfig):
     )
 
 
-def inputs(config: Any) -> Any:
+def inputs(config: Any) -> Inputs:
     """What it reads: nothing of articles, the features of the moment, and which candidates are in
     the history.
     """
-    from nrms.features.context.config import context_input
-    from nrms.features.inputs import History, Inputs
-
     return Inputs([], History(config.history_size), [context_input(config)])
 
 

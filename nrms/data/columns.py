@@ -62,6 +62,15 @@ def list_rows(offsets: np.ndarray) -> np.ndarray:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
+def list_places(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the lists `rows`, int64, stand among the flat elements: the offsets of these lists
+    alone, and the place of each of their elements, both int64.
+    """
+    lengths = np.diff(offsets)[rows]
+    taken = np.append(0, np.cumsum(lengths))
+    return taken, np.repeat(offsets[rows] - taken[:-1], lengths) + np.arange(taken[-1])
+
+
 def row_numbers(values: pa.Array, table: pa.Array) -> np.ndarray:
     """The position of each id in `table`, counted from 1; 0 for a null and for an id that is not
     there.

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from nrms import storage
 from nrms.data.articles import Articles
-from nrms.data.columns import list_rows, times_us, unnest
+from nrms.data.columns import list_places, list_rows, times_us, unnest
 from nrms.data.histories import Histories
 from nrms.data.mistakes import is_mask
 from nrms.data.parquet import open_parquet
@@ -74,9 +74,7 @@ class Impressions:
         """These impressions alone, in the order of `rows`, int `[m]`. The report is still that of
         the whole file.
         """
-        lengths = np.diff(self.offsets)[rows]
-        offsets = np.append(0, np.cumsum(lengths))
-        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        offsets, places = list_places(self.offsets, rows)
         by_row = ("impression_id", "user_id", "time", "user", "device", "clicks", "page_id")
         by_candidate = ("candidates", "clicked", "candidate_ids")
         taken = {

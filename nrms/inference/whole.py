@@ -51,7 +51,6 @@ def score_whole(
     own: Mapping[str, float],
     max_unknown: float,
     before: Before | None = None,
-    now: int | None = None,
     files: SplitFiles | None = None,
 ) -> WholeSplit:
     """Scores a split of one behaviours file, exactly as the nightly job would.
@@ -64,9 +63,8 @@ def score_whole(
         own: the joins of the split that the model was trained on.
         max_unknown: see `nrms.data.config.WarningsConfig`.
         before: what a model that reads the past starts from, see `rows_before` and `live_before`.
-            With None its own rows count for those after them, on the model's state.
-        now: the time of impressions without times, microseconds since 1970; None where a model that
-            reads the past refuses them.
+            With None its own rows count for those after them, on the model's state, and a file
+            without times is refused.
         files: the split's files, where they do not lie in its folder.
 
     Raises:
@@ -77,7 +75,7 @@ def score_whole(
     doubts: list[str] = []
     moment: Moment | None = None
     if inputs.past is not None:
-        moment, doubts = (before or rows_before(inputs.past.state, now))(split)
+        moment, doubts = (before or rows_before(inputs.past.state, None))(split)
         split.past_of = lambda i: moment
     impressions = split.read(0)
     if inputs.past is not None and moment is not None and moment.own_rows:

@@ -25,7 +25,6 @@ from nrms.config import as_dict
 from nrms.data.columns import unnest
 from nrms.data.dataset import Dataset
 from nrms.data.schema import CLICKS, schema_error
-from nrms.errors import ConfigError
 from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.intervals import impression_keys
 from nrms.evaluation.paired import PairedSums, paired_differences
@@ -87,7 +86,9 @@ def compare(config: CompareConfig) -> Comparison:
         uri = storage.normal(config.output)
         output = commit.Output(uri, {"comparison": plan}, _belongs, "a comparison of the same")
         found = commit.look(uri)
-        _refuse_foreign(found, output, config.overwrite)
+        commit.refuse_foreign(found, "comparison", _belongs, "a comparison", "no comparison")
+        if found.is_occupied(_belongs) and not output.is_planned(found) and not config.overwrite:
+            raise output.taken(found)
         if output.is_planned(found) and found.is_complete():
             metrics = commit.read_json(storage.read_bytes(storage.join(uri, _METRICS)))
             if metrics is not None:
@@ -222,21 +223,6 @@ def _not_scored(data: _Data, received: str) -> Exception:
         data.uri,
         "Give the data set of the predictions, or leave --data out.",
     )
-
-
-def _refuse_foreign(found: commit.Found, output: commit.Output, overwrite: bool) -> None:
-    """Raises ConfigError where the output holds something else: another comparison without
-    `overwrite`, or any other files, such as predictions, at all.
-    """
-    foreign = [name for name in found.files if "/" not in name and not _belongs(name)]
-    if foreign and "comparison" not in found.manifest:
-        raise ConfigError(
-            f"--output must be empty or hold a comparison. Received: {found.uri}, which holds "
-            f"{foreign[0]} and {len(foreign) - 1} other files that are no comparison. Choose "
-            "another --output."
-        )
-    if found.is_occupied(_belongs) and not output.is_planned(found) and not overwrite:
-        raise output.taken(found)
 
 
 def _belongs(name: str) -> bool:

@@ -18,7 +18,6 @@ import numpy as np
 
 from nrms.data.columns import unnest
 from nrms.data.impressions import Impressions
-from nrms.errors import ConfigError
 from nrms.inference.table import prediction_table
 from nrms.storage import commit, parquet
 
@@ -44,16 +43,7 @@ class NightOutput(commit.Output):
         `overwrite`.
         """
         found = commit.look(self.uri)
-        if "plan" not in found.manifest:
-            # Files of anything else that lie directly in the folder, such as a data set or a model,
-            # must not be replaced, and predictions must not be mixed with them.
-            foreign = [name for name in found.files if "/" not in name and not _belongs(name)]
-            if foreign:
-                raise ConfigError(
-                    "--output must be empty or hold predictions. Received: "
-                    f"{self.uri}, which holds {foreign[0]} and {len(foreign) - 1} "
-                    "other files that are not predictions. Choose another --output."
-                )
+        commit.refuse_foreign(found, "plan", _belongs, "predictions", "not predictions")
         return super().claim(wanted, overwrite, verify)
 
     def scores(

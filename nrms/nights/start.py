@@ -148,21 +148,20 @@ def make_state(config: StateConfig) -> State | None:
             _check_rules(state, context, info.uri, "--start")
         plan = {"rules": asdict(context.rules), "inputs": files, "start": start}
         output = commit.Output(
-            storage.normal(config.output), {"plan": plan}, _belongs, "the state of the same events"
+            storage.normal(config.output), {"state": plan}, _belongs, "the state of the same events"
         )
+        commit.refuse_foreign(commit.look(output.uri), "state", _belongs, "a state", "no state")
         if not output.claim([snapshot.FILE], config.overwrite):
             return None
         (folder := cache / "past").mkdir()
         past = Past(split, context, folder)
-        for i in range(len(split)):
-            past.add(i, split.read(i))
         if split.first_time is not None and len(state) and split.first_time < state.latest:
             raise ConfigError(
                 "--start must be of what happened before the split. Received: a state until "
                 f"{_time(state.latest)}, a split from {_time(split.first_time)}. Count the earlier "
                 "split first."
             )
-        state = past.join(state)
+        state = past.count(state)
         path = cache / snapshot.FILE
         snapshot.save(state, path)
         output.add(path)

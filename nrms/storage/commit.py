@@ -200,6 +200,28 @@ def taken(content: str, uri: str, why: str) -> ConfigError:
     )
 
 
+def refuse_foreign(
+    found: Found, plan: str, belongs: Callable[[str], bool], content: str, other: str
+) -> None:
+    """Raises ConfigError where a folder holds files of anything else, such as a data set or a
+    model, which must neither be replaced nor mixed with what an output writes.
+
+    Args:
+        found: what lies in the folder.
+        plan: the key under which a manifest of such an output holds its plan.
+        belongs: see `Output`.
+        content: what the folder may hold, for the message.
+        other: what its files are not.
+    """
+    foreign = [name for name in found.files if "/" not in name and not belongs(name)]
+    if foreign and plan not in found.manifest:
+        raise ConfigError(
+            f"--output must be empty or hold {content}. Received: {found.uri}, which holds "
+            f"{foreign[0]} and {len(foreign) - 1} other files that are {other}. Choose another "
+            "--output."
+        )
+
+
 class Output:
     """One folder that this run makes.
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from nrms.data.columns import list_rows
+from nrms.data.columns import list_places, list_rows
 from nrms.data.impressions import Impressions
 
 
@@ -35,9 +35,7 @@ class Samples:
 
     def take(self, order: np.ndarray) -> Samples:
         """The samples of these rows, from 0, in the order of `order`, int64."""
-        lengths = np.diff(self.offsets)[order]
-        offsets = np.append(0, np.cumsum(lengths))
-        places = np.repeat(self.offsets[order] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        offsets, places = list_places(self.offsets, order)
         return Samples(
             self.user[order],
             offsets,
@@ -159,10 +157,7 @@ class Lists:
     def draw(self, impressions: Impressions, rng: np.random.Generator) -> Samples:
         """See `Sampler`; `rng` is not used."""
         rows = _telling(impressions)
-        lengths = np.diff(impressions.offsets)[rows]
-        offsets = np.append(0, np.cumsum(lengths))
-        places = np.repeat(impressions.offsets[rows] - offsets[:-1], lengths)
-        return _samples(impressions, rows, offsets, places + np.arange(offsets[-1]))
+        return _samples(impressions, rows, *list_places(impressions.offsets, rows))
 
 
 class Within:

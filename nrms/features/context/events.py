@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nrms.data.columns import list_rows
+from nrms.data.columns import list_places, list_rows
 from nrms.data.impressions import Impressions
 
 NO_PAGE = -1
@@ -83,9 +83,7 @@ class Events:
 
     def take(self, rows: np.ndarray) -> Events:
         """These lists alone, in the order of `rows`, int64 `(m,)`."""
-        lengths = np.diff(self.offsets)[rows]
-        offsets = np.append(0, np.cumsum(lengths))
-        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        offsets, places = list_places(self.offsets, rows)
         return Events(
             self.time[rows],
             self.reader[rows],

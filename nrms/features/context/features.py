@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from nrms.data.columns import list_rows
+from nrms.data.columns import list_places, list_rows
 from nrms.features.context.events import Events
 from nrms.features.context.scan import Counts, Group, scan
 from nrms.features.context.state import HALF_LIVES, NO_ID, State
@@ -76,6 +76,12 @@ class Request:
         none = np.zeros(lists, np.int64)
         return cls(np.full(candidates, NO_ID), np.zeros(candidates, bool), none, none)
 
+    def take(self, rows: np.ndarray, places: np.ndarray) -> Request:
+        """What is known of the lists `rows`, whose candidates stand at `places`."""
+        return Request(
+            self.published[places], self.in_history[places], self.history[rows], self.device[rows]
+        )
+
 
 def features(state: State, events: Events, lists: Events, request: Request) -> np.ndarray:
     """The features of each candidate: float32 `(c, features)`, see `NAMES`.
@@ -88,17 +94,8 @@ def features(state: State, events: Events, lists: Events, request: Request) -> n
     """
     out = np.zeros((len(lists.article), len(NAMES)), np.float32)
     for counts in scan(state, events, lists):
-        chosen = lists.take(counts.rows)
-        places = np.repeat(
-            lists.offsets[counts.rows] - chosen.offsets[:-1], np.diff(chosen.offsets)
-        ) + np.arange(len(chosen.article))
-        part = Request(
-            request.published[places],
-            request.in_history[places],
-            request.history[counts.rows],
-            request.device[counts.rows],
-        )
-        out[places] = _features(counts, part)
+        _, places = list_places(lists.offsets, counts.rows)
+        out[places] = _features(counts, request.take(counts.rows, places))
     # TensorFlow takes the smallest floats for 0, and ONNX Runtime does not: what has all but
     # decayed would rank before nothing in one of them only.
     out[np.abs(out) < _NOTHING] = 0

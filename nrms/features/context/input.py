@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,6 @@ from nrms.features.context.events import Events
 from nrms.features.context.features import GROUPS, NAMES, PLACES, VERSION, Request, features
 from nrms.features.context.state import NO_ID, Delays, State, alike
 from nrms.features.inputs import MomentInput, checked_size, registered
-
-logger = logging.getLogger(__name__)
 
 _SECOND = 1_000_000
 _CANDIDATES = 200_000  # so many are looked up in histories at once
@@ -178,12 +175,7 @@ class Moment:
             lists = replace(lists, time=time)
             state, lists = alike(state, lists)
             events = self._events if self._events is not None and own else lists
-            part = Request(
-                request.published[places],
-                request.in_history[places],
-                request.history[rows],
-                request.device[rows],
-            )
+            part = request.take(rows, places)
             out[places] = features(state, events if own else Events.empty(), lists, part)
         return out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from nrms.features.context import snapshot
 from nrms.features.context.events import Events
 from nrms.features.context.input import Context, Moment, refuse_untimed
 from nrms.features.context.state import State
-
-logger = logging.getLogger(__name__)
 
 
 class Past:

@@ -22,8 +22,9 @@ from nrms.features.context.state import (
     SHOWN,
     Happened,
     State,
+    triangle,
 )
-from nrms.features.context.table import DAY, Found, Kind, pair_key
+from nrms.features.context.table import DAY, Found, Kind, pair_key, unordered_key
 
 # Lists are worked on in chunks of so many pairs, which bounds memory, and of so much time, which
 # keeps the weights of events within what a float can hold.
@@ -38,7 +39,6 @@ class Group:
     its list, or those of it that were shown most.
 
     Attributes:
-        lists: rows of the chunk's lists, int64 `(m,)`.
         places: the candidates, int64 `(m, n)`, places in the chunk.
         partners: the partners, int64 `(m, p)`, positions in the list.
         other: bool `(m, n, p)`, False where candidate and partner are the same article.
@@ -47,7 +47,6 @@ class Group:
         lost: those in which the partner was clicked.
     """
 
-    lists: np.ndarray
     places: np.ndarray
     partners: np.ndarray
     other: np.ndarray
@@ -161,10 +160,9 @@ def _counts(state: State, events: Events, lists: Events, rows: np.ndarray) -> Co
         """What is known of pairs of codes: float64 `(3, half-lives, q)`: lists with both, and with
         a click on the first and on the second.
         """
-        swapped = first > second
-        key = pair_key(np.where(swapped, second, first), np.where(swapped, first, second))
+        key = unordered_key(first, second)
         found = at(PAIRS, key, list_of).sums.reshape(3, len(HALF_LIVES), len(key))
-        return np.where(swapped, found[[0, 2, 1]], found)
+        return np.where(first > second, found[[0, 2, 1]], found)
 
     article = at(ARTICLES, code, owner)
     before = np.searchsorted(events.time + rules.event, time)
@@ -203,10 +201,10 @@ def _groups(
         chosen = np.flatnonzero(lengths == length)
         places = lists.offsets[chosen, None] + np.arange(length)
         if length > max_list:
-            for row in range(len(chosen)):
-                yield _long(chosen[row : row + 1], lists, code, article, pairs_at, max_list)
+            for row in chosen:
+                yield _long(int(row), lists, code, article, pairs_at, max_list)
             continue
-        first, second = np.triu_indices(int(length), 1)
+        first, second = triangle(int(length))
         left, right = places[:, first], places[:, second]
         found = pairs_at(code[left.ravel()], code[right.ravel()], np.repeat(chosen, len(first)))
         found = found.reshape(3, len(HALF_LIVES), len(chosen), len(first))
@@ -215,7 +213,6 @@ def _groups(
         square[..., second, first] = found[[0, 2, 1]]
         codes = code[places]
         yield Group(
-            chosen,
             places,
             np.broadcast_to(np.arange(length), places.shape),
             codes[:, :, None] != codes[:, None, :],
@@ -224,7 +221,7 @@ def _groups(
 
 
 def _long(
-    chosen: np.ndarray,
+    row: int,
     lists: Events,
     code: np.ndarray,
     article: Found,
@@ -234,7 +231,6 @@ def _long(
     """A list that is too long for all its pairs: each candidate beside those that were shown most
     in the last day, of equals those whose ids come last, which are mostly the newest.
     """
-    row = int(chosen[0])
     places = np.arange(lists.offsets[row], lists.offsets[row + 1])
     codes = code[places]
     by_id = np.argsort(np.array(lists.articles.to_pylist(), object)).argsort()
@@ -246,4 +242,4 @@ def _long(
     found = found.reshape(3, len(HALF_LIVES), 1, len(codes), max_list)
     other = codes[:, None] != codes[partners]
     found = np.where(other, found, 0)
-    return Group(chosen, places[None], partners[None], other[None], *found)
+    return Group(places[None], partners[None], other[None], *found)

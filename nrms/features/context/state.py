@@ -26,6 +26,7 @@ from nrms.features.context.table import (
     Table,
     Timeline,
     pair_key,
+    unordered_key,
     unpaired,
 )
 from nrms.features.context.vocabulary import EMPTY, Vocabulary
@@ -373,7 +374,8 @@ def _alike(first: pa.Array, second: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 @functools.lru_cache(maxsize=512)
-def _triangle(length: int) -> tuple[np.ndarray, np.ndarray]:
+def triangle(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of all pairs in a list, each pair once."""
     return np.triu_indices(length, 1)
 
 
@@ -385,7 +387,7 @@ def pairs(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for length in np.unique(lengths[lengths > 1]):
         starts = offsets[:-1][lengths == length, None]
-        left, right = _triangle(int(length))
+        left, right = triangle(int(length))
         first.append((starts + left).ravel())
         second.append((starts + right).ravel())
     return np.concatenate(first), np.concatenate(second)
@@ -419,4 +421,4 @@ def _recoded(table: Table, kind: Kind, codes: Mapping[str, np.ndarray]) -> Table
         thirds = table.sums.reshape(3, len(HALF_LIVES), len(table))
         sums = np.where(swapped, thirds[[0, 2, 1]], thirds).reshape(table.sums.shape)
         table = replace(table, sums=sums)
-    return table.keyed(pair_key(np.minimum(first, second), np.maximum(first, second)))
+    return table.keyed(unordered_key(first, second))

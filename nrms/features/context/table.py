@@ -59,6 +59,11 @@ def pair_key(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first << 32) | second
 
 
+def unordered_key(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """One int64 for two codes, the same both ways."""
+    return pair_key(np.minimum(one, other), np.maximum(one, other))
+
+
 @dataclass(frozen=True)
 class Records:
     """What happened to keys.
