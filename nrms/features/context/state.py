@@ -253,11 +253,14 @@ class Happened:
         self._row, self._article = list_rows(events.offsets), codes[events.article]
         self._was_clicked = events.clicked if rules.clicks else np.zeros(len(self._article), bool)
         self._wanted, self._asked = wanted, asked
+        self._runs: dict[str, Runs] = {}
 
-    @functools.cache  # noqa: B019  it lives as long as one chunk of events
     def runs(self, kind: Kind) -> Runs:
         """What happened to the keys of a table."""
-        return Runs(kind, _RECORDS[kind.name](self), self.timeline, self._width)
+        if kind.name not in self._runs:
+            records = _RECORDS[kind.name](self)
+            self._runs[kind.name] = Runs(kind, records, self.timeline, self._width)
+        return self._runs[kind.name]
 
     @functools.cached_property
     def _of_articles(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -215,11 +215,13 @@ class Timeline:
         self.time = time
         self.zero = zero
         self.first = np.searchsorted(time, time)  # of rows of the same time the first
+        self._growths: dict[float, np.ndarray] = {}
 
-    @functools.cache  # noqa: B019  it lives as long as one chunk of events
     def growth(self, half_life: float) -> np.ndarray:
         """What an event of each row weighs at `zero`, float64 `(n,)`."""
-        return np.exp2((self.time - self.zero) / half_life)
+        if half_life not in self._growths:
+            self._growths[half_life] = np.exp2((self.time - self.zero) / half_life)
+        return self._growths[half_life]
 
 
 class Runs:
@@ -249,6 +251,7 @@ class Runs:
         self.starts = np.flatnonzero(new_run)
         self.of = np.cumsum(new_run) - 1
         self._opens_key = new_key[self.starts]
+        self._prefixes: dict[tuple[str, float], np.ndarray] = {}
 
     def table(self, now: int) -> Table:
         """The table of all records at the time `now`."""
@@ -347,14 +350,15 @@ class Runs:
             value[nothing] = -1
         return Found(sums, start, last, value, there)
 
-    @functools.cache  # noqa: B019  it lives as long as one chunk of events
     def _prefix(self, weight: str, half_life: float) -> np.ndarray:
         """The sum of a run up to each record, at the timeline's `zero`: float64 `(r,)`."""
-        values = self._timeline.growth(half_life)[self._row]
-        if weight in self._weights:
-            values *= self._weights[weight]
-        self._running.add_up(values)
-        return values
+        if (weight, half_life) not in self._prefixes:
+            values = self._timeline.growth(half_life)[self._row]
+            if weight in self._weights:
+                values *= self._weights[weight]
+            self._running.add_up(values)
+            self._prefixes[weight, half_life] = values
+        return self._prefixes[weight, half_life]
 
     @functools.cached_property
     def _running(self) -> RunningSums:

@@ -2,6 +2,7 @@
 keeps.
 """
 
+import gc
 import math
 import multiprocessing
 import re
@@ -20,8 +21,8 @@ from nrms.features.context import scan
 from nrms.features.context.events import Events
 from nrms.features.context.features import NAMES, PLACES, Request, features
 from nrms.features.context.input import Context
-from nrms.features.context.state import HALF_LIVES, KINDS, SESSION, Delays, State
-from nrms.features.context.table import DAY, HOUR, MINUTE
+from nrms.features.context.state import HALF_LIVES, KINDS, SESSION, Delays, Happened, State
+from nrms.features.context.table import DAY, HOUR, MINUTE, Runs, Timeline
 
 START = 1_700_000_000_000_000
 GAP = 7 * DAY
@@ -374,6 +375,18 @@ def test_chunks_do_not_move_a_feature(monkeypatch):
     whole = told(events)
     monkeypatch.setattr(scan, "_PAIRS", 500)
     np.testing.assert_allclose(told(events), whole, **CLOSE)
+
+
+def test_what_a_chunk_needs_is_gone_with_it():
+    events = site()
+    gc.collect()
+    gc.disable()  # it is not left to the collector, which does not see how large arrays are
+    try:
+        told(events)
+        left = [one for one in gc.get_objects() if isinstance(one, Runs | Timeline | Happened)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_the_order_of_rows_and_of_candidates_does_not_matter():
