@@ -7,6 +7,8 @@ RUN CGO_ENABLED=0 go install github.com/aptible/supercronic@v0.2.48
 
 FROM python:3.13.11-slim-trixie AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_ROOT_USER_ACTION=ignore
+# glibc keeps what each thread has freed for that thread: without a limit, a third more memory after some epochs.
+ENV MALLOC_ARENA_MAX=2
 WORKDIR /app
 # Owned by the account: Weights & Biases' offline runs go there.
 RUN useradd --create-home --uid 10001 nrms && install --directory --owner nrms runs

@@ -22,8 +22,8 @@ demo: runs/demo/result.txt
 runs/demo/result.txt: configs/demo.toml | .venv/.installed
 	$(IN) -m jobs.prepare --source demo --output runs/demo/data
 	$(IN) -m jobs.train --config $< --output runs/demo/nrms --resume
-	$(IN) -m jobs.train --model context --data runs/demo/data --output runs/demo/context --resume
-	$(IN) -m jobs.train --config $< --context true --beside runs/demo/nrms,runs/demo/context --resume > $@
+	$(IN) -m jobs.train --model context --data runs/demo/data --output runs/demo/context --epochs 3 --resume
+	$(IN) -m jobs.train --config $< --context true --epochs 1 --beside runs/demo/nrms,runs/demo/context --resume > $@
 
 test: lint types
 	$(TESTS)

@@ -212,7 +212,15 @@ def ranker_config(config: TrainConfig) -> TrainConfig:
     values |= architectures()[name].defaults
     if config.context_config is not None:
         argv = ["--config", str(config.context_config), "--model", name]
-        values |= parse_values(TrainConfig, argv, "python -m jobs.train", "")[1]
+        given = parse_values(TrainConfig, argv, "python -m jobs.train", "")[1]
+        own = {f.name for f in dataclasses.fields(architectures()[name].config_class)}
+        if config.joint and (shared_ones := given.keys() - own - {"model"}):
+            raise ConfigError(
+                "--context-config must hold the ranker's own flags alone where both models are "
+                f"trained at once. Received: {', '.join(sorted(shared_ones))} in "
+                f"{config.context_config}. Leave it out, or give --context-training stages."
+            )
+        values |= given
     return TrainConfig(**values)
 
 

@@ -170,7 +170,7 @@ def _model(config: TrainConfig, inputs: Inputs, precision: str) -> keras.Model:
     ranker.
     """
     model = build_model(config.model_config, inputs, precision)
-    if not (config.context and config.context_training == "joint"):
+    if not config.joint:
         return model
     above = ranker_config(config)
     scores = TextScores()

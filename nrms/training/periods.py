@@ -19,16 +19,15 @@ class Periods:
     Args:
         config: the flags of the training.
         sampler: makes the samples of the first fit.
-        staged: whether a second fit takes the clicks after those of the first one.
     """
 
-    def __init__(self, config: TrainConfig, sampler: Sampler, staged: bool) -> None:
-        self._config, self._sampler, self._staged = config, sampler, staged
+    def __init__(self, config: TrainConfig, sampler: Sampler) -> None:
+        self._config, self._sampler = config, sampler
 
     def first(self, split: Split) -> Sampler:
         """The sampler of the first fit. Raises ConfigError: --context-days leaves nothing."""
         since, until = self._bounds(split)
-        return self._within(self._sampler, since, until if self._staged else None)
+        return self._within(self._sampler, since, until if self._config.staged else None)
 
     def later(self, split: Split) -> Sampler:
         """The sampler of the second fit."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 
 from nrms import bundles
-from nrms.architectures import Architecture, architecture_of
+from nrms.architectures import architecture_of
 from nrms.config import as_dict
 from nrms.errors import ConfigError, TrainingError
 from nrms.features.context.config import context_input
@@ -88,11 +88,9 @@ def _train(
     inputs = architecture.inputs(config)
     if config.context:
         inputs = replace(inputs, moment=[*inputs.moment, context_input(config)])
-    _refuse_npratio(config, architecture)
-    joint = config.context and config.context_training == "joint"
-    staged = config.context and not joint
-    sampler = sampler_of("lists" if joint else architecture.sampler, config.npratio)
-    samplers = Periods(config, sampler, staged)
+    sampler = "lists" if config.joint else architecture.sampler
+    _refuse_unread(config, sampler)
+    samplers = Periods(config, sampler_of(sampler, config.npratio))
     data = open_data(config, inputs, samplers.first, cache)
     beside = metrics_beside(config.beside, data.fingerprint)
     # The seed is set here and not earlier, because Keras draws from Python's generator, and so do
@@ -115,7 +113,7 @@ def _train(
         tracker.data(config.data, data.fingerprint)
         first.run(tracker, stop, callbacks)
         fits, validator = [first], first.validator
-        if staged:
+        if config.staged:
             ranker = _ranker(first, samplers)
             ranker.restore()
             ranker.run(tracker, stop, callbacks, first.done)
@@ -178,13 +176,17 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
     return source
 
 
-def _refuse_npratio(config: TrainConfig, architecture: Architecture) -> None:
-    """Raises ConfigError where --npratio is not its default and the model learns from whole lists,
-    for which no non-clicks are drawn.
-    """
-    default = next(f.default for f in dataclasses.fields(config) if f.name == "npratio")
-    if architecture.sampler == "lists" and config.npratio != default:
+def _refuse_unread(config: TrainConfig, sampler: str) -> None:
+    """Raises ConfigError where a flag is not its default and this training does not read it."""
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    if sampler == "lists" and config.npratio != defaults["npratio"]:
         raise ConfigError(
             f"--npratio must be left out where a model learns from whole lists. Received: "
-            f"{config.npratio}, with --model {config.model}."
+            f"{config.npratio}, with --model {config.model}"
+            f"{' and --context-training joint' * config.joint}."
+        )
+    if config.text_share != defaults["text_share"] and not config.staged:
+        raise ConfigError(
+            f"--text-share must be given with --context true --context-training stages. Received: "
+            f"{config.text_share} without them. Leave it out."
         )

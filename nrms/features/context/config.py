@@ -26,10 +26,10 @@ class ContextConfig:
     """Context, what happened before an impression: --model context, or --context true"""
 
     context: bool = option(False, "rank by what happened before as well, on the scores of --model")
-    context_training: Literal["stages", "joint"] = option(
-        "stages",
-        "with --context true: the text model first, then the ranker on later clicks; or both at "
-        "once",
+    context_training: Literal["joint", "stages"] = option(
+        "joint",
+        "with --context true: the text model and the ranker at once; or the text model first, then "
+        "the ranker on later clicks",
     )
     text_share: Share = option(
         0.6, "share of the training split's time that the text model trains on, in stages"
@@ -54,6 +54,16 @@ class ContextConfig:
     max_list: PositiveInt = option(
         256, "longest list whose candidates are all compared with each other"
     )
+
+    @property
+    def joint(self) -> bool:
+        """Whether a text model and the ranker above it are trained at once."""
+        return self.context and self.context_training == "joint"
+
+    @property
+    def staged(self) -> bool:
+        """Whether the ranker is trained after the text model below it."""
+        return self.context and self.context_training == "stages"
 
 
 def context_input(config: Any) -> Context:

@@ -35,7 +35,7 @@ from nrms.nights.scoring import score
 from nrms.sources.demo import DemoSite
 from nrms.sources.writer import write_dataset
 from nrms.training.batches import Position, TrainingBatches
-from nrms.training.config import TrainConfig
+from nrms.training.config import TrainConfig, ranker_config
 from nrms.training.data import TrainingData, open_data
 from nrms.training.run import train
 from nrms.training.samplers import Sampler, sampler_of
@@ -286,6 +286,17 @@ def test_a_bundle_has_what_its_model_reads_and_no_more(config, trained):
 
 
 def test_npratio_is_refused_for_a_model_of_lists(tmp_path):
-    config = TrainConfig(model="age", data="data", output=str(tmp_path / "models"), npratio=2)
-    with pytest.raises(ConfigError, match="--npratio must be left out"):
-        train(config)
+    for flags in ({"model": "age"}, {"context": True}):
+        config = TrainConfig(data="data", output=str(tmp_path / "models"), npratio=2, **flags)
+        with pytest.raises(ConfigError, match="--npratio must be left out"):
+            train(config)
+
+
+def test_flags_of_stages_are_refused_where_both_models_are_trained_at_once(tmp_path):
+    flags = {"data": "data", "output": str(tmp_path / "models"), "context": True}
+    with pytest.raises(ConfigError, match=r"--context-training stages. Received: 0\.5"):
+        train(TrainConfig(**flags, text_share=0.5))
+    ranker = tmp_path / "ranker.toml"
+    ranker.write_text("epochs = 3\nranker_blocks = 1\n")
+    with pytest.raises(ConfigError, match=r"the ranker's own flags alone.*Received: epochs in"):
+        ranker_config(TrainConfig(**flags, context_config=ranker))

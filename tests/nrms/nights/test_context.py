@@ -231,7 +231,7 @@ def test_a_night_starts_from_the_days_before(data, trained, tmp_path, caplog):
 def test_a_text_model_below_the_ranker_scores_the_same_everywhere(data, night, tmp_path, way):
     small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
     ranker = tmp_path / "ranker.toml"
-    ranker.write_text("ranker_dim = 16\nranker_blocks = 1\nepochs = 1\n")
+    ranker.write_text("ranker_dim = 16\nranker_blocks = 1\n" + "epochs = 1\n" * (way == "stages"))
     flags = {"context": True, "context_training": way, "context_config": ranker, **small}
     output = str(tmp_path / "models")
     result = train(TrainConfig(data=str(data), output=output, **flags, **TRAINING))
@@ -252,7 +252,7 @@ def test_a_stopped_training_in_stages_goes_on_where_it_stopped(data, tmp_path):
     small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
     ranker = tmp_path / "ranker.toml"
     ranker.write_text("ranker_dim = 16\nranker_blocks = 1\nepochs = 2\n")
-    flags = {"context": True, "context_config": ranker, **small}
+    flags = {"context": True, "context_training": "stages", "context_config": ranker, **small}
     config = TrainConfig(data=str(data), output=str(tmp_path / "models"), **flags, **TRAINING)
     stop = threading.Event()
 
