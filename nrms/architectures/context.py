@@ -38,7 +38,7 @@ def inputs(config: Any) -> Inputs:
     return Inputs([], History(config.history_size), [context_input(config)])
 
 
-# The training by which it was measured, see docs/context.md.
+# The training by which it was measured, see docs/how-to/context.md.
 DEFAULTS = {
     "lr": 1.5e-3,
     "optimizer": "adamw",

@@ -18,6 +18,8 @@ if (keras.config.backend(), keras.config.floatx()) != ("tensorflow", "float32"):
 for _architecture in architectures().values():
     _ = _architecture.build  # imports its module, which registers its classes with Keras
 
-from nrms.models.build import build_model  # noqa: E402  after the check above
+# After the check above. A text model below a ranker is of no architecture of its own.
+from nrms.models import ranked_text  # noqa: E402, F401
+from nrms.models.build import build_model  # noqa: E402
 
 __all__ = ["ModelConfig", "build_model", "register"]
