@@ -1,8 +1,8 @@
 """The features of a candidate: what happened before, as numbers that a network can read.
 
-Lists are compared by what won against what (see `scan.Counts`). `docs/reference/features.md` has the formula
-of each feature. Features of the group `list` belong to a list; a model reads the others as they are
-and relative to their list, too.
+Lists are compared by what won against what (see `scan.Counts`). `docs/reference/features.md` has
+the formula of each feature. Features of the group `list` belong to a list; a model reads the others
+as they are and relative to their list, too.
 """
 
 from __future__ import annotations
