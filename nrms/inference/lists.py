@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 # So many candidates, padding included, are scored at once. More are no faster, and what compares
 # each with all of its list takes memory.
-_CANDIDATES = 8192
+_CANDIDATES = 4096
 LIST_SCORER, MASK = "list_scorer", "mask"
 
 

@@ -191,15 +191,21 @@ class Table:
         value[rows] = np.where(ahead, older[1], newer[1])
         whole[rows] &= joined
         sums[:, rows] = np.where(joined, sums[:, rows], 0) + later.sums[:, known]
-        new = self.key[inside] != later.key
-        added, at = later.take(new), place[new]
+        new = np.flatnonzero(self.key[inside] != later.key)
+        # Where each row of the result stands in these rows followed by the later ones.
+        source = np.empty(len(self) + len(new), np.int64)
+        at = place[new] + np.arange(len(new))
+        old = np.ones(len(source), bool)
+        old[at] = False
+        source[at] = len(self) + new
+        source[old] = np.arange(len(self))
         return Table(
-            np.insert(self.key, at, added.key),
-            np.insert(sums, at, added.sums, axis=1),
-            np.insert(start, at, added.start),
-            np.insert(last, at, added.last),
-            np.insert(whole, at, added.whole),
-            np.insert(value, at, added.value),
+            np.concatenate([self.key, later.key])[source],
+            np.concatenate([sums, later.sums], axis=1)[:, source],
+            np.concatenate([start, later.start])[source],
+            np.concatenate([last, later.last])[source],
+            np.concatenate([whole, later.whole])[source],
+            np.concatenate([value, later.value])[source],
         )
 
 
@@ -382,7 +388,7 @@ class RunningSums:
         size: the number of values.
     """
 
-    _STEPS = 24
+    _STEPS = 96
 
     def __init__(self, starts: np.ndarray, size: int) -> None:
         lengths = np.diff(np.append(starts, size))
