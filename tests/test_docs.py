@@ -150,9 +150,10 @@ def make_model_small(folder: Path) -> None:
     )
     assert found == 1
     sizes = "word_dim = 16\nheads = 2\nhead_dim = 8\nattention_dim = 16\nbatch_size = 1024\n"
-    config.write_text(f'{text}{sizes}context_config = "configs/ranker.toml"\n', "utf-8")
-    ranker = "ranker_dim = 16\nranker_blocks = 1\nepochs = 1\nbatch_size = 1024\nwarmup = 0\n"
-    (folder / "configs/ranker.toml").write_text(ranker, "utf-8")
+    config.write_text(f'{text}{sizes}context_config = "configs/above.toml"\n', "utf-8")
+    ranker = "ranker_dim = 16\nranker_blocks = 1\n"
+    (folder / "configs/above.toml").write_text(ranker, "utf-8")
+    (folder / "configs/ranker.toml").write_text(f"{ranker}batch_size = 1024\nwarmup = 0\n", "utf-8")
     recipe = (folder / "Makefile").read_text("utf-8")
     alone = "--model context "
     assert recipe.count(alone) == 1
