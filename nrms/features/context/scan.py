@@ -131,8 +131,8 @@ def _counts(state: State, events: Events, lists: Events, rows: np.ndarray) -> Co
     rules = state.rules
     articles = state.articles.extended(events.articles).extended(lists.articles)
     readers = state.readers.extended(events.readers).extended(lists.readers)
-    code, reader = articles.codes(lists.articles)[lists.article], readers.codes(lists.readers)
-    reader = reader[lists.reader]
+    codes = articles.codes(lists.articles)
+    code, reader = codes[lists.article], readers.codes(lists.readers)[lists.reader]
     wanted, asked = np.zeros(len(articles), bool), np.zeros(len(readers), bool)
     wanted[code], asked[reader] = True, True
 
@@ -142,7 +142,7 @@ def _counts(state: State, events: Events, lists: Events, rows: np.ndarray) -> Co
         False: np.searchsorted(events.time + rules.event, time),
         True: np.searchsorted(events.time + rules.reader, time),
     }
-    pages = np.where(lists.page == NO_PAGE, NO_PAGE, articles.codes(lists.articles)[lists.page])
+    pages = np.where(lists.page == NO_PAGE, NO_PAGE, codes[lists.page])
 
     happened = Happened(events, articles, readers, rules, zero, wanted, asked)
 

@@ -49,9 +49,10 @@ class Vocabulary:
 
     def extended(self, ids: pa.Array) -> Vocabulary:
         """These ids, and after them those of `ids` (without duplicates) that are new."""
-        new = ids.filter(pa.array(self.codes(ids) < 0))
-        if not len(new):
+        unknown = self.codes(ids) < 0
+        if not unknown.any():
             return self
+        new = ids.filter(pa.array(unknown))
         if not len(self):
             return Vocabulary(new)
         longer = Vocabulary(new, self)

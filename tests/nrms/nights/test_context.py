@@ -248,6 +248,35 @@ def test_a_text_model_below_the_ranker_scores_the_same_everywhere(data, night, t
     np.testing.assert_allclose(*found, rtol=0, atol=1e-4)
 
 
+def test_a_training_starts_from_models_with_and_without_a_ranker(data, tmp_path):
+    small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
+    ranker = tmp_path / "ranker.toml"
+    ranker.write_text("ranker_dim = 16\nranker_blocks = 1\n")
+    both = TrainConfig(
+        data=str(data),
+        output=str(tmp_path / "both"),
+        context=True,
+        context_config=ranker,
+        **small,
+        **TRAINING,
+    )
+    first = train(both)
+    still = {"init_from": both.output, "lr": 1e-9}
+    again = train(replace(both, output=str(tmp_path / "again"), **still))
+    assert again.metrics["auc"] == pytest.approx(first.metrics["auc"], abs=1e-3)
+    text = train(replace(both, output=str(tmp_path / "text"), context=False, **still))
+    below, alone = (
+        keras.models.load_model(Path(result.model_uri) / "model.keras", compile=False)
+        for result in (first, text)
+    )
+    for ours, theirs in zip(alone.weights, below.text.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+    ranker.write_text("ranker_dim = 8\nranker_blocks = 1\n")
+    with pytest.raises(ConfigError, match="one whose ranker has others"):
+        train(replace(both, output=str(tmp_path / "other"), **still))
+
+
 def test_a_stopped_training_in_stages_goes_on_where_it_stopped(data, tmp_path):
     small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
     ranker = tmp_path / "ranker.toml"
