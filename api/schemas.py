@@ -39,15 +39,15 @@ class ImpressionIn(BaseModel):
 
     impression_id: Id = Field(examples=[1])
     user_id: Id = Field(default="", examples=["u1"])
-    article_ids_inview: list[Id] = Field(max_length=10_000, examples=[[9500017, 9500042]])
+    article_ids_inview: list[Id] = Field(max_length=10_000, examples=[[9500016, 9500050]])
     article_id_fixed: list[Id] = Field(
         default=[],
         max_length=10_000,
         description="the reader's clicks before, oldest first",
-        examples=[[9500001]],
+        examples=[[9500009]],
     )
     article_ids_clicked: list[Id] | None = Field(
-        default=None, max_length=10_000, examples=[[9500042]]
+        default=None, max_length=10_000, examples=[[9500050]]
     )
     impression_time: Annotated[datetime, BeforeValidator(_text)] | None = Field(
         default=None,

@@ -179,10 +179,10 @@ def described(document: dict[str, Any]) -> dict[str, Any]:
         "impression_id": int(now.timestamp()),
         "user_id": 1,
         "impression_time": now.isoformat(timespec="seconds"),
-        IN_VIEW: [9500017, 9500042, 9500063],
-        CLICKS: [9500042],
+        IN_VIEW: [9500016, 9500050, 9500070],
+        CLICKS: [9500050],
     }
-    click = {"impression_id": impression["impression_id"], CLICKS: [9500063]}
+    click = {"impression_id": impression["impression_id"], CLICKS: [9500070]}
     content = document["paths"][EVENTS_PATH]["post"]["requestBody"]["content"]
     content[_LINES_TYPE]["example"] = f"{json.dumps(impression)}\n{json.dumps(click)}\n"
     return document

@@ -24,7 +24,7 @@ from nrms.data import joins
 from nrms.data.dataset import Dataset
 from nrms.data.impressions import Impressions
 from nrms.data.prefetch import prefetch
-from nrms.errors import SchemaError
+from nrms.errors import ConfigError, SchemaError
 from nrms.evaluation import comparison, plots
 from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import INPUTS, Popularity, standard_baselines
@@ -214,9 +214,16 @@ class _Scoring:
         }
 
     def _context_start(self) -> Start | None:
-        """Where the state comes from; None for a model that reads no past."""
+        """Where the state comes from; None for a model that reads no past. Raises ConfigError: one
+        is given for such a model.
+        """
         context, config = self._model.inputs.past, self._config
         if context is None:
+            if config.context is not None:
+                raise ConfigError(
+                    "--context must be left out with a model that reads no past. Received: "
+                    f"{config.context}, with {self._bundle.uri}. Leave it out."
+                )
             return None
         with self._timed("context"):
             return start_of_night(config, context, self._dataset, self._cache)

@@ -187,6 +187,6 @@ def _refuse_unread(config: TrainConfig, sampler: str) -> None:
         )
     if config.text_share != defaults["text_share"] and not config.staged:
         raise ConfigError(
-            f"--text-share must be given with --context true --context-training stages. Received: "
-            f"{config.text_share} without them. Leave it out."
+            f"--text-share must be left out without --context true --context-training stages. "
+            f"Received: {config.text_share}. Leave it out, or give these."
         )

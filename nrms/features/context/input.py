@@ -187,7 +187,7 @@ def refuse_untimed(impressions: Impressions) -> None:
             "Column `impression_time` must be given for a model that reads what happened before.",
             f"{len(impressions):,} rows without it",
             impressions.uri,
-            "Add the times, or score with a model without context.",
+            "Add the times, or take a model without context.",
         )
 
 

@@ -675,6 +675,11 @@ def test_a_night_of_the_first_release_names_what_its_plan_lacks(config):
     refused(config, f"whose runtime is nothing and not {config.runtime}")
 
 
+def test_a_state_is_refused_for_a_model_that_reads_no_past(config):
+    with pytest.raises(ConfigError, match="--context must be left out with a model"):
+        score(replace(config, context="a/state"))
+
+
 # --- changed inputs
 
 
