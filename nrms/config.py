@@ -252,13 +252,17 @@ def parse(
 
 
 def parse_values(
-    config_class: type[Config], argv: Sequence[str] | None, prog: str, description: str
+    config_class: type[Config],
+    argv: Sequence[str] | None,
+    prog: str,
+    description: str,
+    file_flag: str = "--config",
 ) -> tuple[type[Config], dict[str, Any]]:
     """What `parse` builds a configuration from: its class, and the values of the flags and the
-    file.
+    file. `file_flag` is how the user named the file, for errors.
     """
     words = [_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)]
-    file, content, config_class = _first_look(config_class, words, prog)
+    file, content, config_class = _first_look(config_class, words, prog, file_flag)
     flags, unknown = _flag_parser(config_class, prog, description).parse_known_args(words)
     for name in (name for name in _bare(config_class) if name not in flags):
         if unknown and not unknown[0].startswith("-"):
@@ -276,7 +280,7 @@ def parse_values(
 
 
 def _first_look(
-    config_class: type[Config], words: list[str], prog: str
+    config_class: type[Config], words: list[str], prog: str, file_flag: str
 ) -> tuple[Path | None, dict[str, Any], type[Config]]:
     """The `--config` file, its content, and the class that flags and file choose. The other flags,
     `--help` among them, are parsed later, because they depend on the class.
@@ -289,7 +293,7 @@ def _first_look(
         parser.add_argument(flag(name))
     given = vars(parser.parse_known_args(words)[0])
     file = Path(given["config"]) if "config" in given else None
-    content = _read(file)
+    content = _read(file, file_flag)
     if varied:
         choice = varied.choice
         default = config_class.__dataclass_fields__[choice].default
@@ -434,7 +438,7 @@ def _flag_parser(config_class: type, prog: str, description: str) -> _FlagParser
     return parser
 
 
-def _read(file: Path | None) -> dict[str, Any]:
+def _read(file: Path | None, file_flag: str) -> dict[str, Any]:
     if file is None:
         return {}
     try:
@@ -442,10 +446,12 @@ def _read(file: Path | None) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
-            f"--config must name a file that can be read. Received: {file}: {error.strerror}."
+            f"{file_flag} must name a file that can be read. Received: {file}: {error.strerror}."
         ) from None
     except ValueError as error:
-        raise ConfigError(f"--config must name a TOML file. Received: {file}: {error}.") from None
+        raise ConfigError(
+            f"{file_flag} must name a TOML file. Received: {file}: {error}."
+        ) from None
 
 
 def _groups(config_class: type) -> list[tuple[str, list[Field]]]:

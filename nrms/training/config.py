@@ -211,13 +211,8 @@ def ranker_config(config: TrainConfig) -> TrainConfig:
     values = shared | {each: defaults[each] for each in apart} | {"model": name}
     values |= architectures()[name].defaults
     if config.context_config is not None:
-        if not config.context_config.is_file():
-            raise ConfigError(
-                "--context-config must name a file. Received: "
-                f"{config.context_config}, where there is no file."
-            )
         argv = ["--config", str(config.context_config), "--model", name]
-        given = parse_values(TrainConfig, argv, "python -m jobs.train", "")[1]
+        given = parse_values(TrainConfig, argv, "python -m jobs.train", "", "--context-config")[1]
         own = {f.name for f in dataclasses.fields(architectures()[name].config_class)}
         if config.joint and (shared_ones := given.keys() - own - {"model"}):
             raise ConfigError(

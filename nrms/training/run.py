@@ -90,6 +90,8 @@ def _train(
         inputs = replace(inputs, moment=[*inputs.moment, context_input(config)])
     sampler = "lists" if config.joint else architecture.sampler
     _refuse_unread(config, sampler)
+    if config.context:
+        ranker_config(config)  # in stages it is needed late, and its file's mistakes are said now
     samplers = Periods(config, sampler_of(sampler, config.npratio))
     data = open_data(config, inputs, samplers.first, cache)
     beside = metrics_beside(config.beside, data.fingerprint)

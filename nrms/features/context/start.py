@@ -24,13 +24,13 @@ def start_before(state: State, first: int | None) -> tuple[State, list[str]]:
     if first < state.latest:
         return State(state.rules), [
             "context: the state holds what happened after the first impression, by "
-            f"{_long(state.latest - first)}, so it is not used: all counts start from nothing"
+            f"{_duration(state.latest - first)}, so it is not used: all counts start from nothing"
         ]
     age = first - state.latest
     if age > DAY:
         return state, [
-            f"context: the state is {_long(age)} older than the first impression, and most of it "
-            "has decayed: scores are worse until the impressions themselves have been counted"
+            f"context: the state is {_duration(age)} older than the first impression, and most of "
+            "it has decayed: scores are worse until the impressions themselves have been counted"
         ]
     return state, []
 
@@ -47,12 +47,12 @@ def live_doubts(state: State, first: int, last: int) -> list[str]:
     doubts = []
     if is_stale(state, last):
         doubts.append(
-            f"context: stale: the newest event is {_long(last - state.latest)} older than the "
+            f"context: stale: the newest event is {_duration(last - state.latest)} older than the "
             "newest impression, so what happens now is not known. Are events sent?"
         )
     if first < state.time - STALE:
         doubts.append(
-            f"context: the first impression is {_long(state.time - first)} older than what the "
+            f"context: the first impression is {_duration(state.time - first)} older than what the "
             "service has counted, which may hold what happened after it. Score it with past=rows"
         )
     return doubts
@@ -63,7 +63,7 @@ def is_stale(state: State, time: int) -> bool:
     return time - state.latest > STALE
 
 
-def _long(microseconds: int) -> str:
+def _duration(microseconds: int) -> str:
     for unit, size in (("days", DAY), ("hours", HOUR)):
         if microseconds >= 2 * size:
             return f"{microseconds / size:,.1f} {unit}"

@@ -297,8 +297,18 @@ def test_flags_of_stages_are_refused_where_both_models_are_trained_at_once(tmp_p
     with pytest.raises(ConfigError, match=r"--context-training stages. Received: 0\.5"):
         train(TrainConfig(**flags, text_share=0.5))
     ranker = tmp_path / "ranker.toml"
-    with pytest.raises(ConfigError, match=r"--context-config must name a file. Received: /"):
-        ranker_config(TrainConfig(**flags, context_config=ranker))
     ranker.write_text("epochs = 3\nranker_blocks = 1\n")
     with pytest.raises(ConfigError, match=r"the ranker's own flags alone.*Received: epochs in"):
         ranker_config(TrainConfig(**flags, context_config=ranker))
+
+
+@pytest.mark.parametrize("way", ["joint", "stages"])
+def test_a_mistake_in_the_rankers_file_is_said_before_any_data_are_read(tmp_path, way):
+    ranker = tmp_path / "ranker.toml"
+    flags = {"data": "no data", "output": str(tmp_path / "models"), "context_training": way}
+    config = TrainConfig(**flags, context=True, context_config=ranker)
+    with pytest.raises(ConfigError, match=r"^--context-config must name a file that can be read"):
+        train(config)
+    ranker.write_text("ranker_dim =")
+    with pytest.raises(ConfigError, match=r"^--context-config must name a TOML file"):
+        train(config)

@@ -29,6 +29,7 @@ from nrms.training.run import train
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("drawn_once")]
 
 SIZES = {"ranker_dim": 16, "ranker_heads": 2, "ranker_head_dim": 8, "ranker_hidden": 16}
+TEXT_SIZES = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
 TRAINING = {"epochs": 1, "promote": "always", "wandb_mode": "disabled", "history_size": 10}
 
 
@@ -229,10 +230,9 @@ def test_a_night_starts_from_the_days_before(data, trained, tmp_path, caplog):
 
 @pytest.mark.parametrize("way", ["stages", "joint"])
 def test_a_text_model_below_the_ranker_scores_the_same_everywhere(data, night, tmp_path, way):
-    small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
     ranker = tmp_path / "ranker.toml"
     ranker.write_text("ranker_dim = 16\nranker_blocks = 1\n" + "epochs = 1\n" * (way == "stages"))
-    flags = {"context": True, "context_training": way, "context_config": ranker, **small}
+    flags = {"context": True, "context_training": way, "context_config": ranker, **TEXT_SIZES}
     output = str(tmp_path / "models")
     result = train(TrainConfig(data=str(data), output=output, **flags, **TRAINING))
     assert len(result.epochs) == (2 if way == "stages" else 1)
@@ -249,7 +249,6 @@ def test_a_text_model_below_the_ranker_scores_the_same_everywhere(data, night, t
 
 
 def test_a_training_starts_from_models_with_and_without_a_ranker(data, tmp_path):
-    small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
     ranker = tmp_path / "ranker.toml"
     ranker.write_text("ranker_dim = 16\nranker_blocks = 1\n")
     both = TrainConfig(
@@ -257,7 +256,7 @@ def test_a_training_starts_from_models_with_and_without_a_ranker(data, tmp_path)
         output=str(tmp_path / "both"),
         context=True,
         context_config=ranker,
-        **small,
+        **TEXT_SIZES,
         **TRAINING,
     )
     first = train(both)
@@ -278,10 +277,9 @@ def test_a_training_starts_from_models_with_and_without_a_ranker(data, tmp_path)
 
 
 def test_a_stopped_training_in_stages_goes_on_where_it_stopped(data, tmp_path):
-    small = {"word_dim": 8, "heads": 2, "head_dim": 4, "attention_dim": 8, "title_size": 10}
     ranker = tmp_path / "ranker.toml"
     ranker.write_text("ranker_dim = 16\nranker_blocks = 1\nepochs = 2\n")
-    flags = {"context": True, "context_training": "stages", "context_config": ranker, **small}
+    flags = {"context": True, "context_training": "stages", "context_config": ranker, **TEXT_SIZES}
     config = TrainConfig(data=str(data), output=str(tmp_path / "models"), **flags, **TRAINING)
     stop = threading.Event()
 
