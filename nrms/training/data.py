@@ -131,7 +131,8 @@ def open_data(
 
     if context is not None:
         logger.info("counting what happened before each impression")
-        context.state = pasts[training].join(State(context.rules))
+        pasts[training].join(State(context.rules))
+        context.state = pasts[training].after()
         pasts[validation].join(context.state)
         sample, _ = standardise(training, sampler, context, config.seed)
     learned = np.flatnonzero(trained[1:])

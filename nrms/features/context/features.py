@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from nrms.data.columns import list_places, list_rows
+from nrms.features.context import pairs
 from nrms.features.context.events import Events
-from nrms.features.context.scan import Counts, Group, scan
+from nrms.features.context.scan import Counts, scan
 from nrms.features.context.state import HALF_LIVES, NO_ID, State
 from nrms.features.context.table import HOUR
 
@@ -22,6 +23,7 @@ _H = len(HALF_LIVES)
 _LABELS = ("30min", "4h", "24h")
 _SECOND = 1_000_000
 _NOTHING = 1e-9
+_ROWS = 4096  # features of so many candidates fit into the processor's cache
 
 
 def _of_each(*names: str) -> tuple[str, ...]:
@@ -95,14 +97,20 @@ def features(state: State, events: Events, lists: Events, request: Request) -> n
     out = np.zeros((len(lists.article), len(NAMES)), np.float32)
     for counts in scan(state, events, lists):
         _, places = list_places(lists.offsets, counts.rows)
-        out[places] = _features(counts, request.take(counts.rows, places))
-    # TensorFlow takes the smallest floats for 0, and ONNX Runtime does not: what has all but
-    # decayed would rank before nothing in one of them only.
-    out[np.abs(out) < _NOTHING] = 0
+        found = _features(counts, request.take(counts.rows, places))
+        for start in range(0, len(places), _ROWS):
+            part = slice(start, start + _ROWS)
+            rows = np.empty((len(places[part]), len(NAMES)), np.float32)
+            for column, name in enumerate(NAMES):
+                rows[:, column] = found[name][part]
+            # TensorFlow takes the smallest floats for 0, and ONNX Runtime does not: what has all
+            # but decayed would rank before nothing in one of them only.
+            rows[np.abs(rows) < _NOTHING] = 0
+            out[places[part]] = rows
     return out
 
 
-def _features(counts: Counts, request: Request) -> np.ndarray:
+def _features(counts: Counts, request: Request) -> dict[str, np.ndarray]:
     lists, candidates = counts.lists, len(counts.lists.article)
     owner, lengths = list_rows(lists.offsets), np.diff(lists.offsets)
     found: dict[str, np.ndarray] = {}
@@ -117,12 +125,8 @@ def _features(counts: Counts, request: Request) -> np.ndarray:
     depth = np.where(shown > 1e-9, ln_length / np.maximum(shown, 1e-9), ln_n[owner])
     _fill(found, "depth", depth)
     _fill(found, "depth_difference", depth - ln_n[owner])
-    pairs, compared = np.zeros((len(_PAIR_NAMES), _H, candidates)), np.zeros(candidates)
-    for group in counts.groups:
-        at = group.places
-        compared[np.take_along_axis(at, group.partners, axis=1)] = 1
-        pairs[:, :, at] = _pair_features(group, shown[:, at], rate[:, at], depth[:, at])
-    for name, values in zip(_PAIR_NAMES, pairs, strict=True):
+    compared = counts.compare(shown, rate, depth)
+    for name, values in zip(pairs.NAMES, compared.values, strict=True):
         _fill(found, name, values)
 
     time = lists.time[owner]
@@ -151,13 +155,13 @@ def _features(counts: Counts, request: Request) -> np.ndarray:
     page = np.where(on_page[owner], counts.page.sums, 0)
     found["page_clicked"] = np.log1p(page[1])
     found["page_rate"] = (page[1] + 0.72) / (page[0] + 8)
-    found["after_click"] = counts.after[0] / np.maximum(counts.after[1], 1e-9)
+    found["after_click"] = compared.beside / np.maximum(counts.previous[owner], 1e-9)
 
     shown_lists, lengths_before, activity = counts.reader.sums
     mean_length = np.where(shown_lists > 0, lengths_before / np.maximum(shown_lists, 1), ln_n)
     hour = now % (24 * HOUR) / (24 * HOUR) * 2 * np.pi
     sizes = np.maximum(lengths, 1)
-    found["compared"] = compared
+    found["compared"] = compared.compared
     of_list = {
         "ln_length": ln_n,
         "length_difference": ln_n - mean_length,
@@ -172,61 +176,7 @@ def _features(counts: Counts, request: Request) -> np.ndarray:
         "activity": np.log1p(activity),
     }
     found |= {name: np.asarray(values, float)[owner] for name, values in of_list.items()}
-    return np.stack([np.asarray(found[name], np.float32) for name in NAMES], axis=1)
-
-
-_PAIR_NAMES = (
-    *("win_mean", "win_least", "log_odds", "log_ratio"),
-    *("with_mean", "with_others", "with_difference", "with_least", "missing"),
-)
-
-
-def _pair_features(
-    group: Group, shown: np.ndarray, rate: np.ndarray, depth: np.ndarray
-) -> np.ndarray:
-    """The features that compare candidates: float64 `(9, half-lives, m, n)`.
-
-    Args:
-        group: counts of pairs.
-        shown: `e` of the candidates, float64 `(half-lives, m, n)`.
-        rate: their rates.
-        depth: their depths.
-    """
-    other, won, lost, together = group.other, group.won, group.lost, group.together
-    others = np.maximum(other.sum(-1), 1)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.einsum("hmnp,mnp->hmn", values, other.astype(float)) / others
-
-    def least(values: np.ndarray, alone: float) -> np.ndarray:
-        low = np.where(other, values, np.inf).min(-1)
-        return np.where(np.isfinite(low), low, alone)
-
-    def of_partners(values: np.ndarray) -> np.ndarray:
-        index = np.broadcast_to(group.partners, (len(values), *group.partners.shape))
-        return np.take_along_axis(values, index, axis=-1)[:, :, None, :]
-
-    win = (won + 0.5) / (won + lost + 1)
-    ours = mean((won + rate[..., None]) / (together + 1))
-    theirs = mean((lost + of_partners(rate)) / (together + 1))
-    alone = ~other.any(-1)
-    win_mean = np.where(alone, 0.5, mean(win))
-    with_x = (together + 0.05) / (shown[..., None] + 0.5)
-    with_mean, with_others = mean(with_x), mean((together + 0.05) / (of_partners(shown) + 0.5))
-    usual = np.exp(depth) - 1 - with_mean * others
-    return np.stack(
-        [
-            win_mean,
-            least(win, 0.5),
-            mean(np.log((won + 0.3) / (lost + 0.3))),
-            np.where(alone, 0, np.log(np.maximum(ours, 1e-9) / np.maximum(theirs, 1e-9))),
-            with_mean,
-            with_others,
-            with_mean - with_others,
-            least(with_x, 0),
-            np.log1p(np.maximum(0, usual)),
-        ]
-    )
+    return found
 
 
 def _fill(found: dict[str, np.ndarray], name: str, values: np.ndarray) -> None:

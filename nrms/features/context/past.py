@@ -21,7 +21,7 @@ class Past:
 
     The pass that reads each shard first gives it to `add`. After `join`, `split.read` fills the
     features. What the shards count, and their states, lie in files, so memory does not grow with
-    the number of shards.
+    the number of shards. The last shard is counted only if what comes after it is asked for.
 
     Args:
         split: the split.
@@ -33,7 +33,8 @@ class Past:
     def __init__(self, split: Split, context: Context, folder: Path, frozen: bool = False) -> None:
         self._split, self._context, self._folder = split, context, folder
         self._frozen = frozen
-        self._counted: set[int] = set()
+        self._shards: set[int] = set()
+        self._newest: tuple[int, Events] | None = None  # of the shards so far; not counted yet
 
     def add(self, shard: int, impressions: Impressions) -> None:
         """Counts a shard.
@@ -53,39 +54,50 @@ class Past:
                 "get worse the longer it is), or train with --context-clicks false.",
             )
         events = Events.of(impressions, np.flatnonzero(~np.isnat(impressions.time)))
-        if len(events):
-            self._counted.add(shard)
-            snapshot.save(State.of(events, rules), self._delta(shard))
+        if not len(events):
+            return
+        self._shards.add(shard)
+        known = [(shard, events), *([] if self._newest is None else [self._newest])]
+        *older, self._newest = sorted(
+            known, key=lambda one: (one[1].time.min(), one[1].time.max(), one[0])
+        )
+        for number, counted in older:
+            snapshot.save(State.of(counted, rules), self._delta(number))
 
     def count(self, start: State) -> State:
-        """Adds all shards, and joins them; see `join`."""
+        """Adds all shards, joins them, and gives what has happened after them."""
         for i in range(len(self._split)):
             self.add(i, self._split.read(i))
-        return self.join(start)
+        self.join(start)
+        return self.after()
 
-    def join(self, start: State) -> State:
+    def join(self, start: State) -> None:
         """Joins the shards in the order of time, and lets the split tell each its state.
 
         Args:
             start: what had happened before the split.
 
-        Returns:
-            What has happened after it.
-
         Raises:
             SchemaError: two shards overlap in time.
         """
-        order = [shard for shard in shards_in_time_order(self._split) if shard in self._counted]
         state = start
-        for shard in order:
-            snapshot.save(state, self._start(shard))
-            state = state + snapshot.load(self._delta(shard), "a shard's count")
-            self._delta(shard).unlink()
+        for shard in shards_in_time_order(self._split):
+            if shard in self._shards:
+                snapshot.save(state, self._start(shard))
+            if self._delta(shard).exists():
+                state = state + snapshot.load(self._delta(shard), "a shard's count")
+                self._delta(shard).unlink()
+        self._last = state
         self._split.past_of = self._moment
-        return state.settled()
+
+    def after(self) -> State:
+        """What has happened after the split, once it is joined."""
+        if self._newest is None:
+            return self._last.settled()
+        return (self._last + State.of(self._newest[1], self._context.rules)).settled()
 
     def _moment(self, shard: int) -> Moment:
-        if shard not in self._counted:
+        if shard not in self._shards:
             return Moment(State(self._context.rules))
         return Moment(snapshot.load(self._start(shard), "a shard's start"))
 

@@ -56,7 +56,9 @@ def save(state: State, path: Path) -> None:
         "newest": state.newest,
         "position": state.position,
     }
-    parquet.write(path, row, {_ABOUT: json.dumps(about).encode()})
+    # Hardly a number occurs twice, and nobody looks for one.
+    options = {"use_dictionary": False, "write_statistics": False}
+    parquet.write(path, row, {_ABOUT: json.dumps(about).encode()}, **options)
 
 
 def load(path: Path, where: str) -> State:

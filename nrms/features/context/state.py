@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from nrms.data.columns import list_rows
 from nrms.features.context.events import NO_PAGE, Events
+from nrms.features.context.pairs import all_pairs, compiled, pair_counts
 from nrms.features.context.table import (
     DAY,
     FOREVER,
@@ -31,8 +33,13 @@ from nrms.features.context.table import (
 )
 from nrms.features.context.vocabulary import EMPTY, Vocabulary
 
+if TYPE_CHECKING:
+    from nrms.features.context.compiled_pairs import HashedPairs
+
 HALF_LIVES = (HOUR / 2, 4 * HOUR, 24 * HOUR)
 KEPT_DAYS = 7
+# More pairs than this are counted faster in a hash table, though all of the state's go in first.
+_MANY_PAIRS = 250_000
 SESSION = 30 * MINUTE  # a reader who comes back later begins a new session
 _KEPT = KEPT_DAYS * DAY
 NO_ID = -(2**63)
@@ -121,6 +128,13 @@ class State:
         counted = self.time + self.rules.longest
         return max(counted, int(self.pending.time.max())) if len(self.pending) else counted
 
+    @functools.cached_property
+    def named(self) -> State:
+        """The same state, whose ids are those of what is pending as well."""
+        articles = self.articles.extended(self.pending.articles)
+        readers = self.readers.extended(self.pending.readers)
+        return replace(self, articles=articles, readers=readers)
+
     def settled(self) -> State:
         """The same state; of what is pending it has counted all that everyone may know of."""
         if not len(self.pending):
@@ -135,7 +149,8 @@ class State:
         to = max(to, self.time)
         ready = int(np.searchsorted(self.pending.time, to))
         counted, pending = self.pending.cut(0, ready), self.pending.cut(ready, len(self.pending))
-        tables = {kind.name: self.tables[kind.name].decayed(kind, to - self.time) for kind in KINDS}
+        later = to - self.time
+        tables = {kind.name: self.tables[kind.name].decayed(kind, later) for kind in self.kinds}
         state = replace(self, time=to, tables=tables, pending=pending)
         return state._with(counted) if ready else state
 
@@ -199,9 +214,31 @@ class State:
             pending=pending,
         )
 
+    def hashed_pairs(self, events: Events, lists: Events) -> HashedPairs | None:
+        """The table of pairs as events go by, for lists with many pairs; None for others, or where
+        Numba is not installed.
+        """
+        if pair_counts(lists)[-1:].sum() <= _MANY_PAIRS or (module := compiled()) is None:
+            return None
+        code = self.articles.extended(events.articles).codes(events.articles)
+        table, rules = self.tables[PAIRS.name], self.rules
+        return module.HashedPairs(
+            PAIRS, table, self.time, events, code, rules.clicks, rules.max_list
+        )
+
+    def without_pairs(self) -> State:
+        """The state without its table of pairs, for one whose pairs are hashed."""
+        tables = {name: table for name, table in self.tables.items() if name != PAIRS.name}
+        return replace(self, tables=tables)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """Those of its tables."""
+        return [kind for kind in KINDS if kind.name in self.tables]
+
     def _kept(self) -> State:
         """The state without what is forgotten. Last, since what is added may keep a key."""
-        tables = {kind.name: self.tables[kind.name].kept(kind, self.time) for kind in KINDS}
+        tables = {kind.name: self.tables[kind.name].kept(kind, self.time) for kind in self.kinds}
         return replace(self, tables=tables)
 
     def _with(self, events: Events) -> State:
@@ -209,12 +246,15 @@ class State:
         articles = self.articles.extended(events.articles)
         readers = self.readers.extended(events.readers)
         happened = Happened(events, articles, readers, self.rules, self.time)
-        tables = {
-            kind.name: self.tables[kind.name].plus(kind, happened.runs(kind).table(self.time))
-            for kind in KINDS
-        }
+        tables = {kind.name: self._counted(kind, happened, events) for kind in self.kinds}
         newest = max(self.newest, int(happened.newest.max(initial=NO_ID)))
         return replace(self, articles=articles, readers=readers, tables=tables, newest=newest)
+
+    def _counted(self, kind: Kind, happened: Happened, events: Events) -> Table:
+        hashed = self.hashed_pairs(events, events) if kind is PAIRS else None
+        if hashed is not None:
+            return hashed.table(self.time)
+        return self.tables[kind.name].plus(kind, happened.runs(kind).table(self.time))
 
 
 class Happened:
@@ -292,7 +332,7 @@ class Happened:
         short = self._short[row]
         row, article, clicked = row[short], article[short], clicked[short]
         offsets = np.searchsorted(row, np.arange(len(self.timeline.time) + 1))
-        first, second = pairs(offsets)
+        first, second = all_pairs(offsets)
         swapped = article[first] > article[second]
         first, second = np.where(swapped, second, first), np.where(swapped, first, second)
         return Records(
@@ -374,26 +414,6 @@ def _alike(first: pa.Array, second: pa.Array) -> tuple[pa.Array, pa.Array]:
     if pa.types.is_integer(first.type):
         return first.cast(second.type), second
     return first, second.cast(first.type)
-
-
-@functools.lru_cache(maxsize=512)
-def triangle(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of all pairs in a list, each pair once."""
-    return np.triu_indices(length, 1)
-
-
-def pairs(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places of all pairs within each list, each pair once: int64 `(p,)` and `(p,)`. Lists of
-    the same length stand together, the shortest first.
-    """
-    lengths = np.diff(offsets)
-    first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for length in np.unique(lengths[lengths > 1]):
-        starts = offsets[:-1][lengths == length, None]
-        left, right = triangle(int(length))
-        first.append((starts + left).ravel())
-        second.append((starts + right).ravel())
-    return np.concatenate(first), np.concatenate(second)
 
 
 def _newest(events: Events) -> np.ndarray:

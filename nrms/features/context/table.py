@@ -23,6 +23,7 @@ DAY = 24 * HOUR
 FOREVER = float("inf")
 _LOW = (1 << 32) - 1
 _LONGEST = 1 << 62
+_FEW = 1000
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Kind:
     def of_reader(self) -> bool:
         """Whether its keys begin with a reader. Such events count after the readers' delay."""
         return self.keys[0] == "readers"
+
+    @functools.cached_property
+    def half_lives(self) -> tuple[np.ndarray, np.ndarray]:
+        """The half-lives, each once, float64 `(h, 1)`, and which of them each sum has, int64."""
+        found, of = np.unique([half_life for _, half_life in self.sums], return_inverse=True)
+        return found.reshape(-1, 1), of
 
 
 def unpaired(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +106,19 @@ class Found:
     value: np.ndarray | None
     there: np.ndarray
 
+    @classmethod
+    def where(
+        cls,
+        there: np.ndarray,
+        sums: np.ndarray,
+        start: np.ndarray,
+        last: np.ndarray,
+        value: np.ndarray | None,
+    ) -> Found:
+        """These where they are there. Sums must be 0 already where they are not."""
+        value = None if value is None else np.where(there, value, -1)
+        return cls(sums, start * there, last * there, value, there)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -139,6 +159,21 @@ class Table:
             self.whole[rows],
             self.value[rows],
         )
+
+    def at(
+        self, kind: Kind, own_time: int, key: np.ndarray, row: np.ndarray, time: np.ndarray
+    ) -> Found:
+        """What keys hold at later times than the table's own; see `Runs.at`."""
+        if not len(self):
+            nothing, none = np.zeros_like(key), np.zeros((len(kind.sums), len(key)))
+            return Found(none, nothing, nothing, nothing - 1, np.zeros(len(key), bool))
+        place = np.minimum(np.searchsorted(self.key, key), len(self) - 1)
+        last = self.last[place]
+        there = (self.key[place] == key) & (time[row] - last <= kind.gap)
+        half_lives, of = kind.half_lives
+        factors = np.exp2((own_time - time) / half_lives)[:, row] * there
+        sums = self.sums[:, place] * factors[of]
+        return Found.where(there, sums, self.start[place], last, self.value[place])
 
     def decayed(self, kind: Kind, microseconds: int) -> Table:
         """The table so much later."""
@@ -257,7 +292,6 @@ class Runs:
         self.starts = np.flatnonzero(new_run)
         self.of = np.cumsum(new_run) - 1
         self._opens_key = new_key[self.starts]
-        self._prefixes: dict[tuple[str, float], np.ndarray] = {}
 
     def table(self, now: int) -> Table:
         """The table of all records at the time `now`."""
@@ -266,13 +300,8 @@ class Runs:
         ends = np.append(self.starts[1:], len(self.key)) - 1
         lasting = np.append(self._opens_key[1:], True)  # the last run of its key
         end, start = ends[lasting], self.starts[lasting]
-        sums = np.array(
-            [
-                self._prefix(weight, half_life)[end]
-                * 0.5 ** ((now - self._timeline.zero) / half_life)
-                for weight, half_life in self._kind.sums
-            ]
-        ).reshape(len(self._kind.sums), len(end))
+        half_lives, of = self._kind.half_lives
+        sums = self._prefixes[:, end] * np.exp2((self._timeline.zero - now) / half_lives)[of]
         last = self.time[end]
         return Table(
             self.key[end],
@@ -302,30 +331,27 @@ class Runs:
             time: the time of each list, int64 `(n,)`.
             seen: the number of the timeline's rows that each list may see, int64 `(n,)`.
         """
-        kind, records = self._kind, len(self.key)
-        # Sorted, since a search for rising values stays in the processor's cache.
+        kind = self._kind
+        if not len(self.key):
+            return base.at(kind, base_time, key, row, time)
         places = self._places(key, seen[row])
-        order = np.argsort(places)
+        # Many are sorted, since a search for rising values stays in the processor's cache.
+        order = np.argsort(places) if len(key) > _FEW else slice(None)
         place, old = np.empty_like(key), np.empty_like(key)
         place[order] = np.searchsorted(self._place, places[order]) - 1
         old[order] = np.searchsorted(base.key, key[order])
         np.minimum(old, len(base) - 1, out=old)
-        if records:
-            has = (place >= 0) & (self.key[place] == key)
-            run = self.of[place]
-            start, last = self.time[self.starts[run]], self.time[place]
-            value = None if self.value is None else self.value[place]
-        else:
-            has, start, last = np.zeros(len(key), bool), np.zeros_like(key), np.zeros_like(key)
-            value = None if self.value is None else np.full(len(key), -1)
+        has = (place >= 0) & (self.key[place] == key)
+        run = self.of[place]
+        start, last = self.time[self.starts[run]], self.time[place]
+        value = None if self.value is None else self.value[place]
         if len(base):
             old_last = base.last[old]
             joined = base.key[old] == key
-            if records:
-                # What arrived so late that its run was over before that of the base is not counted.
-                has &= ~(joined & (base.start[old] - last > kind.gap))
-                near = self._opens_key[run] & (start - old_last <= kind.gap)
-                joined &= ~has | near
+            # What arrived so late that its run was over before that of the base is not counted.
+            has &= ~(joined & (base.start[old] - last > kind.gap))
+            near = self._opens_key[run] & (start - old_last <= kind.gap)
+            joined &= ~has | near
             start = np.where(
                 joined, np.where(has, np.minimum(start, base.start[old]), base.start[old]), start
             )
@@ -337,38 +363,22 @@ class Runs:
         else:
             joined = np.zeros(len(key), bool)
         there = (has | joined) & (time[row] - last <= kind.gap)
-        now, before = has & there, joined & there
-        sums = np.zeros((len(kind.sums), len(key)))
-        factors: dict[float, tuple[np.ndarray, np.ndarray]] = {}
-        for sum_, (weight, half_life), kept in zip(sums, kind.sums, base.sums, strict=True):
-            if half_life not in factors:
-                after = np.exp2((self._timeline.zero - time) / half_life)[row] * now
-                earlier = np.exp2((base_time - time) / half_life)[row] * before
-                factors[half_life] = after, earlier
-            after, earlier = factors[half_life]
-            if records:
-                np.multiply(self._prefix(weight, half_life)[place], after, out=sum_)
-            if len(base):
-                sum_ += kept[old] * earlier
-        nothing = ~there
-        start[nothing], last[nothing] = 0, 0
-        if value is not None:
-            value[nothing] = -1
-        return Found(sums, start, last, value, there)
-
-    def _prefix(self, weight: str, half_life: float) -> np.ndarray:
-        """The sum of a run up to each record, at the timeline's `zero`: float64 `(r,)`."""
-        if (weight, half_life) not in self._prefixes:
-            values = self._timeline.growth(half_life)[self._row]
-            if weight in self._weights:
-                values *= self._weights[weight]
-            self._running.add_up(values)
-            self._prefixes[weight, half_life] = values
-        return self._prefixes[weight, half_life]
+        half_lives, of = kind.half_lives
+        factors = np.exp2((self._timeline.zero - time) / half_lives)[:, row] * (has & there)
+        sums = self._prefixes[:, place] * factors[of]
+        if len(base):
+            factors = np.exp2((base_time - time) / half_lives)[:, row] * (joined & there)
+            sums += base.sums[:, old] * factors[of]
+        return Found.where(there, sums, start, last, value)
 
     @functools.cached_property
-    def _running(self) -> RunningSums:
-        return RunningSums(self.starts, len(self.key))
+    def _prefixes(self) -> np.ndarray:
+        """The sums of a run up to each record, at the timeline's `zero`: float64 `(sums, r)`."""
+        values = np.empty((len(self._kind.sums), len(self.key)))
+        for row, (weight, half_life) in zip(values, self._kind.sums, strict=True):
+            row[:] = self._timeline.growth(half_life)[self._row] * self._weights.get(weight, 1)
+        RunningSums(self.starts, len(self.key)).add_up(values)
+        return values
 
     def _places(self, key: np.ndarray, row: np.ndarray) -> np.ndarray:
         high = int(key.max(initial=0)) >> 32
@@ -405,8 +415,8 @@ class RunningSums:
         ]
 
     def add_up(self, values: np.ndarray) -> None:
-        """Replaces values, float64 `(size,)`, by their sums."""
+        """Replaces values, float64 `(rows, size)`, by their sums in each row."""
         for places in self._steps:
-            values[places] += values[places - 1]
+            values[:, places] += values[:, places - 1]
         for rest in self._rests:
-            np.cumsum(values[rest], out=values[rest])
+            np.cumsum(values[:, rest], axis=1, out=values[:, rest])

@@ -27,6 +27,8 @@ class Vocabulary:
         self._added, self._base = added, base
         self._start = 0 if base is None else len(base)
         self._depth: int = 0 if base is None else base._depth + 1
+        # The last array of many ids, and their codes: requests ask for the same again and again.
+        self._looked_up: tuple[pa.Array, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return self._start + len(self._added)
@@ -44,8 +46,18 @@ class Vocabulary:
             return np.full(len(ids), -1, np.int64)
         if len(ids) <= _FEW:
             return np.array([self._code(one) for one in ids.to_pylist()], np.int64)
-        found = pc.fill_null(pc.index_in(ids.cast(self.ids.type), value_set=self.ids), -1)
-        return found.to_numpy().astype(np.int64)
+        known = self._looked_up
+        if known is None or known[0] is not ids:
+            self._looked_up = known = ids, self._search(ids)
+        return known[1]
+
+    def _search(self, ids: pa.Array) -> np.ndarray:
+        found = pc.fill_null(pc.index_in(ids.cast(self._added.type), value_set=self._added), -1)
+        codes = found.to_numpy().astype(np.int64)
+        if self._base is not None:
+            codes = np.where(codes < 0, self._base.codes(ids), codes + self._start)
+        codes.flags.writeable = False
+        return codes
 
     def extended(self, ids: pa.Array) -> Vocabulary:
         """These ids, and after them those of `ids` (without duplicates) that are new."""

@@ -17,7 +17,8 @@ import pytest
 from nrms.data.impressions import behaviors_contract
 from nrms.data.schema import HISTORY
 from nrms.evaluation.baselines import INPUTS
-from nrms.features.context import scan
+from nrms.features.context import pairs, scan
+from nrms.features.context import state as state_module
 from nrms.features.context.events import Events
 from nrms.features.context.features import NAMES, PLACES, Request, features
 from nrms.features.context.input import Context
@@ -28,6 +29,17 @@ START = 1_700_000_000_000_000
 GAP = 7 * DAY
 USUAL = Delays()
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
+
+
+@pytest.fixture(params=["sorted", "hashed"], autouse=True)
+def form(request, monkeypatch):
+    """Pairs are counted in both forms, whatever there is of them."""
+    if request.param == "sorted":
+        monkeypatch.setattr(state_module, "_MANY_PAIRS", 1 << 62)
+    else:
+        monkeypatch.setattr(state_module, "_MANY_PAIRS", -1)
+        assert pairs.compiled() is not None
+    return request.param
 
 
 def site(lists: int = 400, seed: int = 0, days: float = 1.0, strings: bool = False) -> Events:
@@ -374,6 +386,7 @@ def test_chunks_do_not_move_a_feature(monkeypatch):
     events = site(seed=5)
     whole = told(events)
     monkeypatch.setattr(scan, "_PAIRS", 500)
+    monkeypatch.setattr(scan, "_HASHED_PAIRS", 500)
     np.testing.assert_allclose(told(events), whole, **CLOSE)
 
 
