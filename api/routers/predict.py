@@ -113,7 +113,10 @@ def _score(
             decoded = upload.decode(folder)
             timing.mark("decode")
             live = _live(service, model, options)
-            scored = model.score(folder, decoded.row_histories, decoded.warnings, live)
+            warnings = decoded.warnings
+            if options.past == "live" and model.model.inputs.past is None:
+                warnings = [*warnings, "past=live: the model reads no past, so nothing changes"]
+            scored = model.score(folder, decoded.row_histories, warnings, live)
             timing.mark("score")
             explained = why(model, scored, options)
         summary = summarize(scored)

@@ -270,8 +270,6 @@ class _Scoring:
                 state, doubts = start_before(self._start.state(), split.first_time)
                 past.join(state)
             self._doubts = doubts
-            for doubt in doubts:
-                logger.warning("%s: %s", split.name, doubt)
         count_words, own = self._model.inputs.count_words, self._bundle.joins
         self._joins = joins.check(self._dataset, split, count_words, own, self._config.max_unknown)
         logger.info("%s: %s", split.name, joins.line(self._joins.shares))

@@ -67,6 +67,13 @@ def test_a_few_unknown_candidates_are_a_warning_alone(service):
     assert any("no candidate is in articles.parquet" in line for line in answer.json()["warnings"])
 
 
+def test_what_happens_is_asked_of_a_model_that_reads_no_past(service, world):
+    row = {"impression_id": 1, "article_ids_inview": world.article_ids[:3]}
+    body = {"impressions": [row]}
+    answer = service.client.post("/predict/json", json=body, params={"past": "live"}).json()
+    assert [line for line in answer["warnings"] if line.startswith("past=live: ")]
+
+
 def test_the_setting_says_how_much_may_be_unknown(world, tmp_path):
     known = world.article_ids[:10]
     row = {"impression_id": 1, "article_ids_inview": [*known, 1, 2], "article_id_fixed": known}
