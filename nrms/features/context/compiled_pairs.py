@@ -21,7 +21,6 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNKNOWN, _SAME = np.int32(-1), np.int32(-2)  # nothing is known of a pair; it is one article twice
 _START, _LAST = 0, 1
 
-
 _I, _F, _B = numba.int64[::1], numba.float64[:, ::1], numba.boolean[::1]
 _FLOATS, _SIZE = numba.float64[::1], numba.int64
 # index, keys, sums, times, whole
@@ -36,16 +35,16 @@ _OfEach = numba.types.UniTuple(_F, 3)
 _Out = numba.types.Tuple((numba.float64[:, :, ::1], _FLOATS, _FLOATS))
 
 
-def _compiled(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _compiled(signature: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The function as machine code, kept beside this file or in NUMBA_CACHE_DIR; where nothing can
     be written, each process makes it anew. With a signature this is done on import.
     """
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return numba.njit(*signature, cache=True, nogil=True)(function)
+            return numba.njit(signature, cache=True, nogil=True)(function)
         except RuntimeError:
-            return numba.njit(*signature, nogil=True)(function)
+            return numba.njit(signature, nogil=True)(function)
 
     return compiled
 
