@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jobs.cli import run
 from nrms.errors import ConfigError
+from nrms.sources.article_vectors import WithVectors
 from nrms.sources.config import PrepareConfig
 from nrms.sources.demo import DemoSite
 from nrms.sources.ebnerd import Ebnerd
@@ -23,6 +24,9 @@ def main(config: PrepareConfig) -> None:
     """Writes the splits that are not there yet, with a progress bar, and says what it wrote."""
     with scratch_folder() as cache, ExitStack() as stack:
         source = open_source(config, cache)
+        if config.document_vectors is not None or config.entity_vectors is not None:
+            documents, entities = config.document_vectors, config.entity_vectors
+            source = WithVectors(source, documents, entities, cache)
         bars: dict[str, tqdm] = {}
 
         def progress(split: str, rows: int) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from nrms.architectures.registry import ModelConfig, register
+from nrms.architectures.registry import register
+from nrms.architectures.texts import TextsConfig
 from nrms.config import PositiveInt, Share, option
+from nrms.features.article_inputs import one_text
+from nrms.features.inputs import History, Inputs
 
 
 @dataclass(frozen=True, kw_only=True)
-class NrmsConfig(ModelConfig):
+class NrmsConfig(TextsConfig):
     """NRMS"""
 
     free: ClassVar[frozenset[str]] = frozenset({"dropout", "train_word_vectors"})
@@ -25,4 +28,9 @@ class NrmsConfig(ModelConfig):
     train_word_vectors: bool = option(True, "whether training changes the word vectors")
 
 
-register("nrms", NrmsConfig, "nrms.models.nrms:build")
+def inputs(config: Any) -> Inputs:
+    """What it reads: the words of the texts, and histories."""
+    return Inputs([one_text(config)], History(config.history_size))
+
+
+register("nrms", NrmsConfig, "nrms.models.nrms:build", inputs=inputs)

@@ -10,6 +10,12 @@ def decoded(array: pa.Array) -> pa.Array:
     return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists, of any of Arrow's kinds but views."""
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
 def plain(kind: pa.DataType) -> pa.DataType:
     """The type with a string for each string_view, in lists too, because Arrow cannot yet pick rows
     of views.

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nrms import storage
-from nrms.data.columns import plain
+from nrms.data.columns import is_list, plain
 from nrms.data.mistakes import near_name
 from nrms.errors import SchemaError
 
-Kind = Literal["id", "ids", "text", "time", "times", "integer", "numbers"]
+Kind = Literal["id", "ids", "text", "label", "time", "times", "integer", "numbers"]
 Thing = Literal["article", "user", "impression"]
 Families = dict[Thing, pa.DataType]
 
@@ -54,6 +54,8 @@ HISTORY = (
     Column("impression_time_fixed", "times", required=False),
 )
 
+# Columns of articles.parquet that some models read, by what they hold vectors of.
+VECTORS = {"vector": "document_vector", "entities": "entity_vector"}
 IN_VIEW, CLICKS = "article_ids_inview", "article_ids_clicked"
 LISTS = ("ids", "times", "numbers")
 STRINGS = (pa.string(), pa.large_string())
@@ -61,6 +63,7 @@ EXPECTED: dict[Kind, str] = {
     "id": "an integer or a string",
     "ids": "a list of integers or of strings",
     "text": "a string",
+    "label": "a string or an integer, or a list of them",
     "time": "a timestamp",
     "times": "a list of timestamps",
     "integer": "an integer",
@@ -142,21 +145,18 @@ def _family(arrived: pa.DataType, kind: Kind) -> pa.DataType | None:
     type.
     """
     types, arrived = pa.types, plain(arrived)
-    if kind in LISTS and not types.is_null(arrived):
-        if not (
-            types.is_list(arrived)
-            or types.is_large_list(arrived)
-            or types.is_fixed_size_list(arrived)
-        ):
-            return None
+    nested = is_list(arrived)
+    if kind in LISTS and not nested and not types.is_null(arrived):
+        return None
+    if nested and (kind in LISTS or kind == "label"):
         arrived = arrived.value_type
     if types.is_dictionary(arrived):
         arrived = arrived.value_type
     if types.is_null(arrived):
         return arrived
-    if types.is_integer(arrived) and kind in ("id", "ids", "integer"):
+    if types.is_integer(arrived) and kind in ("id", "ids", "integer", "label"):
         return pa.int64()
-    if arrived in STRINGS and kind in ("id", "ids", "text"):
+    if arrived in STRINGS and kind in ("id", "ids", "text", "label"):
         return pa.string()
     if types.is_timestamp(arrived) and kind in ("time", "times"):
         return arrived

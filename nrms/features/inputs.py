@@ -32,7 +32,15 @@ Kind = TypeVar("Kind", bound=Any)
 
 
 def registered(cls: Kind) -> Kind:
-    """Makes a class of inputs known to bundles by its `kind`; a decorator."""
+    """Makes a class of inputs known to bundles by its `kind`; a decorator. Raises ValueError:
+    another class has this kind, so that bundles would be opened with the wrong one.
+    """
+    known = _KINDS.setdefault(cls.kind, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(
+            f"an input must have a kind of its own. Received: {cls.kind!r} of {cls.__qualname__}; "
+            f"{known.__module__}.{known.__qualname__} has it. Rename one of them."
+        )
     _KINDS[cls.kind] = cls
     return cls
 

@@ -54,7 +54,8 @@ class AdditiveAttention(keras.layers.Layer):
     def call(self, inputs, padding_mask):
         """See the class."""
         shape = ops.shape(padding_mask)
-        hidden = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.projection)
+        dim = self.projection.shape[0]  # runtimes trace the inputs for any size
+        hidden = ops.matmul(ops.reshape(inputs, (-1, dim)), self.projection)
         # Reshaped before the bias is added. Otherwise TensorFlow would make one operation of the
         # product and the bias, which rounds differently.
         hidden = ops.reshape(hidden, (*shape, self.attention_dim))

@@ -27,10 +27,11 @@ class NewsEncoder(keras.Model):
         attention_dim: hidden size of the pooling.
         dropout: rate of dropout after the embedding and after the self-attention.
         train_word_vectors: False freezes the embedding.
+        text: name of the words that it reads.
 
     Call arguments:
-        articles: dictionary with `title`, an int32 tensor of shape `(batch, title)` with word ids,
-            0 = padding.
+        articles: dictionary with an int32 tensor of shape `(batch, words)` with word ids, 0 =
+            padding, under the name `text`.
         buckets: see `nrms.layers.sequence_encoder`.
 
     Returns:
@@ -52,9 +53,11 @@ class NewsEncoder(keras.Model):
         attention_dim: int = 200,
         dropout: float = 0.2,
         train_word_vectors: bool = True,
+        text: str = "title",
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.text = text
         self.vocabulary_size = vocabulary_size
         self.word_dim = word_dim
         self.heads = heads
@@ -91,7 +94,7 @@ class NewsEncoder(keras.Model):
 
     def call(self, articles, training=False, buckets=None):
         """See the class."""
-        titles = articles["title"]
+        titles = articles[self.text]
         titles = titles[:, : ops.max(ends(titles != 0), initial=1)]
         words, rows = ops.unique(titles, sorted=False, return_inverse=True)
         vectors = self.word_dropout(self.embedding(words), training=training)
@@ -101,7 +104,7 @@ class NewsEncoder(keras.Model):
 
     def compute_output_shape(self, articles_shape: dict[str, tuple]) -> tuple:
         """`(batch, heads * head_dim)`."""
-        return (articles_shape["title"][0], self.dim)
+        return (articles_shape[self.text][0], self.dim)
 
     def get_config(self) -> dict:
         """See `keras.layers.Layer.get_config`."""
@@ -114,6 +117,7 @@ class NewsEncoder(keras.Model):
             "attention_dim": self.attention_dim,
             "dropout": self.dropout,
             "train_word_vectors": self.train_word_vectors,
+            "text": self.text,
         }
 
 
@@ -195,6 +199,7 @@ def build(config: NrmsConfig, inputs: Inputs, dtype: str) -> TwoTower:
         config.word_dim,
         dropout=config.dropout,
         train_word_vectors=config.train_word_vectors,
+        text=inputs.words.name,
         dtype=dtype,
         name="news_encoder",
         **attention,

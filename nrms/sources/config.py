@@ -33,6 +33,16 @@ class SourceConfig:
     split_name: Literal["train", "validation", "test"] | None = option(
         None, "mind: the split that --input becomes in --output"
     )
+    document_vectors: Text | None = option(
+        None,
+        "ebnerd, mind: Parquet file of article_id and one column of vectors, as EB-NeRD's; they "
+        "become the column document_vector",
+    )
+    entity_vectors: Text | None = option(
+        None,
+        "mind: entity_embedding.vec; the mean vector of an article's entities becomes the column "
+        "entity_vector",
+    )
     output: Text = required("where the data set goes: a folder or gs:// URI")
     date: DateText | None = option(
         None,

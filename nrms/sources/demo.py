@@ -54,7 +54,7 @@ LONGEST_HISTORY = 3_000
 HISTORY_AGE = 36 * HOUR  # of an article that is clicked, at most
 HISTORY_FADING = 6.0  # in so many hours the clicks on an article are divided by e
 
-SITE = 2  # of the sites that this program has made up; data of another one are other data
+SITE = 3  # of the sites that this program has made up; data of another one are other data
 MIN_ARTICLES = 500  # with fewer, pages could be empty at the start
 
 
@@ -105,7 +105,7 @@ class DemoSite:
         self.notes: list[str] = []
         self.seed = seed
         rng = self._rng("world")
-        self._articles = Articles(rng, articles)
+        self._articles = Articles(rng, self._rng("texts"), articles)
         self._readers = Readers(rng, users, self._articles.supply)
         self._pages = Pages(
             rng,
@@ -307,7 +307,7 @@ class DemoSite:
         return article
 
     def _rng(self, part: str, chunk: int = 0) -> np.random.Generator:
-        parts = ["world", "history", "train", "validation", "pages"]
+        parts = ["world", "history", "train", "validation", "pages", "texts"]
         key = [self.seed, parts.index(part), chunk]
         return np.random.default_rng(
             key if self._day is None or part != "validation" else [*key, self._day]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nrms.sources.demo_calendar import DAYS, HOUR, Visits
 from nrms.sources.demo_words import Language
@@ -17,12 +18,20 @@ BURSTS = 0.12  # share of the articles that suddenly draw clicks
 BURST, BURST_HOURS = 3.0, 2.0  # so much, and in so many hours it is divided by e
 BURST_AFTER = 3.0  # mean hours from publication to a burst
 
+# Bodies and document vectors tell of an article's quality, too, which its title does not: STYLE
+# words of each body are, with some noise, those of its rank in quality.
+STYLE, STYLE_NOISE = 8, 0.7
+NO_BODY, NO_VECTOR = 0.05, 0.02  # shares of the articles
+VECTOR = 64
+VECTOR_NOISE = 0.35  # standard deviation of each entry; a topic and a quality of 1 have length 1
+
 
 class Articles:
     """All articles of a site, in the order of publication.
 
     Args:
         rng: draws the articles.
+        texts: draws their bodies and vectors, on which no click depends.
         count: how many, over all days of the calendar.
 
     Attributes:
@@ -33,7 +42,7 @@ class Articles:
         ids: int32.
     """
 
-    def __init__(self, rng: np.random.Generator, count: int) -> None:
+    def __init__(self, rng: np.random.Generator, texts: np.random.Generator, count: int) -> None:
         self._language = Language(rng, TOPICS)
         self.supply = np.arange(1, TOPICS + 1) ** -SUPPLY
         share = self.supply / self.supply.sum()
@@ -49,6 +58,8 @@ class Articles:
             "subtitle": self._language.sentences(
                 rng, self.topic, 8 + rng.binomial(20, 1 / 2, count)
             ),
+            "body": self._bodies(texts),
+            "document_vector": self._vectors(texts),
         }
 
     def attraction(self, article: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -60,6 +71,21 @@ class Articles:
         since = (time[bursting] - self._burst[article[bursting]]) / HOUR
         attraction[bursting] += BURST * np.exp(-since / BURST_HOURS)
         return attraction
+
+    def _bodies(self, rng: np.random.Generator) -> pa.Array:
+        count = len(self.ids)
+        about = self._language.sentences(rng, self.topic, 40 + rng.binomial(80, 1 / 2, count))
+        seen = self.quality[:, None] + STYLE_NOISE * rng.standard_normal((count, STYLE))
+        bodies = pc.binary_join_element_wise(about, self._language.style(seen), " ")
+        return pc.if_else(pa.array(rng.random(count) < NO_BODY), None, bodies)
+
+    def _vectors(self, rng: np.random.Generator) -> pa.Array:
+        axes = np.linalg.qr(rng.standard_normal((VECTOR, TOPICS + 1)))[0].T
+        vectors = axes[self.topic] + self.quality[:, None] * axes[TOPICS]
+        vectors += VECTOR_NOISE * rng.standard_normal(vectors.shape)
+        every = pa.FixedSizeListArray.from_arrays(vectors.astype(np.float32).ravel(), VECTOR)
+        missing = pa.array(rng.random(len(vectors)) < NO_VECTOR)
+        return pc.if_else(missing, None, every.cast(pa.list_(pa.float32())))
 
     def table(self, published: pa.Array) -> pa.Table:
         """The table of articles, with `published` as the times."""

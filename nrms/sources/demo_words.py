@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 # impressions are enough to learn them.
 FUNCTION_WORDS, FUNCTION_SHARE, FUNCTION_ZIPF = 60, 0.14, 1.0
 GENERAL_WORDS, GENERAL_SHARE, GENERAL_ZIPF = 3_000, 0.28, 0.8
+STYLES = 24  # general words that tell of an article's quality in its body
 NAMES, NAME_SHARE, NAME_ZIPF = 20_000, 0.16, 0.7
 TOPIC_WORDS, TOPIC_SHARE, TOPIC_ZIPF = 300, 0.42, 1.3  # 300 words in each topic
 
@@ -90,6 +91,15 @@ class Language:
         return self.words.take(
             pa.array(self._first_topic_word + topics.astype(np.int64) * TOPIC_WORDS)
         )
+
+    def style(self, ranks: np.ndarray) -> pa.StringArray:
+        """For each row of `ranks`, float `(n, words)`, mostly within 3 of 0, general words that say
+        how high each is.
+        """
+        steps = np.clip((ranks + 3) / 6 * STYLES, 0, STYLES - 1).astype(np.int64)
+        words = self.words.take(pa.array((FUNCTION_WORDS + steps).ravel()))
+        offsets = np.arange(len(ranks) + 1) * ranks.shape[1]
+        return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), words), " ")
 
     def sentences(
         self, rng: np.random.Generator, topics: np.ndarray, lengths: np.ndarray

@@ -361,6 +361,13 @@ def test_train_toml_holds_every_default():
     }
 
 
+@pytest.mark.parametrize("model", ["naml", "nrms_docvec"])
+def test_a_models_toml_holds_its_own_defaults(model):
+    values = tomllib.loads((CONFIGS / f"{model}.toml").read_text())
+    own = as_dict(architectures()[model].config_class())
+    assert values == {"model": model, **{k: v for k, v in own.items() if v is not None}}
+
+
 def test_score_toml_holds_every_default():
     values = tomllib.loads((CONFIGS / "score.toml").read_text())
     defaults = as_dict(ScoreConfig(model="m", data="in", output="out"))

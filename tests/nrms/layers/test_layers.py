@@ -13,7 +13,10 @@ from nrms.inference.parity import check_parity
 from nrms.layers.additive_attention import AdditiveAttention
 from nrms.layers.self_attention import SelfAttention
 from nrms.layers.sequence_encoder import SequenceEncoder
+from nrms.layers.text_cnn import TextCnn
+from nrms.models.naml import AttentiveUserEncoder, ViewsEncoder
 from nrms.models.nrms import NewsEncoder, UserEncoder
+from nrms.models.nrms_docvec import DocumentEncoder
 from nrms.models.two_tower import TwoTower
 from tests.encoders import SPECS, Encoders, small_model
 
@@ -35,6 +38,23 @@ def left(lengths, width, high):
 ROWS = left([3, 1, 5, 0, 2, 5, 4, 3, 1, 2], 5, 8)
 TITLES = left([3, 5, 0, 1, 4, 2, 2, 5], 6, 20)
 NEWS = {"vocabulary_size": 20, "word_dim": 5, "dropout": 0.0, **SMALL}
+VIEWS = {
+    "vocabulary_size": 20,
+    "texts": ["title", "body"],
+    "categories": {"category": 4},
+    "vectors": {"vector": 3},
+    "word_dim": 5,
+    "dim": DIM,
+    "category_dim": 2,
+    "attention_dim": ATTENTION,
+    "dropout": 0.0,
+}
+VIEWED = {
+    "title": TITLES,
+    "body": left([9, 0, 0, 2, 7, 1, 3, 9], 9, 20),
+    "category": np.array([0, 1, 2, 3, 3, 0, 1, 2], np.int32),
+    "vector": floats(8, 3),
+}
 
 LAYERS = {
     "self_attention": (
@@ -55,6 +75,25 @@ LAYERS = {
         (floats(8, DIM), ROWS, ROWS != 0),
         (10, DIM),
     ),
+    "text_cnn": (
+        lambda: TextCnn(DIM, 3, ATTENTION),
+        ((None, 5),),
+        (floats(8, 5), ROWS, ROWS != 0),
+        (10, DIM),
+    ),
+    "views_encoder": (lambda: ViewsEncoder(**VIEWS), (), (VIEWED,), (8, DIM)),
+    "attentive_user_encoder": (
+        lambda: AttentiveUserEncoder(DIM, ATTENTION),
+        (),
+        (floats(8, DIM), ROWS),
+        (10, DIM),
+    ),
+    "document_encoder": (
+        lambda: DocumentEncoder(3, 2, 5, DIM, 0.0),
+        (),
+        ({"vector": VIEWED["vector"]},),
+        (8, DIM),
+    ),
     "news_encoder": (lambda: NewsEncoder(**NEWS), (), ({"title": TITLES},), (8, DIM)),
     "user_encoder": (lambda: UserEncoder(**SMALL), (), (floats(8, DIM), ROWS), (10, DIM)),
     "recommender": (
@@ -70,7 +109,9 @@ LAYERS = {
 
 
 def random_weights(layer):
-    layer.set_weights([RNG.normal(size=weight.shape) for weight in layer.get_weights()])
+    for weight in layer.weights:
+        values = RNG.normal(size=weight.shape)
+        weight.assign(np.abs(values) if weight.name == "moving_variance" else values)
 
 
 @pytest.fixture(params=LAYERS)
@@ -195,6 +236,81 @@ def test_news_encoder_equals_numpy():
         for title in TITLES
     ]
     np.testing.assert_allclose(encoder({"title": TITLES}), expected, atol=1e-5)
+
+
+def pooled(pooling, vectors):
+    hidden = np.tanh(vectors @ pooling.projection.numpy() + pooling.bias.numpy())
+    return softmax((hidden @ pooling.query.numpy())[:, 0]) @ vectors
+
+
+def slow_cnn(layer, words):
+    """Convolution and pooling of one text without padding, window by window."""
+    kernel = layer.kernel.numpy().reshape(words.shape[1], layer.window, layer.filters)
+    beside = np.zeros((layer.window // 2, words.shape[1]))
+    padded = np.concatenate([beside, words, beside])
+    features = [
+        np.maximum(np.einsum("wd,dwf->f", padded[i : i + layer.window], kernel) + layer.bias, 0)
+        for i in range(len(words))
+    ]
+    return pooled(layer.pooling, np.array(features))
+
+
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_text_cnn_equals_numpy(window):
+    layer = TextCnn(DIM, window, ATTENTION)
+    layer.build((None, 5))
+    random_weights(layer)
+    items = floats(8, 5)
+    expected = [
+        slow_cnn(layer, items[row[row != 0]]) if row.any() else np.zeros(DIM) for row in ROWS
+    ]
+    np.testing.assert_allclose(layer(items, ROWS, ROWS != 0), expected, atol=1e-5)
+
+
+def test_views_encoder_equals_numpy():
+    encoder = ViewsEncoder(**VIEWS)
+    encoder.build()
+    random_weights(encoder)
+    words, expected = encoder.embedding.embeddings.numpy(), []
+    for row in range(8):
+        views = []
+        for name, layer in zip(("title", "body"), encoder.of_text, strict=True):
+            ids = VIEWED[name][row]
+            if ids.any():  # a text without words is no view
+                views.append(slow_cnn(layer, words[ids[ids != 0]]))
+        category = encoder.of_category[0].embeddings.numpy()[VIEWED["category"][row]]
+        for values, dense in zip((category, VIEWED["vector"][row]), encoder.dense, strict=True):
+            kernel, bias = (weight.numpy() for weight in dense.weights)
+            views.append(np.maximum(values @ kernel + bias, 0))
+        expected.append(pooled(encoder.pooling, np.array(views)))
+    np.testing.assert_allclose(encoder(VIEWED), expected, atol=1e-5)
+
+
+def test_attentive_user_encoder_equals_numpy():
+    encoder = AttentiveUserEncoder(DIM, ATTENTION)
+    encoder.build()
+    random_weights(encoder)
+    vectors = floats(8, DIM)
+    expected = [
+        pooled(encoder.pooling, vectors[row[row != 0]]) if row.any() else np.zeros(DIM)
+        for row in ROWS
+    ]
+    np.testing.assert_allclose(encoder(vectors, ROWS), expected, atol=1e-5)
+
+
+def test_document_encoder_equals_numpy():
+    encoder = DocumentEncoder(3, 2, 5, DIM, 0.3)
+    encoder.build()
+    random_weights(encoder)
+    values = VIEWED["vector"]
+    for dense, norm in zip(encoder.dense, encoder.norms, strict=True):
+        kernel, bias = (weight.numpy() for weight in dense.weights)
+        values = np.maximum(values @ kernel + bias, 0)
+        gamma, beta, mean, variance = (weight.numpy() for weight in norm.weights)
+        values = (values - mean) / np.sqrt(variance + norm.epsilon) * gamma + beta
+    kernel, bias = (weight.numpy() for weight in encoder.last.weights)
+    expected = np.maximum(values @ kernel + bias, 0)
+    np.testing.assert_allclose(encoder({"vector": VIEWED["vector"]}), expected, atol=1e-4)
 
 
 def test_user_encoder_equals_numpy():

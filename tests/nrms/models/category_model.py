@@ -15,7 +15,7 @@ from nrms.models.two_tower import TwoTower
 
 @registered
 class Category(ArticleInput):
-    kind = name = "category"
+    kind, name = "example_category", "category"
     columns = (Column("category_str", "text", required=False),)
 
     def __init__(self, known=()):

@@ -150,11 +150,32 @@ def test_what_a_chunk_holds_does_not_depend_on_what_was_read_before(monkeypatch)
     assert list(first.behaviors("validation")) == list(second.behaviors("validation"))
 
 
+def test_bodies_and_vectors_tell_of_topic_and_quality_and_some_are_missing(site):
+    articles = pl.DataFrame(site.articles())
+    drawn = site._articles
+    assert 0.01 < articles["body"].null_count() / len(articles) < 0.1
+    there = articles["document_vector"].is_not_null().to_numpy()
+    assert 0.9 < there.mean() < 1
+    vectors = np.stack(articles["document_vector"].drop_nulls().to_numpy())
+    topic, quality = drawn.topic[there], drawn.quality[there]
+    means = np.stack([vectors[topic == number].mean(0) for number in range(12)])
+    nearest = ((vectors[:, None] - means) ** 2).sum(-1).argmin(1)
+    assert (nearest == topic).mean() > 0.6
+    fitted = np.linalg.lstsq(vectors - means[topic], quality, rcond=None)[0]
+    assert np.corrcoef((vectors - means[topic]) @ fitted, quality)[0, 1] > 0.6
+    last = articles.with_columns(quality=drawn.quality).drop_nulls("body")
+    words = last.select("quality", word=pl.col("body").str.split(" ").list.tail(8)).explode("word")
+    usual = words.group_by("word").agg(pl.col("quality").mean().alias("usual"), pl.len())
+    assert usual["usual"].max() - usual["usual"].min() > 2
+
+
 def test_columns_are_those_of_ebnerd(site, behaviors, history):
     assert pl.DataFrame(site.articles()).schema == {
         "article_id": pl.Int32,
         "title": pl.String,
         "subtitle": pl.String,
+        "body": pl.String,
+        "document_vector": pl.List(pl.Float32),
         "category_str": pl.String,
         "published_time": pl.Datetime("us"),
     }
