@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from nrms.layers.additive_attention import AdditiveAttention
+from nrms.layers.fast_attention import FastAttention
 from nrms.layers.self_attention import SelfAttention
+
+ATTENTIONS: dict[str, Any] = {"self": SelfAttention, "fast": FastAttention}
 
 
 def ends(mask):
@@ -55,8 +60,8 @@ def by_length(rows, padding_mask, buckets: int, encode):
 
 @keras.saving.register_keras_serializable(package="nrms")
 class SequenceEncoder(keras.layers.Layer):
-    """Multi-head self-attention, dropout, additive attention (Wu et al., EMNLP-IJCNLP 2019, section
-    2).
+    """Attention between the items of a sequence, dropout, additive attention (Wu et al.,
+    EMNLP-IJCNLP 2019, section 2).
 
     A title is a sequence of words, a history a sequence of articles. The sequences are divided into
     groups of similar length, and each group is cut where its longest sequence ends. This changes no
@@ -74,6 +79,7 @@ class SequenceEncoder(keras.layers.Layer):
         dropout: rate between self-attention and pooling.
         buckets: number of groups. More groups mean less padding, but more and smaller operations.
             None for the number that is fastest at this size of vectors.
+        attention: "self", multi-head self-attention, or "fast", that of Fastformer.
 
     Call arguments:
         items: float tensor of shape `(items, dim)`, the distinct items of the batch.
@@ -93,16 +99,18 @@ class SequenceEncoder(keras.layers.Layer):
         attention_dim: int,
         dropout: float = 0.0,
         buckets: int | None = None,
+        attention: str = "self",
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.attention = attention
         self.heads = heads
         self.head_dim = head_dim
         self.attention_dim = attention_dim
         self.dropout = dropout
         self.buckets = buckets or fastest_buckets(heads * head_dim)
-        self.self_attention = SelfAttention(
-            heads, head_dim, name="self_attention", dtype=self.dtype_policy
+        self.self_attention = ATTENTIONS[attention](
+            heads, head_dim, name=f"{attention}_attention", dtype=self.dtype_policy
         )
         self.context_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.pooling = AdditiveAttention(attention_dim, name="pooling", dtype=self.dtype_policy)
@@ -142,4 +150,5 @@ class SequenceEncoder(keras.layers.Layer):
             "attention_dim": self.attention_dim,
             "dropout": self.dropout,
             "buckets": self.buckets,
+            "attention": self.attention,
         }

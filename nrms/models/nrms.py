@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -28,6 +30,7 @@ class NewsEncoder(keras.Model):
         dropout: rate of dropout after the embedding and after the self-attention.
         train_word_vectors: False freezes the embedding.
         text: name of the words that it reads.
+        attention: see `nrms.layers.sequence_encoder`.
 
     Call arguments:
         articles: dictionary with an int32 tensor of shape `(batch, words)` with word ids, 0 =
@@ -54,10 +57,11 @@ class NewsEncoder(keras.Model):
         dropout: float = 0.2,
         train_word_vectors: bool = True,
         text: str = "title",
+        attention: str = "self",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.text = text
+        self.text, self.attention = text, attention
         self.vocabulary_size = vocabulary_size
         self.word_dim = word_dim
         self.heads = heads
@@ -74,7 +78,10 @@ class NewsEncoder(keras.Model):
         )
         self.word_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.title = SequenceEncoder(
-            heads, head_dim, attention_dim, dropout, name="title", dtype=self.dtype_policy
+            *(heads, head_dim, attention_dim, dropout),
+            attention=attention,
+            name="title",
+            dtype=self.dtype_policy,
         )
 
     @property
@@ -118,6 +125,7 @@ class NewsEncoder(keras.Model):
             "dropout": self.dropout,
             "train_word_vectors": self.train_word_vectors,
             "text": self.text,
+            "attention": self.attention,
         }
 
 
@@ -131,6 +139,7 @@ class UserEncoder(keras.Model):
         heads: attention heads.
         head_dim: size of a head; `heads * head_dim` must be the size of a news vector.
         attention_dim: hidden size of the pooling.
+        attention: see `nrms.layers.sequence_encoder`.
 
     Call arguments:
         news_vectors: float tensor of shape `(articles, dim)`, distinct articles. Row 0 stands for
@@ -149,13 +158,23 @@ class UserEncoder(keras.Model):
         TensorShape([1, 400])
     """
 
-    def __init__(self, heads: int = 20, head_dim: int = 20, attention_dim: int = 200, **kwargs):
+    def __init__(
+        self,
+        heads: int = 20,
+        head_dim: int = 20,
+        attention_dim: int = 200,
+        attention: str = "self",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.heads = heads
         self.head_dim = head_dim
-        self.attention_dim = attention_dim
+        self.attention_dim, self.attention = attention_dim, attention
         self.history = SequenceEncoder(
-            heads, head_dim, attention_dim, name="history", dtype=self.dtype_policy
+            *(heads, head_dim, attention_dim),
+            attention=attention,
+            name="history",
+            dtype=self.dtype_policy,
         )
 
     def build_from_config(self, config: dict) -> None:
@@ -184,15 +203,17 @@ class UserEncoder(keras.Model):
             "heads": self.heads,
             "head_dim": self.head_dim,
             "attention_dim": self.attention_dim,
+            "attention": self.attention,
         }
 
 
-def build(config: NrmsConfig, inputs: Inputs, dtype: str) -> TwoTower:
-    """See `nrms.models.build.build_model`."""
-    attention = {
+def build(config: NrmsConfig, inputs: Inputs, dtype: str, between: str = "self") -> TwoTower:
+    """See `nrms.models.build.build_model`. `between` is the attention of both encoders."""
+    attention: dict[str, Any] = {
         "heads": config.heads,
         "head_dim": config.head_dim,
         "attention_dim": config.attention_dim,
+        "attention": between,
     }
     news_encoder = NewsEncoder(
         len(inputs.words.tokenizer),

@@ -361,7 +361,7 @@ def test_train_toml_holds_every_default():
     }
 
 
-@pytest.mark.parametrize("model", ["naml", "nrms_docvec"])
+@pytest.mark.parametrize("model", ["fastformer", "naml", "nrms_docvec"])
 def test_a_models_toml_holds_its_own_defaults(model):
     values = tomllib.loads((CONFIGS / f"{model}.toml").read_text())
     own = as_dict(architectures()[model].config_class())

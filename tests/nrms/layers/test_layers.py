@@ -11,6 +11,7 @@ from nrms.architectures.nrms import NrmsConfig
 from nrms.bundles.export import export_model
 from nrms.inference.parity import check_parity
 from nrms.layers.additive_attention import AdditiveAttention
+from nrms.layers.fast_attention import FastAttention
 from nrms.layers.self_attention import SelfAttention
 from nrms.layers.sequence_encoder import SequenceEncoder
 from nrms.layers.text_cnn import TextCnn
@@ -59,6 +60,12 @@ VIEWED = {
 LAYERS = {
     "self_attention": (
         lambda: SelfAttention(HEADS, HEAD_DIM),
+        ((None, DIM),),
+        (floats(8, 3, HEADS, HEAD_DIM), ROWS, ROWS != 0),
+        (10, 5, DIM),
+    ),
+    "fast_attention": (
+        lambda: FastAttention(HEADS, HEAD_DIM),
         ((None, DIM),),
         (floats(8, 3, HEADS, HEAD_DIM), ROWS, ROWS != 0),
         (10, 5, DIM),
@@ -150,7 +157,7 @@ def test_every_weight_gets_a_gradient_and_one_fit_step_lowers_the_loss(case):
     random_weights(layer)
     target = floats(*shape)
     seen = np.ones(shape, np.float32)
-    if isinstance(layer, SelfAttention):
+    if isinstance(layer, SelfAttention | FastAttention):
         layer_input = floats(8, DIM)
 
         def forward():
@@ -311,6 +318,33 @@ def test_document_encoder_equals_numpy():
     kernel, bias = (weight.numpy() for weight in encoder.last.weights)
     expected = np.maximum(values @ kernel + bias, 0)
     np.testing.assert_allclose(encoder({"vector": VIEWED["vector"]}), expected, atol=1e-4)
+
+
+def slow_fast_attention(layer, items):
+    """Fastformer's attention of one sequence without padding, head by head, item by item."""
+    width = HEADS * HEAD_DIM
+    q, k, v = np.split(items @ layer.projection.numpy(), 3, axis=1)
+    mixed = np.zeros((len(items), width))
+    for head in range(HEADS):
+        part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
+        of_query, of_key = layer.weighing.numpy()[:, head]
+        alpha = softmax(q[:, part] @ of_query / np.sqrt(HEAD_DIM))
+        p = k[:, part] * sum(a * one for a, one in zip(alpha, q[:, part], strict=True))
+        beta = softmax(p @ of_key / np.sqrt(HEAD_DIM))
+        mixed[:, part] = v[:, part] * sum(b * one for b, one in zip(beta, p, strict=True))
+    return mixed @ layer.transform.numpy() + q
+
+
+def test_fast_attention_equals_numpy():
+    layer = FastAttention(HEADS, HEAD_DIM)
+    layer.build((None, DIM))
+    random_weights(layer)
+    items = floats(8, DIM)
+    found = np.array(layer(layer.project(ops.convert_to_tensor(items)), ROWS, ROWS != 0))
+    for row, one in zip(ROWS, found, strict=True):
+        if row.any():
+            expected = slow_fast_attention(layer, items[row[row != 0]])
+            np.testing.assert_allclose(one[row != 0], expected, atol=1e-5)
 
 
 def test_user_encoder_equals_numpy():
