@@ -1,5 +1,5 @@
-"""Measure speed and memory against naive forms of the same work: `python -m jobs.bench train`,
-`score`, `api` or `context`.
+"""Measure speed and memory against naive forms of the same work, and models beside each other:
+`python -m jobs.bench train`, `score`, `api`, `context` or `models`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jobs.cli import end_with
 from nrms.config import parse
 
 # modules of this package, each with `Options` and `run_benchmark`
-BENCHMARKS = ("train", "score", "api", "context")
+BENCHMARKS = ("train", "score", "api", "context", "models")
 
 
 def command(argv: Sequence[str] | None = None, prog: str = "python -m jobs.bench") -> NoReturn:

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from jobs.bench import score, train
+from jobs.bench import models, score, train
 from jobs.bench.naive import NaiveNRMS, naive_weights, shared_weights
 from nrms.architectures.nrms import NrmsConfig
+from nrms.errors import ConfigError
 from tests.encoders import small_model
 
 pytestmark = pytest.mark.system
@@ -87,3 +88,24 @@ def test_the_scoring_benchmark_gives_a_row_for_each_case(monkeypatch, capsys):
     assert [row["name"] for row in rows] == [*speeds, "peak memory, keras", "peak memory, onnx"]
     assert all(row["ours"] > 0 and row["naive"] > 0 for row in rows)
     assert "of the matrix-multiply peak" in capsys.readouterr().out
+
+
+def test_models_are_measured_on_the_same_data(capsys):
+    options = models.Options(
+        models="nrms_docvec,context", impressions=300, epochs=1, history_size=3
+    )
+    rows = models.run_benchmark(options)
+    assert [row["name"] for row in rows] == [
+        f"{model}: {what}"
+        for model in ("nrms_docvec", "context")
+        for what in ("auc", "trained", "scored")
+    ]
+    assert all(row["ours"] > 0 for row in rows)
+    printed = capsys.readouterr().out.splitlines()
+    assert len({line.count("|") for line in printed}) == 1
+    assert [line.split(" ")[1] for line in printed[2:]] == ["nrms_docvec", "context"]
+
+
+def test_a_model_that_is_not_registered_is_not_measured():
+    with pytest.raises(ConfigError, match=r"--models must be of .*naml.* Received: 'name'"):
+        models.run_benchmark(models.Options(models="naml:title+body,name"))
