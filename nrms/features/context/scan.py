@@ -78,6 +78,9 @@ def scan(state: State, events: Events, lists: Events) -> Iterator[Counts]:
     """
     order, state = np.argsort(lists.time, kind="stable"), state.named
     lists, longest = lists.take(order), state.rules.longest
+    if not len(events) and _is_request(state, lists):
+        yield _counts(state, state.pending, lists, order, None)
+        return
     events = Events.joined([state.pending, events.distinct()])
     hashed = state.hashed_pairs(events, lists)
     if hashed is not None:
@@ -95,6 +98,15 @@ def scan(state: State, events: Events, lists: Events) -> Iterator[Counts]:
         since = events.cut(counted, happened)
         yield _counts(state, since, chunk, order[start:stop], by_hash)
         start = stop
+
+
+def _is_request(state: State, lists: Events) -> bool:
+    """Whether what is pending need not be counted for these lists alone."""
+    return (
+        len(lists) > 0
+        and pair_counts(lists)[-1] <= _PAIRS
+        and state.pending.time.max(initial=state.time) - lists.time[0] <= _SPAN
+    )
 
 
 def _counted(state: State, events: Events, time: int) -> State:
@@ -132,7 +144,10 @@ def _counts(
     }
     pages = np.where(lists.page == NO_PAGE, NO_PAGE, codes[lists.page])
 
-    happened = Happened(events, articles, readers, rules, zero, wanted, asked)
+    if events is state.pending:
+        happened = state.happened
+    else:
+        happened = Happened(events, articles, readers, rules, zero, wanted, asked)
 
     def at(kind: Kind, key: np.ndarray, list_of: np.ndarray) -> Found:
         base, runs = state.tables[kind.name], happened.runs(kind)

@@ -135,6 +135,14 @@ class State:
         readers = self.readers.extended(self.pending.readers)
         return replace(self, articles=articles, readers=readers)
 
+    @functools.cached_property
+    def happened(self) -> Happened:
+        """What is pending, for all requests until the next event. Only of a state that is `named`:
+        an article that it does not name has nothing pending.
+        """
+        zero = max(self.time, int(self.pending.time.max(initial=0)))
+        return Happened(self.pending, self.articles, self.readers, self.rules, zero)
+
     def settled(self) -> State:
         """The same state; of what is pending it has counted all that everyone may know of."""
         if not len(self.pending):

@@ -382,6 +382,22 @@ def test_sums_of_deltas_are_associative():
     equal_states((one + two) + three, one + (two + three))
 
 
+@pytest.mark.parametrize("days", [1.0, 90.0])
+def test_requests_know_what_is_pending_as_if_it_were_given(days):
+    events = site(days=days, seed=8).in_order().distinct()
+    state = replace(State(Delays()), pending=events)
+    rng = np.random.default_rng(2)
+    for row in rng.integers(0, len(events), 40):
+        asked = events.cut(row, row + 1)
+        asked = replace(asked, time=asked.time + rng.integers(0, 3 * DAY, 1)).compact()
+        request = Request.unknown(1, len(asked.article))
+        found = features(state, Events.empty(), asked, request)
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(
+            found, features(State(Delays()), events, asked, request), **CLOSE
+        )
+
+
 def test_chunks_do_not_move_a_feature(monkeypatch):
     events = site(seed=5)
     whole = told(events)
