@@ -16,4 +16,4 @@ class TextsConfig(ModelConfig):
         "title", "what it reads of an article, with commas: title, subtitle, body"
     )
     subtitle_size: PositiveInt = option(40, "words of a subtitle that it sees, the first ones")
-    body_size: PositiveInt = option(100, "words of a body that it sees, the first ones")
+    body_size: PositiveInt = option(50, "words of a body that it sees, the first ones")

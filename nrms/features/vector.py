@@ -72,7 +72,7 @@ class Vector(ArticleInput):
             )
         self._dim = values.shape[1]
         self.axes = ("articles", values.shape[1])
-        self._mean = values[there].mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def save(self, folder: Path) -> None:
         """Writes the mean."""
@@ -92,19 +92,23 @@ class Vector(ArticleInput):
     def encode(self, articles: Articles) -> np.ndarray:
         """See the class. Raises SchemaError: the vectors have another size than in training."""
         values, there = self._vectors(articles)
-        if there.any() and values.shape[1] != self.dim:
+        out = np.tile(self._mean, (len(articles), 1))
+        if not there.any():
+            return out
+        if values.shape[1] != self.dim:
             raise schema_error(
                 f"Column `{self._column}` must hold vectors of the size of training, {self.dim}.",
                 f"vectors of size {values.shape[1]}",
                 "articles.parquet",
                 "Write vectors of the same kind, or train again.",
             )
-        out = np.tile(self._mean, (len(articles), 1))
-        out[there] = values[there]
+        out[there] = values
         return out
 
     def _vectors(self, articles: Articles) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors, float32 `(articles, dim)`, and whether there is one, bool `(articles,)`."""
+        """The vectors that there are, float32 `(vectors, dim)`, and for each article whether it has
+        one, bool `(articles,)`.
+        """
         column = articles.columns[self._column]
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
@@ -119,14 +123,12 @@ class Vector(ArticleInput):
                 "articles.parquet",
                 "Write vectors of one kind.",
             )
-        values = np.zeros((len(articles), int(sizes[0]) if len(sizes) else 0), np.float32)
-        if len(sizes):
-            given = flat.cast(pa.float32()).to_numpy(zero_copy_only=False)
-            given = given.reshape(-1, sizes[0])
-            usable = (np.abs(given) < _LARGEST).all(axis=1)  # not where there is NaN
-            there[there] = usable
-            values[there] = given[usable]
-        return values, there
+        if not len(sizes):
+            return np.empty((0, 0), np.float32), there
+        values = flat.cast(pa.float32()).to_numpy(zero_copy_only=False).reshape(-1, sizes[0])
+        usable = (np.abs(values) < _LARGEST).all(axis=1)  # not where there is NaN
+        there[there] = usable
+        return values[usable], there
 
 
 def _damaged(path: Path, received: str) -> ArtifactError:

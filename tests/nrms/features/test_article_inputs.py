@@ -149,6 +149,8 @@ def test_an_article_without_a_vector_has_the_mean_of_training(tmp_path, caplog):
     loaded = Vector(**vector.settings)
     loaded.load({path.name: path for path in tmp_path.iterdir()})
     assert loaded.axes == ("articles", 2)
+    nowhere = loaded.encode(articles(document_vector=pa.nulls(4)))
+    np.testing.assert_array_equal(nowhere, np.tile([[2, 4]], (4, 1)))
     np.testing.assert_array_equal(loaded.encode(read), expected)
 
 
