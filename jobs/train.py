@@ -21,12 +21,19 @@ def main(config: TrainConfig) -> None:
     # TensorFlow takes seconds to import, so `--help` and wrong flags must not wait for it.
     from jobs.progress import StopOnSignals, TrainingProgress
     from nrms.training.beside import model_name
-    from nrms.training.run import train
+    from nrms.training.seeds import spread, train_seeds
 
     signals = StopOnSignals()
-    result = train(config, signals.stop, [signals, TrainingProgress()])
-    rankings = {model_name(as_dict(config)): result.metrics, **result.beside}
-    print_rankings("validation", {**rankings, **result.metrics["baselines"]})
+    results = train_seeds(config, signals.stop, [signals, TrainingProgress()])
+    result, name = results[config.seed], model_name(as_dict(config))
+    rankings = {name: result.metrics}
+    if len(results) > 1:
+        rankings = {f"{name} {seed}": one.metrics for seed, one in results.items()}
+    print_rankings("validation", {**rankings, **result.beside, **result.metrics["baselines"]})
+    if len(results) > 1:
+        print(f"\n{len(results)} seeds: mean ± standard deviation")
+        for metric, (mean, deviation) in spread(rankings.values()).items():
+            print(f"{metric:<16}{mean:.4f} ± {deviation:.4f}")
     print(f"\nmodel: {result.model_uri}")
     warn(result.metrics)
     if not result.promoted and config.promote == "auto":

@@ -82,6 +82,10 @@ class TrainingConfig:
         3, "epochs without a better validation AUC before training stops"
     )
     seed: Seed = option(42, "seed of weights, data order and drawn non-clicks")
+    seeds: PositiveInt = option(
+        1,
+        "trainings with as many seeds, from --seed on; the mean and spread of metrics are printed",
+    )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
         "float32", "numbers of the computation; weights are float32 in each"
     )

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # Flags that do not change a training's result, or may be changed when it is resumed.
 _NOT_IDENTITY = {
     *("resume", "output", "data", "checkpoint_seconds", "profile"),
-    *("epochs", "patience", "init_from", "max_unknown", "promote", "beside"),
+    *("epochs", "patience", "init_from", "max_unknown", "promote", "beside", "seeds"),
     *("wandb_mode", "wandb_project", "run_name", "run_group"),
 }
 

@@ -181,6 +181,11 @@ def _open_source(config: TrainConfig, uri: str, cache: Path) -> bundles.Bundle:
 def _refuse_unread(config: TrainConfig, sampler: str) -> None:
     """Raises ConfigError where a flag is not its default and this training does not read it."""
     defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    if config.seeds != 1:  # jobs.train takes them apart, see nrms.training.seeds
+        raise ConfigError(
+            "--seeds must be left out where trainings are compared by other flags, as in a sweep. "
+            f"Received: {config.seeds}. Leave it out."
+        )
     if sampler == "lists" and config.npratio != defaults["npratio"]:
         raise ConfigError(
             f"--npratio must be left out where a model learns from whole lists. Received: "
