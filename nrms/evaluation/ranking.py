@@ -189,6 +189,20 @@ def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return places
 
 
+def top(offsets: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+    """The places in the flat arrays of the k best candidates of each impression: int64 `[n, k]`,
+    the best first, in the order of `ranks`; -1 where an impression has fewer.
+
+    Raises:
+        SchemaError: a score is NaN.
+        ValueError: the lengths of the arrays do not match.
+    """
+    _, _, order = _sort(offsets, scores)
+    offsets, place = np.asarray(offsets), np.arange(k)
+    there = place < np.diff(offsets)[:, None]
+    return np.append(order, -1)[np.where(there, offsets[:-1, None] + place, -1)]
+
+
 def place_unknown(offsets: np.ndarray, scores: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Gives unknown candidates the mean score of the known ones in their impression, which is a
     neutral place.
