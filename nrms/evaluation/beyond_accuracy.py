@@ -36,13 +36,12 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from nrms.data.articles import Articles
 from nrms.data.columns import row_numbers
 from nrms.data.impressions import Impressions
-from nrms.data.schema import Column
+from nrms.data.schema import STRINGS, Column
 from nrms.data.split import Split
 from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import Popularity
@@ -85,7 +84,7 @@ def category_codes(articles: Articles) -> np.ndarray | None:
         articles: read `with_category`.
     """
     column = articles.columns[_CATEGORY]
-    if pa.types.is_string(column.type):
+    if column.type in STRINGS:
         column = pc.if_else(pc.equal(column, ""), None, column)
     known = column.drop_null().unique()
     if not len(known):
