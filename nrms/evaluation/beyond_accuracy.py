@@ -63,7 +63,7 @@ MEANS = tuple(_MEANS)
 TITLES = {**_MEANS, "coverage": "coverage", "gini": "Gini index"}
 NAMES = tuple(TITLES)
 # The means are over at most so many lists, so that a night of millions is not slowed by them. Their
-# standard error is then below a hundredth of the lists' deviation.
+# standard error is then a hundredth of the deviation of lists, or less.
 MEASURED = 20_000
 
 _CATEGORY = "category_str"
@@ -102,7 +102,7 @@ class BeyondAccuracy:
     """Takes shards with their rankings one by one, and gives the metrics over all of them. Shards
     may come in parts.
 
-    Memory: 16 bytes for each article and ranking, 5 for each article.
+    Memory: 16 bytes for each article and ranking, and 17 for each article.
 
     Args:
         articles: the number of articles.
