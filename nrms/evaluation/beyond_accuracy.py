@@ -117,7 +117,7 @@ class BeyondAccuracy:
         beyond = BeyondAccuracy.of(split, articles, popularity, ages, vectors)
         for i in range(len(split)):
             shard = split.read(i)
-            beyond.add(shard, {"model": scores(shard)})
+            beyond.add(shard, {"model": best_first(shard.offsets, scores(shard))})
         beyond.result()["model"]["novelty@5"]
     """
 
@@ -175,23 +175,20 @@ class BeyondAccuracy:
             every=max(1, -(-rows // MEASURED)),
         )
 
-    def add(self, impressions: Impressions, rankings: Mapping[str, np.ndarray]) -> None:
+    def add(self, impressions: Impressions, orders: Mapping[str, np.ndarray]) -> None:
         """Adds a shard.
 
         Args:
             impressions: the shard.
-            rankings: scores, float32 `[c]`, by the name of the ranking.
-
-        Raises:
-            SchemaError: a score is NaN.
+            orders: `nrms.evaluation.ranking.best_first` of each ranking, int64 `[c]`, by its name.
         """
         self._shown[impressions.candidates] = True
         rows = np.arange(-self._seen % self._every, len(impressions), self._every)
         self._seen += len(impressions)
         candidates = np.append(impressions.candidates, np.int32(0))  # 0 for a place without one
         lists = {}
-        for name, scores in rankings.items():
-            found = candidates[top(impressions.offsets, scores, CUTOFFS[-1])]
+        for name, order in orders.items():
+            found = candidates[top(impressions.offsets, order, CUTOFFS[-1])]
             self._rankings.setdefault(name, _Sums(len(self._shown))).count(found)
             lists[name] = found[rows]
         for start in range(0, len(rows), _CHUNK):

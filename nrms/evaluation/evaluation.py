@@ -24,6 +24,7 @@ from nrms.evaluation.ranking import (
     GroupMean,
     ImpressionMetrics,
     MetricSums,
+    best_first,
     by_group,
     check_scores,
     impression_metrics,
@@ -92,6 +93,7 @@ class Evaluation:
             SchemaError: a score is NaN.
         """
         check_scores(impressions.offsets, scores)
+        offsets, orders = impressions.offsets, {_MODEL: best_first(impressions.offsets, scores)}
         self._counts["impressions"] += len(impressions)
         self._counts["candidates"] += len(scores)
         self._counts["unknown_articles"] += int(np.count_nonzero(impressions.candidates == 0))
@@ -100,25 +102,24 @@ class Evaluation:
             self._counts["unlabelled"] += len(impressions)
             self._samples[UNLABELLED].add(scores)
             if self._beyond is not None:
-                self._beyond.add(impressions, {_MODEL: scores})
+                self._beyond.add(impressions, orders)
             return
         self._samples[CLICKED].add(scores[impressions.clicked])
         self._samples[NOT_CLICKED].add(scores[~impressions.clicked])
-        metrics = impression_metrics(impressions.offsets, scores, impressions.clicked)
+        metrics = impression_metrics(offsets, scores, impressions.clicked, orders[_MODEL])
         keys = impression_keys(impressions.impression_id, impressions.user_id)
         self._model.add(metrics, keys)
         for name, groups in slice_keys(impressions, history_lengths, self._ages).items():
             known = groups != UNKNOWN
             self._group(name, metrics.values[:, known], groups[known])
-        rankings = {_MODEL: scores}
         for name, baseline in self._baselines.items():
             if (ranking := baseline(impressions)) is not None:
+                order = orders[name] = best_first(offsets, ranking)
                 self._ranked[name].add(
-                    impression_metrics(impressions.offsets, ranking, impressions.clicked), keys
+                    impression_metrics(offsets, ranking, impressions.clicked, order), keys
                 )
-                rankings[name] = ranking
         if self._beyond is not None:
-            self._beyond.add(impressions, rankings)
+            self._beyond.add(impressions, orders)
 
     def metrics(self) -> dict[str, Any]:
         """All metrics and counts, ready for JSON.
