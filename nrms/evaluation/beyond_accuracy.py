@@ -27,7 +27,7 @@ out of what follows.
   shown equally often, and near 1 where a few are shown always.
 
 All but the last two are means over the lists for which they are defined. Of a split of more than
-20,000 impressions, these are the lists of at most so many, evenly spaced.
+10,000 impressions, these are the lists of at most so many, evenly spaced.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ MEANS = tuple(_MEANS)
 TITLES = {**_MEANS, "coverage": "coverage", "gini": "Gini index"}
 NAMES = tuple(TITLES)
 # The means are over at most so many lists, so that a night of millions is not slowed by them. Their
-# standard error is then a hundredth of the deviation of lists, or less.
-MEASURED = 20_000
+# standard error is then about a hundredth of the deviation of lists.
+MEASURED = 10_000
 
 _CATEGORY = "category_str"
 _SMOOTHING = 0.01  # Steck's alpha, as in his experiments
