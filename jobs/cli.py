@@ -126,6 +126,19 @@ def print_rankings(title: str, rankings: Mapping[str, Mapping[str, float]]) -> N
         print(f"{line}    {interval_text(metrics)}".rstrip())
 
 
+def print_beyond_accuracy(rankings: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints a table of what accuracy does not say of the ten best, a column for each ranking."""
+    # It takes the libraries that read data, which `--help` shall not wait for.
+    from nrms.evaluation.beyond_accuracy import CUTOFFS, NAMES
+
+    k = CUTOFFS[-1]
+    print(f"\n{'beyond accuracy':<20}" + "".join(f"{ranking:>12}" for ranking in rankings))
+    for name in (f"{name}@{k}" for name in NAMES):
+        if all(name in metrics for metrics in rankings.values()):
+            values = "".join(f"{metrics[name]:>12.4f}" for metrics in rankings.values())
+            print(f"{name:<20}{values}")
+
+
 def warn(metrics: Mapping[str, Any]) -> None:
     """Logs the `warnings` among the metrics: last, so that nothing scrolls them away."""
     for text in metrics.get("warnings", []):

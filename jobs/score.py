@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from jobs.cli import log_config, print_rankings, run, warn
+from jobs.cli import log_config, print_beyond_accuracy, print_rankings, run, warn
 from nrms.nights.config import ScoreConfig
 
 logger = logging.getLogger("nrms.score")
@@ -60,9 +60,9 @@ def main(config: ScoreConfig) -> None:
         print("complete already, nothing to do")
     else:
         if "auc" in result.metrics:
-            print_rankings(
-                config.split, {"model": result.metrics, **result.metrics.get("baselines", {})}
-            )
+            rankings = {"model": result.metrics, **result.metrics.get("baselines", {})}
+            print_rankings(config.split, rankings)
+            print_beyond_accuracy(rankings)
         parts = "part" if result.written == 1 else "parts"
         print(
             f"\n{result.metrics['impressions']:,} impressions, "

@@ -57,6 +57,22 @@ class ArticleAges:
         shown = np.repeat(times, np.diff(impressions.offsets))
         np.minimum.at(self._shown, impressions.candidates, shown)
 
+    def are_new(self, articles: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether articles are new at these times, and whether that is known: both bool, of the
+        shape of `articles`. It is not known of the unknown article, nor without a time.
+
+        Args:
+            articles: rows of articles, int32 of any shape.
+            now: datetime64[us], of a shape that fits.
+        """
+        published, shown = self._published[articles], self._shown[articles]
+        timed = ~np.isnat(published)
+        born = np.where(timed, published.astype(np.int64), shown)
+        young = now.astype(np.int64) - born < _HOUR
+        doubtful = np.isnat(now) | (articles == 0)
+        doubtful |= ~timed & young & (shown < self._start + _HOUR)
+        return young, ~doubtful
+
     def of_clicks(self, impressions: Impressions) -> tuple[np.ndarray, np.ndarray]:
         """Whether the youngest of each impression's clicked articles is new, and whether that is
         known: both bool `[n]`. It is not known without a click or a time, nor of a click on an
@@ -69,13 +85,7 @@ class ArticleAges:
         assert impressions.clicked is not None
         at = np.flatnonzero(impressions.clicked)
         owner = np.searchsorted(impressions.offsets, at, side="right") - 1
-        article, now = impressions.candidates[at], impressions.time[owner]
-        published, shown = self._published[article], self._shown[article]
-        timed = ~np.isnat(published)
-        born = np.where(timed, published.astype(np.int64), shown)
-        young = now.astype(np.int64) - born < _HOUR
-        doubtful = np.isnat(now) | (article == 0)
-        doubtful |= ~timed & young & (shown < self._start + _HOUR)
+        young, known = self.are_new(impressions.candidates[at], impressions.time[owner])
         found = np.full(len(impressions), _NONE)
-        np.minimum.at(found, owner, np.where(doubtful, _DOUBT, np.where(young, _NEW, _OLDER)))
+        np.minimum.at(found, owner, np.where(~known, _DOUBT, np.where(young, _NEW, _OLDER)))
         return found == _NEW, (found == _NEW) | (found == _OLDER)

@@ -173,6 +173,12 @@ class Popularity:
         recent[np.repeat(np.isnat(impressions.time), np.diff(impressions.offsets))] = 0
         return place_unknown(impressions.offsets, recent, articles > 0)
 
+    def clicks(self, articles: int) -> np.ndarray:
+        """All clicks that have a time on each of so many articles: int64 `[articles + 1]`."""
+        self._sort_clicks()
+        starts = np.minimum(np.arange(articles + 2), self._articles) * self._span
+        return np.diff(np.searchsorted(self._keys, starts))
+
     def _sort_clicks(self) -> None:
         parts = self._timed_clicks
         if not parts:

@@ -17,12 +17,14 @@ from nrms.data.impressions import Impressions
 from nrms.evaluation import plots
 from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import Baseline
+from nrms.evaluation.beyond_accuracy import BeyondAccuracy
 from nrms.evaluation.intervals import AucInterval, impression_keys
 from nrms.evaluation.ranking import (
     METRICS,
     GroupMean,
     ImpressionMetrics,
     MetricSums,
+    best_first,
     by_group,
     check_scores,
     impression_metrics,
@@ -35,6 +37,7 @@ SAMPLE = 50_000  # scores kept of each kind; a histogram needs no more
 _DRAWN = 24  # groups beyond so many, as strange devices may be, are left to the table
 
 _AUC = METRICS.index("auc")
+_MODEL = "model"  # its name among the rankings, which no baseline has
 
 
 class Evaluation:
@@ -47,6 +50,7 @@ class Evaluation:
             in a later epoch.
         seed: draws the sample of scores.
         ages: tells impressions whose clicked article is new; None leaves that slice out.
+        beyond: what accuracy does not say, of all these rankings; None leaves it out.
 
     Example:
         evaluation = Evaluation(standard_baselines(popularity, articles.published, seed))
@@ -61,8 +65,10 @@ class Evaluation:
         baselines: Mapping[str, Baseline] | None = None,
         seed: int = 0,
         ages: ArticleAges | None = None,
+        beyond: BeyondAccuracy | None = None,
     ) -> None:
         self._ages = ages
+        self._beyond = beyond
         self._baselines = baselines or {}
         self._model = _Ranking()
         self._ranked = {name: _Ranking() for name in self._baselines}
@@ -87,6 +93,7 @@ class Evaluation:
             SchemaError: a score is NaN.
         """
         check_scores(impressions.offsets, scores)
+        offsets, orders = impressions.offsets, {_MODEL: best_first(impressions.offsets, scores)}
         self._counts["impressions"] += len(impressions)
         self._counts["candidates"] += len(scores)
         self._counts["unknown_articles"] += int(np.count_nonzero(impressions.candidates == 0))
@@ -94,10 +101,12 @@ class Evaluation:
         if impressions.clicked is None:
             self._counts["unlabelled"] += len(impressions)
             self._samples[UNLABELLED].add(scores)
+            if self._beyond is not None:
+                self._beyond.add(impressions, orders)
             return
         self._samples[CLICKED].add(scores[impressions.clicked])
         self._samples[NOT_CLICKED].add(scores[~impressions.clicked])
-        metrics = impression_metrics(impressions.offsets, scores, impressions.clicked)
+        metrics = impression_metrics(offsets, scores, impressions.clicked, orders[_MODEL])
         keys = impression_keys(impressions.impression_id, impressions.user_id)
         self._model.add(metrics, keys)
         for name, groups in slice_keys(impressions, history_lengths, self._ages).items():
@@ -105,26 +114,32 @@ class Evaluation:
             self._group(name, metrics.values[:, known], groups[known])
         for name, baseline in self._baselines.items():
             if (ranking := baseline(impressions)) is not None:
+                order = orders[name] = best_first(offsets, ranking)
                 self._ranked[name].add(
-                    impression_metrics(impressions.offsets, ranking, impressions.clicked), keys
+                    impression_metrics(offsets, ranking, impressions.clicked, order), keys
                 )
+        if self._beyond is not None:
+            self._beyond.add(impressions, orders)
 
     def metrics(self) -> dict[str, Any]:
         """All metrics and counts, ready for JSON.
 
-        `auc`, `mrr`, `ndcg@5`, `ndcg@10`; `auc_interval`, the ends of the AUC's 95% interval; the
-        counts `impressions`, `candidates`, `unlabelled` (impressions), `skipped_one_class`
-        (impressions), `unknown_articles` (candidates), `empty_histories` (impressions); `baselines`
-        by name; and for each of `SLICES`, `by_hour` (UTC), `by_list_length` and so on, `{group:
-        {"auc", "mrr", "ndcg@5", "ndcg@10", "impressions"}}`, where `impressions` counts those not
-        skipped. What could not be computed is absent, not zero.
+        `auc`, `mrr`, `ndcg@5`, `ndcg@10`; `auc_interval`, the ends of the AUC's 95% interval;
+        `novelty@5` and all others of `nrms.evaluation.beyond_accuracy`; the counts `impressions`,
+        `candidates`, `unlabelled` (impressions), `skipped_one_class` (impressions),
+        `unknown_articles` (candidates), `empty_histories` (impressions); `baselines` by name; and
+        for each of `SLICES`, `by_hour` (UTC), `by_list_length` and so on, `{group: {"auc", "mrr",
+        "ndcg@5", "ndcg@10", "impressions"}}`, where `impressions` counts those not skipped. What
+        could not be computed is absent, not zero.
         """
         found: dict[str, Any] = {}
         if self._model.sums.impressions:
             found |= self._model.result()
+        beyond = {} if self._beyond is None else self._beyond.result()
+        found |= beyond.get(_MODEL, {})
         found |= self._counts
         if reported := {
-            name: ranking.result()
+            name: ranking.result() | beyond.get(name, {})
             for name, ranking in self._ranked.items()
             if ranking.sums.impressions
         }:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from nrms.evaluation.beyond_accuracy import CUTOFFS, TITLES
 from nrms.evaluation.comparison import interval_text
 from nrms.evaluation.html_page import METRIC_NAMES, pairs, picture, write_page
 from nrms.evaluation.ranking import METRICS
@@ -80,6 +81,7 @@ def write_report(
         _warnings(metrics.get("warnings", [])),
         _headline(metrics),
         pairs("AUC, 95% interval", _intervals(metrics)),
+        _beyond_accuracy(metrics),
         pairs("Run", facts.items()),
         pairs(
             "Counts",
@@ -148,6 +150,26 @@ def _intervals(metrics: Mapping) -> Iterable[tuple[str, str]]:
         (ranking, interval_text(found))
         for ranking, found in rankings.items()
         if "auc_interval" in found
+    )
+
+
+def _beyond_accuracy(metrics: Mapping) -> str:
+    """A table of what accuracy does not say, the model beside each baseline; empty without any."""
+    rankings = {"this model": metrics, **metrics.get("baselines", {})}
+    names = {f"{name}@{k}": f"{title}, top {k}" for name, title in TITLES.items() for k in CUTOFFS}
+    rankings = {name: found for name, found in rankings.items() if names.keys() & found.keys()}
+    rows = ""
+    for metric, title in names.items():
+        if any(metric in found for found in rankings.values()):
+            cells = "".join(
+                f"<td>{found[metric]:.4f}</td>" if metric in found else "<td></td>"
+                for found in rankings.values()
+            )
+            rows += f"<tr><th>{title}</th>{cells}</tr>"
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("metric", *rankings))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return rows and (
+        f'<section class="wide"><h2>Beyond accuracy</h2><div class="scroll">{table}</div></section>'
     )
 
 

@@ -120,7 +120,10 @@ class GroupMean:
 
 
 def impression_metrics(
-    offsets: np.ndarray, scores: np.ndarray, clicked: np.ndarray
+    offsets: np.ndarray,
+    scores: np.ndarray,
+    clicked: np.ndarray,
+    order: np.ndarray | None = None,
 ) -> ImpressionMetrics:
     """Computes all metrics of a shard from one sort, without Python per impression.
 
@@ -128,6 +131,7 @@ def impression_metrics(
         offsets: int64 `[n + 1]`.
         scores: float32 `[c]`, higher is better; infinities are allowed.
         clicked: bool `[c]`.
+        order: `best_first` of these scores, where it is known already.
 
     Raises:
         SchemaError: a score is NaN.
@@ -137,7 +141,9 @@ def impression_metrics(
         raise ValueError(
             f"`clicked` must be as long as `scores`. Received: {len(clicked)} and {len(scores)}."
         )
-    impression, key, order = _sort(offsets, scores)
+    impression, key = _keys(offsets, scores)
+    if order is None:
+        order = np.argsort(key, kind="stable")
     lengths = np.diff(offsets)
 
     # From here on only clicks are needed, and they are few. A tie is a run of equal keys within an
@@ -183,10 +189,35 @@ def ranks(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
         SchemaError: a score is NaN.
         ValueError: the lengths of the arrays do not match.
     """
-    impression, _, order = _sort(offsets, scores)
+    impression, key = _keys(offsets, scores)
+    order = np.argsort(key, kind="stable")
     places = np.empty(len(order), np.int32)
     places[order] = np.arange(1, len(order) + 1) - np.asarray(offsets)[impression]
     return places
+
+
+def best_first(offsets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The places of the candidates, impression by impression, in the order of `ranks`: int64 `[c]`.
+
+    Raises:
+        SchemaError: a score is NaN.
+        ValueError: the lengths of the arrays do not match.
+    """
+    return np.argsort(_keys(offsets, scores)[1], kind="stable")
+
+
+def top(offsets: np.ndarray, order: np.ndarray, k: int) -> np.ndarray:
+    """The places of the k best candidates of each impression: int64 `[n, k]`, the best first; -1
+    where an impression has fewer.
+
+    Args:
+        offsets: int64 `[n + 1]`.
+        order: as `best_first` gives it.
+        k: > 0.
+    """
+    offsets, place = np.asarray(offsets), np.arange(k)
+    there = place < np.diff(offsets)[:, None]
+    return np.append(order, -1)[np.where(there, offsets[:-1, None] + place, -1)]
 
 
 def place_unknown(offsets: np.ndarray, scores: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -243,9 +274,9 @@ def check_scores(offsets: np.ndarray, scores: np.ndarray) -> None:
         )
 
 
-def _sort(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The impression and the sort key of each candidate (both int64 `[c]`), and the stable order of
-    the keys: by impression, then by score, the best first.
+def _keys(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The impression of each candidate, and a key that sorts by impression, then by score, the best
+    first: both int64 `[c]`.
     """
     offsets = np.asarray(offsets)
     scores = np.asarray(scores, np.float32)
@@ -260,5 +291,4 @@ def _sort(offsets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
     # 0 makes -0 equal to 0.
     bits = (scores + np.float32(0)).view(np.int32)
     ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    key = (impression << 32) - ascending
-    return impression, key, np.argsort(key, kind="stable")
+    return impression, (impression << 32) - ascending

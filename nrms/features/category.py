@@ -52,7 +52,7 @@ class Category(ArticleInput):
 
     def fit(self, articles: Articles, rows: np.ndarray) -> None:
         """Takes the categories of these articles."""
-        labels = self._labels(articles.take(rows))
+        labels = labels_of(articles.take(rows), self.name)
         self.known = sorted(pc.drop_null(labels).unique().to_pylist())
         if labels.null_count:
             logger.warning(
@@ -62,13 +62,21 @@ class Category(ArticleInput):
 
     def encode(self, articles: Articles) -> np.ndarray:
         """See the class."""
-        return row_numbers(self._labels(articles), pa.array(self.known, pa.string()))
+        labels = labels_of(articles, self.name)
+        return row_numbers(labels, pa.array(self.known, pa.string()))
 
-    def _labels(self, articles: Articles) -> pa.Array:
-        labels = pa.nulls(len(articles), pa.string())
-        for column in COLUMNS[self.name]:
-            labels = pc.coalesce(labels, _first(articles.columns[column]))
-        return labels
+
+def labels_of(articles: Articles, name: str) -> pa.Array:
+    """The categories of articles, as strings; null where there is none.
+
+    Args:
+        articles: read with the columns of `Category(name)`.
+        name: a name of `COLUMNS`.
+    """
+    labels = pa.nulls(len(articles), pa.string())
+    for column in COLUMNS[name]:
+        labels = pc.coalesce(labels, _first(articles.columns[column]))
+    return pc.if_else(pc.equal(labels, ""), None, labels)
 
 
 def _first(values: pa.Array) -> pa.Array:

@@ -63,6 +63,11 @@ class Catalogue:
     articles: Articles
     arrays: Mapping[str, np.ndarray]
 
+    @property
+    def vectors(self) -> np.ndarray | None:
+        """News vectors, float32 `(articles + 1, dim)`; None for a model without them."""
+        return self.arrays.get(NEWS_VECTORS)
+
     def extended(self, others: Catalogue) -> Catalogue:
         """These articles followed by others, of a catalogue of the same model."""
         arrays = {

@@ -28,13 +28,14 @@ from nrms.errors import ConfigError, SchemaError
 from nrms.evaluation import comparison, plots
 from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import INPUTS, Popularity, standard_baselines
+from nrms.evaluation.beyond_accuracy import BeyondAccuracy, with_category
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.html_report import Example, write_report
 from nrms.evaluation.ranking import METRICS
 from nrms.features.context.past import Past
 from nrms.features.context.start import start_before
 from nrms.inference.article_vectors import ArticleVectors, default_folder
-from nrms.inference.loaded_model import LoadedModel, Scorer
+from nrms.inference.loaded_model import Catalogue, LoadedModel, Scorer
 from nrms.nights.config import ScoreConfig
 from nrms.nights.examples import examples
 from nrms.nights.output import NightOutput
@@ -109,7 +110,8 @@ class _Scoring:
             self._bundle = bundles.load(config.model, cache, [config.runtime])
             self._model = LoadedModel.open(self._bundle, config.runtime)
         with self._timed("open"):
-            self._dataset = Dataset.open(config.data, cache, self._model.inputs.columns)
+            columns = with_category(self._model.inputs.columns)
+            self._dataset = Dataset.open(config.data, cache, columns)
             self._split = self._dataset.split(
                 config.split,
                 self._model.inputs.history.size,
@@ -128,9 +130,12 @@ class _Scoring:
             return ScoringResult(self._config.output, self._bundle.uri, None, 0)
         with self._timed("check"):
             popularity, ages = self._check()
-        evaluation = Evaluation(
-            standard_baselines(popularity, self._dataset.articles.published, _SEED), ages=ages
-        )
+        articles = self._dataset.articles
+        vectors = self._catalogue.vectors
+        with self._timed("metrics"):
+            beyond = BeyondAccuracy.of(self._split, articles, popularity, ages, vectors)
+        baselines = standard_baselines(popularity, articles.published, _SEED)
+        evaluation = Evaluation(baselines, ages=ages, beyond=beyond)
         shown: list[Example] = []
         with scratch_folder() as folder, ExitStack() as stack:
             write_ranks = stack.enter_context(submission(folder, names)) if names else None
@@ -306,8 +311,8 @@ class _Scoring:
             return scorer.score(impressions)
 
     @functools.cached_property
-    def _scorer(self) -> Scorer:
-        """The scorer, made for the first part that is missing. Without one, no model is loaded."""
+    def _catalogue(self) -> Catalogue:
+        """The articles, encoded."""
         bundle, model = self._bundle, self._model
         logger.info("loading the model %s, run by %s", bundle.version, self._config.runtime)
         with self._timed("model"):
@@ -320,7 +325,14 @@ class _Scoring:
             kept.save(folder)
         articles = f"{len(self._dataset.articles):,}"
         logger.info("%s articles, %s of them encoded now", articles, f"{kept.encoded:,}")
-        scorer = model.scorer(catalogue, self._split.histories.rows)
+        return catalogue
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        """The scorer, made for the first part that is missing. Without one, no reader is
+        encoded.
+        """
+        scorer = self._model.scorer(self._catalogue, self._split.histories.rows)
         logger.info("encoding %s readers", f"{np.count_nonzero(self._occurring):,}")
         with self._timed("users"):
             # All at once, whichever shards are missing, as a vector's last digits depend on the

@@ -21,6 +21,7 @@ from nrms.data.split import Split, check_time_order
 from nrms.errors import TrainingError
 from nrms.evaluation.article_ages import ArticleAges
 from nrms.evaluation.baselines import INPUTS, Baseline, Popularity, standard_baselines
+from nrms.evaluation.beyond_accuracy import with_category
 from nrms.features.context.past import Past
 from nrms.features.context.state import State
 from nrms.features.inputs import Inputs, MomentInput
@@ -47,6 +48,7 @@ class TrainingData:
         samples: number of training samples in an epoch.
         sample: the training impressions that are ranked after each epoch.
         baselines: the baselines of the validation split, by name.
+        popularity: the clicks of the validation split.
         ages: tells the validation impressions whose clicked article is new.
         fingerprint: sha256 of all that is read.
         own_joins: the joins of the training split.
@@ -61,6 +63,7 @@ class TrainingData:
     samples: int
     sample: ImpressionSample
     baselines: dict[str, Baseline]
+    popularity: Popularity
     ages: ArticleAges
     fingerprint: str
     own_joins: Joins
@@ -86,7 +89,7 @@ def open_data(
         TrainingError: a split has no sample.
     """
     logger.info("reading the data set %s", config.data)
-    dataset = Dataset.open(config.data, cache, inputs.columns)
+    dataset = Dataset.open(config.data, cache, with_category(inputs.columns))
     size, moment = inputs.history.size, tuple(inputs.moment)
     training = dataset.split(config.train_split, size, moment)
     validation = dataset.split(config.validation_split, size, (*INPUTS, *moment))
@@ -168,6 +171,7 @@ def open_data(
         samples=samples,
         sample=sample,
         baselines=standard_baselines(popularity, dataset.articles.published, config.seed),
+        popularity=popularity,
         ages=ages,
         fingerprint=dataset.fingerprint([training, validation]),
         own_joins=own,

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from nrms.evaluation.baselines import Baseline
+from nrms.evaluation.beyond_accuracy import BeyondAccuracy
 from nrms.evaluation.evaluation import Evaluation
 from nrms.evaluation.ranking import METRICS, impression_metrics
 from nrms.features.inputs import Inputs
@@ -39,8 +40,14 @@ class Validator:
         self.loaded = LoadedModel.of(float32, inputs)
 
     def evaluate(self, baselines: Mapping[str, Baseline] | None = None) -> Evaluation:
-        """Evaluates the current weights, and the baselines if any, on the validation split."""
-        return self._evaluate(self.catalogue(), Evaluation(baselines, ages=self._data.ages))
+        """Evaluates the current weights, and the baselines if any, on the validation split, beyond
+        accuracy too.
+        """
+        data, catalogue = self._data, self.catalogue()
+        beyond = BeyondAccuracy.of(
+            data.validation, data.articles, data.popularity, data.ages, catalogue.vectors
+        )
+        return self._evaluate(catalogue, Evaluation(baselines, ages=data.ages, beyond=beyond))
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the current weights: `train_auc` of the sample of the training split, and

@@ -131,6 +131,16 @@ def test_the_interval_of_each_ranking_is_shown_where_it_is_known(page):
     assert not [heading for heading in page().texts("h2") if "interval" in heading]
 
 
+def test_what_accuracy_does_not_say_stands_beside_the_baselines(page):
+    baselines = {"random": {"novelty@5": 9.5, "gini@10": 0.25}, "popularity": means(0.5)}
+    found = page(metrics={"novelty@5": 8.25, "coverage@5": 0.5, "baselines": baselines})
+    assert found.section("Beyond accuracy") == (
+        "Beyond accuracymetricthis modelrandomnovelty, bits, top 58.25009.5000"
+        "coverage, top 50.5000Gini index, top 100.2500"
+    )
+    assert "Beyond accuracy" not in page().texts("h2")
+
+
 def test_groups_show_all_metrics_and_impressions_and_devices_by_name(page):
     found = page()
     head = "AUCMRRnDCG@5nDCG@10impressions"

@@ -18,6 +18,7 @@ import pytest
 
 from nrms.data.columns import unnest
 from nrms.errors import ConfigError, Interrupted, SchemaError
+from nrms.evaluation.beyond_accuracy import NAMES
 from nrms.nights.config import ScoreConfig, StateConfig
 from nrms.nights.scoring import score
 from nrms.nights.start import make_state
@@ -95,6 +96,10 @@ def test_keras_and_onnx_nights_have_the_auc_of_the_training(night, trained):
         metrics = score(replace(night, runtime=runtime, output=output)).metrics
         assert metrics["auc"] == pytest.approx(trained.metrics["auc"], abs=1e-6)
         assert metrics["baselines"]["pairwise"]["auc"] > 0
+        # A ranker of lists has no news vectors.
+        found = {key.split("@")[0] for key in metrics if "@" in key} - {"ndcg"}
+        assert found == set(NAMES) - {"ild_vectors", "serendipity"}
+        assert found <= {key.split("@")[0] for key in metrics["baselines"]["pairwise"]}
 
 
 def test_neither_the_number_nor_the_order_of_files_moves_a_score(night, data, tmp_path):

@@ -4,6 +4,7 @@ half-way.
 
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import random
@@ -29,6 +30,7 @@ from nrms import storage
 from nrms.config import as_dict
 from nrms.errors import ArtifactError, ConfigError, SchemaError, StorageError
 from nrms.evaluation import plots
+from nrms.evaluation.beyond_accuracy import NAMES
 from nrms.nights.config import ScoreConfig
 from nrms.nights.scoring import score
 from tests.conftest import FakeGcs, FaultyProxy
@@ -182,6 +184,54 @@ def test_auc_is_that_of_training_and_of_a_slow_recomputation_from_the_parts(nigh
     for name in ("popularity", "newest", "oracle"):
         assert metrics["baselines"][name] == trained.metrics["baselines"][name]
     assert metrics["impressions"] == 400
+
+
+def test_a_night_says_what_accuracy_does_not_as_training_does(config, trained, capsys):
+    main(config)
+    metrics = json.loads(read(config, "metrics.json"))
+    names = {f"{name}@{k}" for name in NAMES for k in (5, 10)}
+    rankings = {"model": metrics, **metrics["baselines"]}
+    learned = {"model": trained.metrics, **trained.metrics["baselines"]}
+    for name, found in rankings.items():
+        assert names <= found.keys()
+        if name != "random":
+            assert {key: found[key] for key in names} == pytest.approx(
+                {key: learned[name][key] for key in names}, abs=1e-4
+            )
+    # from nothing but the parts
+    rows = [row for number in range(SHARDS) for row in part(config, number).to_pylist()]
+    shown = {article for row in rows for article in row["article_ids_inview"]}
+    listed = {
+        article
+        for row in rows
+        for article, rank in zip(row["article_ids_inview"], row["ranks"], strict=True)
+        if rank <= 5
+    }
+    assert metrics["coverage@5"] == pytest.approx(len(listed) / len(shown))
+    table = pq.read_table(
+        Path(config.data, "articles.parquet"), columns=["article_id", "category_str"]
+    )
+    category = dict(zip(*table.to_pydict().values(), strict=True))
+    diversity = []
+    for row in rows:
+        best = sorted(zip(row["ranks"], row["article_ids_inview"], strict=True))[:5]
+        kinds = [category[article] for _, article in best]
+        pairs = [a != b for a, b in itertools.combinations(kinds, 2)]
+        diversity += [np.mean(pairs)] * bool(pairs)
+    assert metrics["ild_categories@5"] == pytest.approx(np.mean(diversity))
+    assert f"novelty@10          {metrics['novelty@10']:>12.4f}" in capsys.readouterr().out
+    assert "Beyond accuracy" in read(config, "report.html").decode()
+
+
+def test_without_categories_their_metrics_are_absent_and_the_log_says_so_once(editable, caplog):
+    rewrite(
+        Path(editable.data, "articles.parquet"), lambda table: table.drop_columns("category_str")
+    )
+    caplog.set_level("INFO")
+    metrics = score(editable).metrics
+    assert "ild_vectors@5" in metrics
+    assert not {"ild_categories@5", "calibration@5"} & metrics.keys()
+    assert sum("`category_str`" in message for message in caplog.messages) == 1
 
 
 def test_the_manifest_says_what_was_read_and_written(night, trained, tmp_path):
