@@ -51,24 +51,24 @@ class Options:
 
 
 def run_benchmark(options: Options) -> list[dict[str, Any]]:
-    """Measures, prints a table, and gives a row for each figure."""
+    """Measures, prints a table line by line, and gives a row for each figure."""
     chosen = _chosen(options)
-    with scratch_folder() as folder:
-        data = options.data or _demo(folder, options)
-        found = {
-            name: _measured(folder / f"{number}", data, flags, options)
-            for number, (name, flags) in enumerate(chosen.items())
-        }
     columns = ("model", "AUC (95%)", "MRR", "nDCG@5", "nDCG@10", "samples/s", "impressions/s")
     print(f"| {' | '.join(columns)} | parameters | MB |")
-    print("| --- " * (len(columns) + 2) + "|")
-    for name, one in found.items():
-        low, high = one["interval"]
-        ranks = " | ".join(f"{one[metric]:.3f}" for metric in _METRICS[1:])
-        print(
-            f"| {name} | {one['auc']:.3f} ({low:.3f}-{high:.3f}) | {ranks} | {one['trained']:,.0f} "
-            f"| {one['scored']:,.0f} | {one['parameters']:,} | {one['megabytes']:.1f} |"
-        )
+    print("| --- " * (len(columns) + 2) + "|", flush=True)
+    found = {}
+    with scratch_folder() as folder:
+        data = options.data or _demo(folder, options)
+        for number, (name, flags) in enumerate(chosen.items()):
+            one = found[name] = _measured(folder / f"{number}", data, flags, options)
+            low, high = one["interval"]
+            ranks = " | ".join(f"{one[metric]:.3f}" for metric in _METRICS[1:])
+            print(
+                f"| {name} | {one['auc']:.3f} ({low:.3f}-{high:.3f}) | {ranks} "
+                f"| {one['trained']:,.0f} | {one['scored']:,.0f} | {one['parameters']:,} "
+                f"| {one['megabytes']:.1f} |",
+                flush=True,
+            )
     first = next(iter(found.values()))
     return [
         figure(f"{name}: {what}", one[what], first[what], unit)
