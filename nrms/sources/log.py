@@ -208,7 +208,7 @@ class Log:
     def _compare(self, articles: pl.Series) -> None:
         """Counts the articles of the log that are not among those given."""
         inside = self._log.articles.sort()
-        missing = inside.filter(~inside.is_in(articles))
+        missing = inside.filter(~inside.is_in(articles.implode()))
         if len(missing) == len(inside):
             raise schema_error(
                 "The articles of --input must be in --articles-input.",

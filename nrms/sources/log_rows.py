@@ -162,7 +162,9 @@ class LogRows:
             ):
                 self.texts.add(name)
         articles = good["article"].unique()
-        self.articles = pl.concat([self.articles, articles.filter(~articles.is_in(self.articles))])
+        self.articles = pl.concat(
+            [self.articles, articles.filter(~articles.is_in(self.articles.implode()))]
+        )
         if "list" not in good.columns:
             good = good.with_columns(list=pl.col("time").cast(pl.String))
         key = hashes(
