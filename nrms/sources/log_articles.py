@@ -80,6 +80,13 @@ class LogArticles:
                     first = int(rows.numbers[bad.to_numpy()][0])
                     self.faults.add("article", int(bad.sum()), info.uri, first)
                 parts.append(part.filter(~bad))
+        if not any(map(len, parts)):
+            raise schema_error(
+                "There must be articles.",
+                f"none with an id, {self.faults.total:,} without",
+                self.files.uri,
+                "Check --articles-input.",
+            )
         try:
             articles = pl.concat(parts, how="diagonal_relaxed")
         except pl.exceptions.PolarsError as error:
@@ -91,10 +98,6 @@ class LogArticles:
             ) from error
         total = len(articles) + self.faults.total
         self.faults.check(total, most_bad, self.files.uri)
-        if not len(articles):
-            raise schema_error(
-                "There must be articles.", "none", self.files.uri, "Check --articles-input."
-            )
         repeated = len(articles) - articles["article_id"].n_unique()
         if repeated:
             self.notes.append(f"{repeated:,} articles whose id came before (the first is kept)")
