@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from jobs.prepare import PrepareConfig, main
 from nrms.config import parse
 from nrms.data.dataset import Dataset
-from nrms.errors import ConfigError, SchemaError
+from nrms.errors import ConfigError
 from nrms.sources import log_files, time_sort
 
 HEADER = "time,reader,list,article,clicked\n"
@@ -59,14 +59,6 @@ def behaviors(output: Path, split: str) -> pl.DataFrame:
 def histories(output: Path, split: str) -> dict:
     rows = pl.read_parquet(output / split / "history.parquet")
     return dict(rows.select("user_id", "article_id_fixed").iter_rows())
-
-
-def refused(folder: Path, *arguments: str | Path) -> str:
-    with pytest.raises(SchemaError) as error:
-        prepare(folder, *arguments)
-    assert "\n" not in str(error.value)
-    assert not (folder / "out").exists()
-    return str(error.value)
 
 
 def test_rows_of_a_reader_and_list_are_an_impression_at_their_earliest_time(tmp_path):
