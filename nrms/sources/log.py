@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nrms import storage
-from nrms.data.mistakes import first
-from nrms.data.schema import schema_error
 from nrms.sources.config import LogConfig
 from nrms.sources.log_articles import LogArticles
+from nrms.sources.log_checks import check_splits, clock, missing_articles
 from nrms.sources.log_lists import Spill, grouped_histories, grouped_lists
 from nrms.sources.log_rows import LogRows
 from nrms.sources.log_values import are_integers
@@ -37,7 +36,6 @@ logger = logging.getLogger("nrms.sources")
 _SPLITS = ("train", "validation")
 _DAY = 86_400_000_000  # microseconds
 _TIME = pa.timestamp("us")
-_NAMED = 3  # so many articles that are missing are named
 
 
 class Log:
@@ -93,7 +91,10 @@ class Log:
         articles = self._articles.read(self._config.max_bad)
         if not self._impressions:
             self._read_log()
-        self._compare(articles["article_id"])
+        for line in missing_articles(
+            self._log.articles, articles["article_id"], self._articles.files.uri
+        ):
+            self._warn(line)
         if not are_integers(articles["article_id"]):
             self._log.texts.add("article")
         table = articles.to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -134,9 +135,7 @@ class Log:
         )
         yield schema.empty_table()
         start = self._starts[split]
-        before = (
-            table.filter(pa.compute.less(table["time"], start)) for table in self._clicks.tables()
-        )
+        before = (table.filter(pc.less(table["time"], start)) for table in self._clicks.tables())
         for frame in grouped_histories(before, self._folder(f"histories-{split}")):
             table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
             columns = (column.cast(kind) for column, kind in zip(table, schema.types, strict=True))
@@ -172,9 +171,10 @@ class Log:
         for spill in (*spills.values(), self._clicks):
             spill.close()
         self._log.faults.check(self._log.rows, self._config.max_bad, files.uri)
-        self._check_splits({split: spills[split].rows for split in _SPLITS})
+        counts = {split: spills[split].rows for split in _SPLITS}
+        check_splits(self._log, self._config, counts)
+        self.rows.update(counts)
         self._impressions = {split: spills[split] for split in _SPLITS}
-        self.rows = {split: spills[split].rows for split in _SPLITS}
         self._note(spills["early"].rows, repeated, long)
 
     def _split_starts(self) -> tuple[int, int]:
@@ -185,49 +185,11 @@ class Log:
         self._starts = {"train": train, "validation": validation}
         return train, validation
 
-    def _check_splits(self, rows: dict[str, int]) -> None:
-        if not self._starts:
-            raise schema_error(
-                "A log must have rows.",
-                f"{self._log.rows:,}, none of them good",
-                self._log.files.uri,
-                "Check --input.",
-            )
-        if not all(rows.values()):
-            counts = " and ".join(f"{count:,} to {split}" for split, count in rows.items())
-            raise schema_error(
-                "A log must have impressions after the first --history-days "
-                f"({self._config.history_days:g}) to train on, and in the last --validation-days "
-                f"({self._config.validation_days:g}) to validate on.",
-                f"rows from {_clock(self._log.first)} to {_clock(self._log.last)}, which leaves "
-                f"{counts}",
-                self._log.files.uri,
-                "Give a longer log or fewer days.",
-            )
-
-    def _compare(self, articles: pl.Series) -> None:
-        """Counts the articles of the log that are not among those given."""
-        inside = self._log.articles.sort()
-        missing = inside.filter(~inside.is_in(articles.implode()))
-        if len(missing) == len(inside):
-            raise schema_error(
-                "The articles of --input must be in --articles-input.",
-                f"in the log {first(inside.to_arrow())}, and here {first(articles.to_arrow())}",
-                self._articles.files.uri,
-                "Give the articles of the same site, with ids written in one way.",
-            )
-        if len(missing):
-            named = ", ".join(missing.head(_NAMED))
-            self._warn(
-                f"{len(missing):,} of {len(inside):,} articles of the log are not in "
-                f"--articles-input: {named}{' and others' if len(missing) > _NAMED else ''}"
-            )
-
     def _note(self, early: int, repeated: int, long: int) -> None:
         train, validation = self._split_starts()
         self.notes += [
-            f"{self._log.rows:,} rows from {_clock(self._log.first)} to {_clock(self._log.last)} "
-            f"(UTC); train begins at {_clock(train)}, validation at {_clock(validation)}",
+            f"{self._log.rows:,} rows from {clock(self._log.first)} to {clock(self._log.last)} "
+            f"(UTC); train begins at {clock(train)}, validation at {clock(validation)}",
             f"{early:,} impressions before train are not trained on (their clicks are in the "
             "histories)",
         ]
@@ -261,9 +223,3 @@ class Log:
         folder = self._cache / "log" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-def _clock(time: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).strftime(
-        "%Y-%m-%d %H:%M:%S"
-    )

@@ -22,6 +22,7 @@ from nrms.sources.log_faults import Faults
 
 _KINDS = {".parquet": "Parquet", ".csv": "CSV", ".csv.gz": "CSV"}
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at once
+_HEADER_BLOCK = 1 << 20  # where only the names of the columns are read
 _HEADER = 2  # the number of the first row below a CSV's header
 
 
@@ -159,7 +160,9 @@ class Files:
                 reader = csv.open_csv(
                     stream,
                     # With several threads rows have no numbers.
-                    csv.ReadOptions(block_size=_BLOCK, use_threads=False),
+                    csv.ReadOptions(
+                        block_size=_HEADER_BLOCK if names is None else _BLOCK, use_threads=False
+                    ),
                     csv.ParseOptions(
                         newlines_in_values=True,
                         ignore_empty_lines=False,
