@@ -28,8 +28,9 @@ _MAGIC = (
     (b"version https://git-lfs", "a pointer of Git LFS", "Fetch the file itself: git lfs pull."),
 )
 _TEXT = (
-    "Write it as Parquet, with polars for example; `python -m jobs.prepare --source log` makes "
-    "Parquet of a log in .csv files, and `--source mind` of MIND's .tsv files."
+    "Write it as Parquet, with polars for example; `python -m "
+    "jobs.prepare --source mind` makes Parquet of MIND's .tsv files, and `--source log` of a log "
+    "in .csv files."
 )
 # Arrow's messages about files that are not damaged, but that it cannot read, or not in one piece.
 _CAUSES = (

@@ -49,6 +49,13 @@ class LogArticles:
         }
         for info in self.files.infos:
             schema = self.files.columns(info)
+            if repeated := {name for name in schema.names if schema.names.count(name) > 1}:
+                raise schema_error(
+                    "Each column of an article must be there once.",
+                    f"{', '.join(sorted(repeated))} more than once",
+                    info.uri,
+                    "Rename or drop the others.",
+                )
             for ours, kinds in {"article_id": ("integer", "string"), "title": ("string",)}.items():
                 name = self._picked[info.uri][ours]
                 kind = schema.field(name).type

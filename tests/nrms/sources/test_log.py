@@ -10,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from jobs.prepare import PrepareConfig, main
+from nrms import storage
 from nrms.config import parse
 from nrms.data.dataset import Dataset
 from nrms.errors import ConfigError
@@ -257,3 +258,15 @@ def test_the_same_command_does_nothing_and_other_days_are_refused(tmp_path, caps
     manifest = json.loads((tmp_path / "out/train/manifest.json").read_bytes())
     assert manifest["parameters"]["columns"]["reader_column"] == "reader"
     assert manifest["parameters"]["validation_days"] == 1.0
+
+
+def test_a_bucket_gives_the_same(bucket, tmp_path):
+    for name, text in (("log/part-0.csv", LOG), ("titles.csv", TITLES)):
+        storage.write_bytes(text.encode(), f"{bucket}/{name}")
+    words = ["--source", "log", "--input", f"{bucket}/log", "--output", f"{bucket}/out"]
+    words += ["--articles-input", f"{bucket}/titles.csv"]
+    main(parse(PrepareConfig, words, "jobs.prepare", ""))
+    local = prepare(tmp_path / "local")
+    for name in ("articles", "train/behaviors-00000", "validation/history"):
+        data = storage.read_bytes(f"{bucket}/out/{name}.parquet")
+        assert_frame_equal(pl.read_parquet(data), pl.read_parquet(local / f"{name}.parquet"))

@@ -12,6 +12,9 @@ import pytest
 from jobs.prepare import PrepareConfig, open_source
 from nrms.config import parse
 from nrms.errors import ConfigError, SchemaError
+from nrms.sources import log_files
+from nrms.sources.log_faults import Faults
+from nrms.sources.log_files import Files
 from nrms.sources.log_values import times
 from tests.nrms.sources.test_log import HEADER, LOG, TITLES, behaviors, histories, prepare
 
@@ -79,6 +82,26 @@ def test_a_row_counts_once_and_kinds_have_their_own_first_row(tmp_path, capsys):
     assert f"1 rows without a reader (the first: row 17 of {uri})" in printed
     assert f"of the years 1990 to 2099 (the first: row 16 of {uri})" in printed
     assert "2 rows without any value (passed over)" in printed
+
+
+def test_rows_have_their_numbers_wherever_blocks_end(tmp_path, monkeypatch):
+    lines, faults = [], Faults()
+    for number in range(2, 400):
+        cells = "a" if number % 7 == 3 else "" if number % 11 == 5 else f'{number},"two\nlines",x'
+        lines.append(f"{cells}\n")
+    (tmp_path / "log.csv").write_text("number,text,more\n" + "".join(lines))
+    monkeypatch.setattr(log_files, "_BLOCK", 200)
+    files = Files(str(tmp_path / "log.csv"), "--input", tmp_path)
+    blocks = list(files.rows(files.infos[0], ["more", "number"], faults))
+    assert len(blocks) > 10
+    for block in blocks:
+        assert block.table["number"].cast(int).to_list() == block.numbers.tolist()
+    skipped = [number for number in range(2, 400) if number % 7 == 3]
+    assert faults.rows("columns") == len(skipped)
+    assert "(the first: row 3 of " in faults.lines()[0]
+    blank = [n for n in range(2, 400) if n % 7 != 3 and n % 11 == 5]
+    assert files.blank == len(blank)
+    assert sum(len(block.numbers) for block in blocks) == 398 - len(skipped) - len(blank)
 
 
 def test_a_bad_row_is_named_with_its_file(tmp_path, capsys):
@@ -157,6 +180,11 @@ def test_what_is_odd_is_counted(tmp_path, capsys):
             "A log must have impressions after the first --history-days",
         ),
         (LOG, "article_id,title\n", "There must be articles."),
+        (
+            LOG,
+            TITLES.replace("title", "title,x,x"),
+            "Each column of an article must be there once.",
+        ),
         (LOG, "article_id,title\nx,Another\n", "The articles of --input must be in --articles-in"),
     ],
 )
