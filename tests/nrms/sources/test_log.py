@@ -2,7 +2,8 @@
 
 import gzip
 import json
-from datetime import datetime
+import random
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -270,3 +271,62 @@ def test_a_bucket_gives_the_same(bucket, tmp_path):
     for name in ("articles", "train/behaviors-00000", "validation/history"):
         data = storage.read_bytes(f"{bucket}/out/{name}.parquet")
         assert_frame_equal(pl.read_parquet(data), pl.read_parquet(local / f"{name}.parquet"))
+
+
+def test_random_rows_give_what_a_loop_over_them_gives(tmp_path):
+    draw = random.Random(3)
+    start = datetime(2026, 1, 1)
+    rows = [
+        (start + timedelta(minutes=draw.randrange(6_000)), *(draw.randrange(n) for n in (9, 40, 6)))
+        for _ in range(1_500)
+    ]
+    rows = [(*row, draw.random() < 0.3, draw.random() < 0.8) for row in rows]
+    rows = [row for row in rows if row[4] or row[5]]
+    text = HEADER.replace("clicked", "clicked,shown")
+    for time, reader, page, article, clicked, shown in rows:
+        text += f"{time},{reader},{page},{article},{clicked},{int(shown)}\n"
+    titles = "article_id,title\n" + "".join(f"{number},t\n" for number in range(6))
+    output = prepare(tmp_path, text, titles, "--max-bad", "0.9")
+
+    lists: dict[tuple, dict] = {}
+    clicks = []
+    for reader, page in {row[1:3] for row in rows}:
+        own = [row for row in rows if row[1:3] == (reader, page)]
+        seen = list(dict.fromkeys(row[3] for row in own if row[5]))
+        clicked = {row[3] for row in own if row[4]}
+        clicks += [
+            (min(row[0] for row in own if row[3] == article and row[4]), reader, article)
+            for article in clicked
+        ]
+        if seen:
+            time = min(row[0] for row in own if row[3] in seen)
+            lists[page, reader] = {
+                "time": time,
+                "seen": seen,
+                "clicked": [one for one in seen if one in clicked],
+            }
+    times = [row[0] for row in rows]
+    train, validation = min(times) + timedelta(days=1), max(times) - timedelta(days=1)
+    wanted = {
+        "train": (train, lambda time: train <= time <= validation),
+        "validation": (validation, lambda time: time > validation),
+    }
+    for split, (begin, is_inside) in wanted.items():
+        found = {
+            row[:2]: {"time": row[2], "seen": row[3], "clicked": row[4]}
+            for row in behaviors(output, split).iter_rows()
+        }
+        assert found == {key: one for key, one in lists.items() if is_inside(one["time"])}
+        before = [click for click in clicks if click[0] < begin or click[0] == begin == validation]
+        expected: dict[int, list] = {}
+        for time, reader, article in before:
+            expected.setdefault(reader, []).append((time, article))
+        history = pl.read_parquet(output / split / "history.parquet")
+        got = {
+            reader: sorted(zip(times, articles, strict=True))
+            for reader, articles, times in history.iter_rows()
+        }
+        assert got == {reader: sorted(pairs) for reader, pairs in expected.items()}
+        for _, _, times in history.iter_rows():
+            assert times == sorted(times)
+            assert all(time < begin or time == begin == validation for time in times)
