@@ -108,12 +108,14 @@ def write_dataset(
         for split, plan in plans.items()
     }
     articles = storage.join(output, "articles.parquet")
-    looked = {split: commit.look(out.uri) for split, out in outputs.items()}
-    _refuse_others(articles, outputs, looked, overwrite)
+    looked = _look(articles, outputs, overwrite)
     wanted = list(source.parameters)
-    # Articles that are wrong are found before the folder is claimed, or cleared.
-    is_new = overwrite or any(looked[split].success is None for split in wanted)
-    incoming = source.articles() if is_new else None
+    incoming = None
+    if overwrite or any(looked[split].success is None for split in wanted):
+        # A source that is wrong is found out before the folder is claimed or cleared. Reading may
+        # take long, so the folder is looked at again.
+        incoming = source.articles()
+        looked = _look(articles, outputs, overwrite)
     pending = _claim(articles, outputs, looked, wanted, overwrite)
     if pending:
         _write_articles(source, source.articles() if incoming is None else incoming, articles)
@@ -122,18 +124,20 @@ def write_dataset(
     return pending
 
 
-def _refuse_others(
-    articles: str, outputs: dict[str, Output], looked: dict[str, Found], overwrite: bool
-) -> None:
-    """Raises ConfigError where other data stand in the way that may not be overwritten."""
+def _look(articles: str, outputs: dict[str, Output], overwrite: bool) -> dict[str, Found]:
+    """What lies in the folder of each split. Raises ConfigError where other data stand in the way
+    that may not be overwritten.
+    """
+    looked = {split: commit.look(out.uri) for split, out in outputs.items()}
     if overwrite:
-        return
+        return looked
     there = {split: found for split, found in looked.items() if found.is_occupied(_belongs)}
     for split, found in there.items():
         if not outputs[split].is_planned(found):
             raise outputs[split].taken(found)
     if not there and storage.exists(articles):
         raise commit.taken(_CONTENT, articles, "which holds other files")
+    return looked
 
 
 def _claim(
