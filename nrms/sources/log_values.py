@@ -14,7 +14,7 @@ _ISO = (
     r"(?:[Tt ](?P<clock>\d{2}:\d{2})(?P<seconds>:\d{2}(?:[.,]\d{1,9})?)?"
     r" ?(?:(?P<utc>[Zz]|UTC|utc)|(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?)?)?$"
 )
-_TRUE, _FALSE = ("1", "1.0", "true", "t", "yes"), ("0", "0.0", "false", "f", "no")
+_TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # 007 is text: as a number it would be written back as 7
 
 

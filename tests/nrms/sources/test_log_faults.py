@@ -148,6 +148,32 @@ def test_a_click_on_what_its_list_never_showed_is_a_fault_and_only_history_has_i
     assert histories(output, "validation") == {"anna": [12, 11, 14]}
 
 
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ("1,1,x", "rows whose position is not a number"),
+        ("1,1,", "rows whose position is not a number"),
+        ("1,1,nan", "rows whose position is not a number"),
+        ("1,,1", "rows whose shown is not 0 or 1"),
+        ("yes,1,1", "rows whose clicked is not 0 or 1"),
+        ("0,0,1", "rows with neither shown nor clicked"),
+    ],
+)
+def test_bad_values_of_optional_columns_are_counted(tmp_path, caplog, cells, words):
+    log = HEADER.replace("clicked", "clicked,shown,position")
+    log += "".join(f"{line},1,{number}\n" for number, line in enumerate(ROWS.splitlines()))
+    prepare(tmp_path / "good", log)
+    log += f"2026-01-03 07:45:00,anna,5,11,{cells}\n"
+    # A row that only tells a click needs no place.
+    log += "2026-01-03 07:46:00,anna,5,15,1,0,\n"
+    with caplog.at_level(logging.WARNING, "nrms"):
+        output = prepare(tmp_path, log, TITLES, "--max-bad", "0.1")
+    assert caplog.messages == [f"1 {words} (the first: row 13 of {tmp_path / 'log.csv'})"]
+    rows = behaviors(output, "validation")
+    assert rows["article_ids_inview"].to_list() == [[14, 15], [14], [15]]
+    assert rows["article_ids_clicked"].to_list() == [[15], [14], [15]]
+
+
 def test_what_is_odd_is_counted(tmp_path, capsys):
     log = LOG + "2026-01-04 07:30:00,ben,7,15,0\n2026-01-04 07:29:00,anna,5,13,0\n"
     titles = TITLES.replace("13,Title 13\n", "12,Again\n") + ",No id\n"
