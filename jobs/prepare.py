@@ -15,6 +15,7 @@ from nrms.sources.article_vectors import WithVectors
 from nrms.sources.config import PrepareConfig
 from nrms.sources.demo import DemoSite
 from nrms.sources.ebnerd import Ebnerd
+from nrms.sources.log import Log
 from nrms.sources.mind import Mind
 from nrms.sources.writer import Source, write_dataset
 from nrms.storage.scratch import scratch_folder
@@ -70,9 +71,15 @@ def open_source(config: PrepareConfig, cache: Path) -> Source:
             date=config.date,
         )
     if config.input is None:
-        raise ConfigError(
-            f"--input must be given with --source {config.source}: the folder of the unzipped data."
-        )
+        what = "the log" if config.source == "log" else "the folder of the unzipped data"
+        raise ConfigError(f"--input must be given with --source {config.source}: {what}.")
+    if config.source == "log":
+        if config.articles_input is None:
+            raise ConfigError(
+                "--articles-input must be given with --source log: the ids and titles of the "
+                "articles."
+            )
+        return Log(config.input, config.articles_input, config, cache)
     if config.source == "ebnerd":
         return Ebnerd(config.input, cache)
     if config.split_name is None:

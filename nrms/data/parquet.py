@@ -121,20 +121,26 @@ class ParquetReader:
             ):
                 yield {name: self._column(name, batch) for name in columns}
 
-    def tables(self) -> Iterator[pa.Table]:
-        """All columns and the folders' keys, unchanged but for `plain` types: first a table without
-        rows, then `BATCH_ROWS` rows at a time.
+    def tables(self, *names: str) -> Iterator[pa.Table]:
+        """The named columns, which the file itself must have, or all columns and the folders' keys,
+        unchanged but for `plain` types: first a table without rows, then `BATCH_ROWS` rows at a
+        time.
         """
         schema = self._schema()
-        with self._reading(self._file.schema_arrow.names, self._read_batches):
+        columns = list(names) or self._file.schema_arrow.names
+        keys = {} if names else self._keys
+        if names:
+            schema = pa.schema([schema.field(name) for name in names])
+        with self._reading(columns, self._read_batches):
             yield schema.empty_table()
-            for batch in self._file.iter_batches(BATCH_ROWS):
-                keys = [pa.repeat(value, len(batch)) for value in self._keys.values()]
+            for batch in self._file.iter_batches(BATCH_ROWS, columns=list(names) or None):
+                batch = batch.select(names) if names else batch
                 arrays = [
                     column.cast(kind)
                     for column, kind in zip(batch.columns, schema.types, strict=False)
                 ]
-                yield pa.Table.from_arrays([*arrays, *keys], schema=schema)
+                repeated = [pa.repeat(value, len(batch)) for value in keys.values()]
+                yield pa.Table.from_arrays([*arrays, *repeated], schema=schema)
 
     def hints(self) -> dict[str, str]:
         """Hints by optional column: which other column of the file is most likely meant to be the

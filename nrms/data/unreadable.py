@@ -29,7 +29,8 @@ _MAGIC = (
 )
 _TEXT = (
     "Write it as Parquet, with polars for example; `python -m "
-    "jobs.prepare --source mind` makes Parquet of MIND's .tsv files."
+    "jobs.prepare --source mind` makes Parquet of MIND's .tsv files, and `--source log` of a log "
+    "in .csv files."
 )
 # Arrow's messages about files that are not damaged, but that it cannot read, or not in one piece.
 _CAUSES = (

@@ -28,22 +28,24 @@ _SPILL = pa.ipc.IpcWriteOptions(compression="lz4")
 _Key = tuple[int, int]
 
 
-def sorted_by_time(tables: Iterable[pa.Table], folder: Path) -> Iterator[pa.Table]:
+def sorted_by_time(tables: Iterable[pa.Table], folder: Path, by: str = TIME) -> Iterator[pa.Table]:
     """The same rows in the order of `impression_time`; those of equal times, and after all others
-    those without a time, in the order in which they came.
+    those without a time, in the order in which they came. All tables are read before the first is
+    given.
 
     Memory holds two runs, whatever the number of rows, and `folder` all rows, at times twice.
 
     Args:
         tables: tables of any number of rows, all with the same columns.
         folder: an empty folder, local, for the runs.
+        by: another column to sort by, int64 or a timestamp.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    files = _Files(folder)
+    files = _Files(folder, by)
     sequences: list[_Sequence] = []
-    for run in _runs(tables):
+    for run in _runs(tables, by):
         added = files.write([run.table], run.first, run.last)
         fitting = [each for each in sequences if each.last < added.first]
         if fitting:
@@ -67,19 +69,20 @@ class _Sequence:
     paths: list[Path]
     first: _Key
     last: _Key
+    by: str
 
     def blocks(self) -> Iterator[_Block]:
         """The rows. A file is deleted when it has been read."""
         for path in self.paths:
             with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
                 for batch in filter(len, reader):
-                    yield _Block.of(pa.Table.from_batches([batch]))
+                    yield _Block.of(pa.Table.from_batches([batch]), self.by)
             path.unlink()
 
 
 class _Files:
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._count = folder, 0
+    def __init__(self, folder: Path, by: str) -> None:
+        self._folder, self._by, self._count = folder, by, 0
 
     def write(self, tables: Iterable[pa.Table], first: _Key, last: _Key) -> _Sequence:
         """A file of these tables, which are in order from `first` to `last`."""
@@ -93,7 +96,7 @@ class _Files:
                 writer.write_table(table, max_chunksize=max(1, _RUN_ROWS // _WAYS))
             assert writer is not None
             writer.close()
-        return _Sequence([path], first, last)
+        return _Sequence([path], first, last, self._by)
 
 
 class _Block:
@@ -103,8 +106,8 @@ class _Block:
         self.table, self.times, self.places = table, times, places
 
     @classmethod
-    def of(cls, table: pa.Table) -> _Block:
-        return cls(table, _times(table), _places(table))
+    def of(cls, table: pa.Table, by: str) -> _Block:
+        return cls(table, _times(table, by), _places(table))
 
     def __len__(self) -> int:
         return len(self.times)
@@ -128,7 +131,7 @@ class _Block:
         return _Block(table, self.times[rows], self.places[rows])
 
 
-def _runs(tables: Iterable[pa.Table]) -> Iterator[_Block]:
+def _runs(tables: Iterable[pa.Table], by: str) -> Iterator[_Block]:
     """Tables, sorted and with the place of each row as their last column."""
     waiting: list[pa.Table] = []
     rows = size = start = 0
@@ -138,17 +141,18 @@ def _runs(tables: Iterable[pa.Table]) -> Iterator[_Block]:
         waiting.append(table)
         rows, size = rows + len(table), size + table.nbytes
         if rows >= _RUN_ROWS or size >= _RUN_BYTES:
-            yield _run(waiting, start)
+            yield _run(waiting, start, by)
             start += rows
             waiting, rows, size = [], 0, 0
     if waiting:
-        yield _run(waiting, start)
+        yield _run(waiting, start, by)
 
 
-def _run(tables: list[pa.Table], start: int) -> _Block:
+def _run(tables: list[pa.Table], start: int, by: str) -> _Block:
     table = pa.concat_tables(tables)
     places = np.arange(start, start + len(table))
-    return _Block.of(_sorted(table.append_column("", pa.array(places)), _times(table), places))
+    table = _sorted(table.append_column("", pa.array(places)), _times(table, by), places)
+    return _Block.of(table, by)
 
 
 def _merge(sequences: list[_Sequence]) -> Iterator[pa.Table]:
@@ -184,11 +188,11 @@ def _sorted(table: pa.Table, times: np.ndarray, places: np.ndarray) -> pa.Table:
     return table if (order[1:] > order[:-1]).all() else table.take(pa.array(order))
 
 
-def _times(table: pa.Table) -> np.ndarray:
+def _times(table: pa.Table, by: str) -> np.ndarray:
     """The time of each row in the column's own unit, int64."""
-    if TIME not in table.column_names or pa.types.is_null(table.schema.field(TIME).type):
+    if by not in table.column_names or pa.types.is_null(table.schema.field(by).type):
         return np.full(len(table), _NO_TIME)
-    return table[TIME].cast(pa.int64()).fill_null(_NO_TIME).to_numpy()
+    return table[by].cast(pa.int64()).fill_null(_NO_TIME).to_numpy()
 
 
 def _places(table: pa.Table) -> np.ndarray:

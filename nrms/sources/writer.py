@@ -26,7 +26,7 @@ from nrms.data.schema import schema_error
 from nrms.errors import ObjectNotFound, PreconditionFailed, StorageError
 from nrms.sources.time_sort import TIME, sorted_by_time
 from nrms.storage import commit, parquet
-from nrms.storage.commit import SUCCESS, Output
+from nrms.storage.commit import SUCCESS, Found, Output
 from nrms.storage.scratch import scratch_folder
 
 SPLITS = ("train", "validation", "test")
@@ -39,7 +39,7 @@ class Source(Protocol):
     """What `write_dataset` needs to know of a source.
 
     Attributes:
-        name: "demo", "ebnerd" or "mind".
+        name: "demo", "ebnerd", "mind" or "log".
         parameters: for each split to write, all that its content depends on, JSON-ready.
         rows: the number of impressions of each split; None where it is not known before reading.
         notes: what a user should know of the data, one line each; complete after reading.
@@ -108,28 +108,50 @@ def write_dataset(
         for split, plan in plans.items()
     }
     articles = storage.join(output, "articles.parquet")
-    pending = _claim(articles, outputs, list(source.parameters), overwrite)
+    looked = _look(articles, outputs, overwrite)
+    wanted = list(source.parameters)
+    incoming = None
+    if overwrite or any(looked[split].success is None for split in wanted):
+        # A source that is wrong is found out before the folder is claimed or cleared. Reading may
+        # take long, so the folder is looked at again.
+        incoming = source.articles()
+        looked = _look(articles, outputs, overwrite)
+    pending = _claim(articles, outputs, looked, wanted, overwrite)
     if pending:
-        _write_articles(source, articles)
+        _write_articles(source, source.articles() if incoming is None else incoming, articles)
     for split in pending:
         _write_split(source, split, outputs[split], shard_rows, progress)
     return pending
 
 
+def _look(articles: str, outputs: dict[str, Output], overwrite: bool) -> dict[str, Found]:
+    """What lies in the folder of each split. Raises ConfigError where other data stand in the way
+    that may not be overwritten.
+    """
+    looked = {split: commit.look(out.uri) for split, out in outputs.items()}
+    if overwrite:
+        return looked
+    there = {split: found for split, found in looked.items() if found.is_occupied(_belongs)}
+    for split, found in there.items():
+        if not outputs[split].is_planned(found):
+            raise outputs[split].taken(found)
+    if not there and storage.exists(articles):
+        raise commit.taken(_CONTENT, articles, "which holds other files")
+    return looked
+
+
 def _claim(
-    articles: str, outputs: dict[str, Output], wanted: list[str], overwrite: bool
+    articles: str,
+    outputs: dict[str, Output],
+    looked: dict[str, Found],
+    wanted: list[str],
+    overwrite: bool,
 ) -> list[str]:
     """Makes room for the wanted splits and marks them as unfinished. Gives the splits that have to
     be written.
     """
-    looked = {split: commit.look(out.uri) for split, out in outputs.items()}
     there = {split: found for split, found in looked.items() if found.is_occupied(_belongs)}
     others = [split for split, found in there.items() if not outputs[split].is_planned(found)]
-    if not overwrite:
-        for split in others:
-            raise outputs[split].taken(there[split])
-        if not there and storage.exists(articles):
-            raise commit.taken(_CONTENT, articles, "which holds other files")
     kept = there.keys() - {*others, *(wanted if overwrite else [])}
     for split in there.keys() - kept:
         commit.clear(there[split], _belongs)
@@ -164,8 +186,7 @@ def _stored_articles(uri: str, folder: Path) -> tuple[pa.Table | None, str]:
         return None, info.generation
 
 
-def _write_articles(source: Source, uri: str) -> None:
-    incoming = source.articles()
+def _write_articles(source: Source, incoming: pa.Table, uri: str) -> None:
     while True:
         with scratch_folder() as scratch:
             try:

@@ -110,3 +110,15 @@ def test_memory_is_that_of_a_few_runs(tmp_path, monkeypatch, order):
         rows += len(part)
     assert rows == 100_000
     assert most < size / 25  # four runs of a hundred
+
+
+def test_another_column_can_be_sorted_by(small, tmp_path):
+    keys = np.random.default_rng(0).integers(-20, 20, 100)
+    parts = [
+        pa.table({"key": keys[start : start + 7], "row": range(start, min(100, start + 7))})
+        for start in range(0, 100, 7)
+    ]
+    rows = pa.concat_tables(sorted_by_time(parts, tmp_path, by="key"))
+    order = np.argsort(keys, kind="stable")
+    assert rows["row"].to_pylist() == order.tolist()
+    assert rows["key"].to_pylist() == keys[order].tolist()
