@@ -64,7 +64,7 @@ def test_the_manifest_describes_every_file(tmp_path):
     manifest = json.loads((tmp_path / "train/manifest.json").read_bytes())
     assert manifest["source"] == "demo"
     impressions = {"train": 250, "validation": 60}
-    site = {"seed": 0, "articles": 500, "users": 60, "impressions": impressions, "site": 2}
+    site = {"seed": 0, "articles": 500, "users": 60, "impressions": impressions, "site": 3}
     assert manifest["parameters"] == {**site, "shard_rows": 100}
     assert manifest["rows"] == 250
     assert [file["name"] for file in manifest["files"]] == [
