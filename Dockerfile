@@ -34,11 +34,7 @@ COPY --from=supercronic /go/bin/supercronic /usr/local/bin/supercronic
 COPY nrms nrms
 COPY jobs jobs
 COPY configs configs
-RUN install --directory --owner nrms /opt/numba
 USER 10001
-# Compiled here, for any processor, so that no night begins with it.
-ENV NUMBA_CACHE_DIR=/opt/numba NUMBA_CPU_NAME=generic
-RUN ["python", "-c", "import nrms.features.context.compiled_pairs"]
 # A job ends; what watches it is its exit code. The scheduler's check is in docker-compose.yaml.
 HEALTHCHECK NONE
 CMD ["python", "-m", "jobs.train", "--help"]

@@ -395,7 +395,8 @@ def test_dropped_text_is_called_text(browser, service):
     browser.script(DROP, browser.find("#slot_file"), [["behaviors.tsv", line]])
     browser.find("#submit").click()
     assert "look like TSV" in browser.text("#error_received")
-    assert browser.texts("#error_todo code") == ["python -m jobs.prepare --source mind"]
+    todo = ["python -m jobs.prepare --source mind", "--source log"]
+    assert browser.texts("#error_todo code") == todo
 
 
 def test_file_that_misses_the_boxes_leaves_the_page_as_it_is(browser, service):
